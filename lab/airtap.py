@@ -1,0 +1,240 @@
+"""The programs under test: airtapd in the sandbox, and the bridge helper as QEMU runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lab import sandbox
+from lab.guest import GUEST_UID
+from lab.lan import wait_for
+
+BIN = Path(__file__).resolve().parent.parent / ".venv/bin"
+# The path by which every user reaches the helper.
+HELPER = sandbox.TREE / ".venv/bin/airtap-bridge-helper"
+
+
+class Airtapd:
+    """One airtapd in the foreground, with a configuration of its own.
+
+    config: the text of airtap.toml after its acl line. acl: the text of bridge.conf; None for
+    no such file. It can be killed and started again on the same files.
+    """
+
+    def __init__(self, *, config: str = "", acl: str | None = "allow all\n") -> None:
+        sandbox.require()
+        self.directory = Path(tempfile.mkdtemp(prefix="airtapd-", dir="/run"))
+        self.directory.chmod(0o755)
+        self.socket = str(self.directory / "airtapd.sock")
+        self.acl = self.directory / "bridge.conf"
+        self.config = self.directory / "airtap.toml"
+        self.config.write_text(f'acl = "{self.acl}"\n{config}')
+        if acl is not None:
+            self.acl.write_text(acl)
+            self.acl.chmod(0o644)
+        self.env = {"AIRTAP_SOCKET": self.socket}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Airtapd:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and wait until its socket answers. RuntimeError carries what it said."""
+        with self._log().open("ab") as log:
+            self._process = subprocess.Popen(
+                sandbox.dying_with_us(
+                    [str(BIN / "airtapd"), "--config", str(self.config), "--socket", self.socket]
+                ),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        wait_for(self._answers, 15, "airtapd's socket to answer", interval=0.01)
+
+    def stop(self) -> int:
+        """End it as systemd does; returns its exit status. Stopping twice is fine."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(10)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def log(self) -> str:
+        return self._log().read_text()
+
+    def fds(self) -> list[str]:
+        """What its open file descriptors point to."""
+        found = []
+        for link in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(os.readlink(link))
+        return sorted(found)
+
+    def status(self) -> dict[str, Any]:
+        """airtap status --json, as root."""
+        report: dict[str, Any] = json.loads(self.airtap("status", "--json").stdout)
+        return report
+
+    def guests(self) -> list[dict[str, Any]]:
+        """Every guest of the status, of whatever uplink."""
+        return [guest for uplink in self.status()["uplinks"] for guest in uplink["guests"]]
+
+    def airtap(
+        self, *argv: str, uid: int = 0, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the CLI as a user."""
+        return subprocess.run(
+            [str(BIN / "airtap"), *argv],
+            env={**os.environ, **self.env},
+            user=uid,
+            group=uid,
+            extra_groups=[],
+            check=check,
+            text=True,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def attach(self, br: str, mac: str | None = None, *, uid: int = GUEST_UID) -> Attached:
+        """Run the helper as QEMU does; AssertionError, with its complaint, if it refuses."""
+        options = [] if mac is None else [f"--mac={mac}"]
+        result = run_helper([*options, f"--br={br}"], env=self.env, uid=uid)
+        assert result.status == 0, result.stderr
+        return result
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise RuntimeError(f"airtapd: exit {self._process.returncode}: {self.log()}")
+        return answers(self.socket)
+
+    def _log(self) -> Path:
+        return self.directory / "log"
+
+
+def answers(path: str) -> bool:
+    """Tell whether a daemon accepts connections at path."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True
+
+
+@dataclass
+class Attached:
+    """What became of one run of a bridge helper.
+
+    fd: the tap that it sent, -1 if it sent none. data: the bytes that came with it.
+    """
+
+    status: int
+    stderr: str
+    fd: int
+    data: bytes
+
+    @property
+    def device(self) -> str:
+        """The name of the network device behind the tap."""
+        for line in Path(f"/proc/self/fdinfo/{self.fd}").read_text().splitlines():
+            if line.startswith("iff:"):
+                return line.split()[1]
+        return self._macvtap()
+
+    def _macvtap(self) -> str:
+        rdev = os.fstat(self.fd).st_rdev
+        wanted = f"{os.major(rdev)}:{os.minor(rdev)}"
+        for attribute in Path("/sys/class/net").glob("*/tap*/dev"):
+            if attribute.read_text().strip() == wanted:
+                return attribute.parent.parent.name
+        raise LookupError(f"no device has the tap {wanted}")
+
+    def take(self) -> int:
+        """The descriptor, which the caller owns from now on."""
+        fd, self.fd = self.fd, -1
+        return fd
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.take())
+
+    def __enter__(self) -> Attached:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+def run_helper(
+    options: Sequence[str],
+    *,
+    program: Path | str | None = None,
+    env: dict[str, str] | None = None,
+    uid: int = GUEST_UID,
+    gid: int | None = None,
+    groups: Sequence[int] = (),
+    vnet: bool = True,
+    fd_option: str | None = None,
+    timeout: float = 40.0,
+) -> Attached:
+    """Run a bridge helper as QEMU's net/tap.c does: one end of a socket pair as --fd.
+
+    fd_option: what to write instead of --fd=N, "{fd}" standing for N.
+    """
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with near, far:
+        fd_word = (fd_option or "--fd={fd}").format(fd=far.fileno())
+        argv = [str(program or HELPER), *(["--use-vnet"] if vnet else []), fd_word, *options]
+        done = subprocess.run(
+            argv,
+            pass_fds=[far.fileno()],
+            env={**os.environ, **(env or {})},
+            user=uid,
+            group=uid if gid is None else gid,
+            extra_groups=list(groups),
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            timeout=timeout,
+            cwd="/",
+        )
+        far.close()
+        data, fds, _flags, _address = socket.recv_fds(near, 16, 4)
+    fd = fds[0] if fds else -1
+    return Attached(done.returncode, done.stderr, fd, data)
+
+
+@contextlib.contextmanager
+def airtapd(**options: Any) -> Iterator[Airtapd]:
+    """A running airtapd."""
+    with Airtapd(**options) as daemon:
+        yield daemon

@@ -1,0 +1,296 @@
+"""The LAN behind the host's uplink: a veth pair whose far end is router, DHCP and TFTP server.
+
+    sandbox (the host)                      network namespace "lan"
+    up0  192.0.2.10, 2001:db8::10  <---->  lan0  192.0.2.1, 2001:db8::1   dnsmasq
+
+On the one-MAC wire the far end does what a Wi-Fi access point does to a station: frames with any
+source MAC but the near end's are dropped, and so are unicast frames to any other MAC.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from lab import sandbox
+from lab.sandbox import command, host_links
+
+__all__ = ["BOOT_FILE", "BOOT_SCRIPT", "Lan", "host_links", "slaac_address", "wait_for"]
+
+NEAR_MAC = "02:00:5e:00:53:10"
+FAR_MAC = "02:00:5e:00:53:01"
+HOST4, HOST6 = "192.0.2.10", "2001:db8::10"
+PREFIX6 = ipaddress.IPv6Network("2001:db8::/64")
+ROUTER4, ROUTER6 = "192.0.2.1", "2001:db8::1"
+
+BOOT_FILE = "boot.ipxe"
+# iPXE answers ARP, ND and ping only while it waits for something: sleep is such a wait.
+BOOT_SCRIPT = """#!ipxe
+echo AIRTAP-GUEST ${net0/mac} ${net0/ip} booted
+:stay
+sleep 3600
+goto stay
+"""
+
+_ONE_MAC = """
+table netdev wire {{
+    counter foreign {{ }}
+    counter withheld {{ }}
+    chain in {{
+        type filter hook ingress device "{far}" priority 0;
+        ether saddr != {mac} counter name foreign drop
+    }}
+    chain out {{
+        type filter hook egress device "{far}" priority 0;
+        ether daddr & 01:00:00:00:00:00 == 0 ether daddr != {mac} counter name withheld drop
+    }}
+}}
+"""
+
+T = TypeVar("T")
+
+
+def wait_for(predicate: Callable[[], T], timeout: float, what: str, *, interval: float = 0.05) -> T:
+    """Call predicate until it returns something true, and return that.
+
+    timeout and interval are seconds. Raises TimeoutError naming what was waited for.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        if result := predicate():
+            return result
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"waited {timeout:g} s for {what}")
+        time.sleep(interval)
+
+
+def slaac_address(mac: str) -> str:
+    """Return the IPv6 address that a guest with this MAC forms on the LAN (RFC 4291, EUI-64)."""
+    octets = bytearray.fromhex(mac.replace(":", ""))
+    octets[0] ^= 0x02
+    identifier = bytes(octets[:3]) + b"\xff\xfe" + bytes(octets[3:])
+    return str(ipaddress.IPv6Address(PREFIX6.network_address.packed[:8] + identifier))
+
+
+class Lan:
+    """A LAN that exists between __enter__ and __exit__, or start() and close()."""
+
+    def __init__(
+        self,
+        *,
+        near: str = "up0",
+        far: str = "lan0",
+        namespace: str = "lan",
+        bridge: str | None = None,
+        one_mac: bool = False,
+    ) -> None:
+        """Describe the LAN; nothing exists before start().
+
+        near: the host's uplink. bridge: name of a Linux bridge that has `near` as its port and
+        carries the host's addresses. one_mac: enforce the one-MAC rule at the far end.
+        """
+        self.near = near
+        self.far = far
+        self.namespace = namespace
+        self.bridge = bridge
+        self.one_mac = one_mac
+        self.near_mac = NEAR_MAC
+        self.far_mac = FAR_MAC
+        self._directory = Path()
+        self._undo = contextlib.ExitStack()
+
+    def __enter__(self) -> Lan:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def uplink(self) -> str:
+        """The link that carries the host's addresses: the bridge, if there is one."""
+        return self.bridge or self.near
+
+    @property
+    def tftp_root(self) -> Path:
+        """The directory whose files guests can fetch over TFTP."""
+        return self._directory / "tftp"
+
+    def start(self) -> None:
+        """Make links, rules and servers; a failure on the way undoes what was made."""
+        sandbox.require()
+        with contextlib.ExitStack() as undo:
+            self._make_directory(undo)
+            self._make_wire(undo)
+            self._make_host_side(undo)
+            if self.one_mac:
+                self._enforce_one_mac()
+            self._serve(undo)
+            self._undo = undo.pop_all()
+
+    def close(self) -> None:
+        """End the servers and remove the links; closing twice is fine."""
+        self._undo.close()
+
+    def run(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command at the far end; stdout and stderr are captured as text."""
+        return subprocess.run(
+            [*sandbox.netns_exec_prefix(self.namespace), *argv],
+            check=check,
+            text=True,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def ping(self, address: str, count: int = 1, timeout: float = 1.0) -> bool:
+        """Tell whether the address answers the far end; timeout is seconds for each reply."""
+        argv = ["ping", "-n", "-q", "-i", "0.2", "-c", str(count), "-W", f"{timeout:g}", address]
+        return self.run(*argv, check=False).returncode == 0
+
+    def leases(self) -> dict[str, str]:
+        """Return the DHCPv4 leases: MAC to address."""
+        rows = (line.split() for line in self._read("leases").splitlines())
+        return {row[1]: row[2] for row in rows if len(row) == 5 and "." in row[2]}
+
+    def wait_lease(self, mac: str, timeout: float = 30.0) -> str:
+        """Return the address leased to this MAC, waiting up to timeout seconds for it."""
+        return wait_for(lambda: self.leases().get(mac.lower()), timeout, f"a lease for {mac}") or ""
+
+    def log(self) -> str:
+        """Return what dnsmasq has logged so far."""
+        return self._read("log")
+
+    def fetched(self, address: str, file: str = BOOT_FILE) -> bool:
+        """Tell whether the guest at this address has got the whole file over TFTP."""
+        sent = rf"sent \S*/{re.escape(file)} to {re.escape(address)}$"
+        return re.search(sent, self.log(), re.MULTILINE) is not None
+
+    def foreign_frames(self) -> int:
+        """Return how many frames the one-MAC wire dropped for their source MAC."""
+        return self._counter("foreign")
+
+    def withheld_frames(self) -> int:
+        """Return how many of the far end's own unicast frames had a MAC the wire won't carry."""
+        return self._counter("withheld")
+
+    def _counter(self, name: str) -> int:
+        listing = self.run("nft", "-j", "list", "counter", "netdev", "wire", name).stdout
+        found = [row["counter"] for row in json.loads(listing)["nftables"] if "counter" in row]
+        return int(found[0]["packets"])
+
+    def _read(self, name: str) -> str:
+        path = self._directory / name
+        return path.read_text() if path.exists() else ""
+
+    def _make_directory(self, undo: contextlib.ExitStack) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="lan-", dir="/run"))
+        undo.callback(shutil.rmtree, self._directory, ignore_errors=True)
+        self.tftp_root.mkdir()
+        (self.tftp_root / BOOT_FILE).write_text(BOOT_SCRIPT)
+
+    def _make_wire(self, undo: contextlib.ExitStack) -> None:
+        command("ip", "netns", "add", self.namespace)
+        undo.callback(command, "ip", "netns", "del", self.namespace)
+        command(
+            *("ip", "link", "add", self.near, "address", self.near_mac, "type", "veth"),
+            *("peer", "name", self.far, "address", self.far_mac, "netns", self.namespace),
+        )
+        # By name and first: a namespace is torn down later, by a kernel worker.
+        undo.callback(_delete_link, self.near)
+        _no_router_advertisements(self.near)
+        self._far("link", "set", "lo", "up")
+        self._far("link", "set", self.far, "up")
+        self._far("address", "add", f"{ROUTER4}/24", "dev", self.far)
+        self._far("address", "add", f"{ROUTER6}/64", "dev", self.far, "nodad")
+
+    def _make_host_side(self, undo: contextlib.ExitStack) -> None:
+        if self.bridge:
+            # No MAC of its own: it takes its lowest port's, and a tap that joins can change that.
+            command("ip", "link", "add", self.bridge, "type", "bridge")
+            undo.callback(_delete_link, self.bridge)
+            command("ip", "link", "set", self.near, "master", self.bridge)
+            _no_router_advertisements(self.bridge)
+        command("ip", "link", "set", self.near, "up")
+        command("ip", "link", "set", self.uplink, "up")
+        command("ip", "address", "add", f"{HOST4}/24", "dev", self.uplink)
+        command("ip", "address", "add", f"{HOST6}/64", "dev", self.uplink, "nodad")
+        command("ip", "route", "add", "default", "via", ROUTER4)
+        command("ip", "-6", "route", "add", "default", "via", ROUTER6, "dev", self.uplink)
+
+    def _far(self, *words: str) -> None:
+        command("ip", "-n", self.namespace, *words)
+
+    def _enforce_one_mac(self) -> None:
+        rules = self._directory / "one-mac.nft"
+        rules.write_text(_ONE_MAC.format(far=self.far, mac=self.near_mac))
+        prefix = sandbox.netns_exec_prefix(self.namespace)
+        command(*prefix, "nft", "-f", str(rules))
+
+    def _serve(self, undo: contextlib.ExitStack) -> None:
+        complaints = self._directory / "dnsmasq.stderr"
+        with complaints.open("wb") as stderr:
+            server = subprocess.Popen(
+                sandbox.dying_with_us(
+                    [*sandbox.netns_exec_prefix(self.namespace), *self._dnsmasq()]
+                ),
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+            )
+        undo.callback(_end, server)
+
+        def ready() -> bool:
+            if server.poll() is not None:
+                raise RuntimeError(f"dnsmasq: exit {server.returncode}: {complaints.read_text()}")
+            return "TFTP root is" in self.log()
+
+        wait_for(ready, 10.0, "dnsmasq to serve")
+
+    def _dnsmasq(self) -> list[str]:
+        return [
+            *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file="),
+            *("--user=root", "--group=root", "--port=0", f"--interface={self.far}"),
+            "--bind-interfaces",
+            *("--dhcp-range=192.0.2.100,192.0.2.199,255.255.255.0,10m", "--dhcp-authoritative"),
+            "--no-ping",  # else each OFFER waits 3 s for an echo
+            f"--dhcp-leasefile={self._directory / 'leases'}",
+            f"--dhcp-boot={BOOT_FILE}",
+            *("--enable-tftp", f"--tftp-root={self.tftp_root}"),
+            *("--enable-ra", "--dhcp-range=2001:db8::,ra-only,64,10m"),
+            f"--log-facility={self._directory / 'log'}",
+        ]
+
+
+def _no_router_advertisements(link: str) -> None:
+    """Keep the host's IPv6 addresses to the one that tests know; guests autoconfigure."""
+    Path(f"/proc/sys/net/ipv6/conf/{link}/accept_ra").write_text("0")
+
+
+def _delete_link(name: str) -> None:
+    """Delete a link; one that a test has deleted already is fine."""
+    if name in host_links():
+        command("ip", "link", "delete", name)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,150 @@
+"""Network and mount namespaces of this process's own, so that the lab cannot touch the machine.
+
+A lab in the root namespace is wrong as well as rude: a machine whose own uplink sits on the
+lab's prefix sends half of the lab's packets out of the door.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import stat
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+# Where every user finds the repository's directories, also those of a checkout below, or in, a
+# 0700 directory. Entries made at the top of the checkout after enter() are not there.
+TREE = Path("/run/tree")
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+_TUN = Path("/dev/net/tun")
+
+_CLONE_NEWNS = 0x00020000  # linux/sched.h
+_CLONE_NEWNET = 0x40000000
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_entered = False
+
+
+def enter() -> None:
+    """Move this process into new network and mount namespaces, once; later calls return at once.
+
+    Inside, /run is an empty tmpfs, /etc a private copy, /sys shows the new network namespace,
+    TREE the repository; lo is up. Daemons that detach become children of this process.
+
+    Raises RuntimeError without root, with threads (they would stay outside), or when a step fails.
+    """
+    global _entered
+    if _entered:
+        return
+    _refuse_unfit()
+    _unshare()
+    _mounts()
+    command("ip", "link", "set", "lo", "up")
+    _adopt_orphans()
+    _entered = True
+
+
+def require() -> None:
+    """Raise RuntimeError outside the sandbox: for code that adds links, addresses or routes."""
+    if not _entered:
+        raise RuntimeError("call sandbox.enter() first: the lab never runs in the root namespace")
+
+
+def netns_exec_prefix(name: str) -> list[str]:
+    """Return the words that, put before a command, run it in the named network namespace."""
+    return ["ip", "netns", "exec", name]
+
+
+def dying_with_us(argv: Sequence[str]) -> list[str]:
+    """Return argv so that the process is killed when the thread that starts it ends.
+
+    A killed test run then leaves no guest or server behind. "Thread" is the kernel's word in
+    prctl(2): start long-lived processes from the main thread, not from a pool.
+    """
+    return ["setpriv", "--pdeathsig", "KILL", "--", *argv]
+
+
+def children() -> set[int]:
+    """Return the ids of this process's children, detached daemons included: for leak checks."""
+    tasks = Path("/proc/self/task").iterdir()
+    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+
+
+def host_links() -> set[str]:
+    """Return the names of the links in this process's network namespace."""
+    return {name for _, name in socket.if_nameindex()}
+
+
+def command(*argv: str) -> str:
+    """Run a command in the sandbox and return its output; RuntimeError carries its complaint."""
+    done = subprocess.run(argv, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(argv)}: exit {done.returncode}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _refuse_unfit() -> None:
+    if os.geteuid() != 0:
+        raise RuntimeError("the lab needs root: it makes network and mount namespaces")
+    if len(os.listdir("/proc/self/task")) > 1:
+        raise RuntimeError("enter the sandbox before any thread starts: threads would stay outside")
+    if _REPOSITORY.is_relative_to("/run"):
+        raise RuntimeError(f"{_REPOSITORY} would be hidden: the sandbox has a /run of its own")
+
+
+def _unshare() -> None:
+    if _libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET) != 0:
+        raise RuntimeError(f"unshare(NEWNS|NEWNET): {os.strerror(ctypes.get_errno())}")
+    # Before anything else is mounted: with systemd, / is shared and mounts would spread.
+    command("mount", "--make-rprivate", "/")
+
+
+def _mounts() -> None:
+    command("mount", "-t", "sysfs", "sysfs", "/sys")
+    if Path("/sys/fs/bpf").is_dir():
+        command("mount", "-t", "bpf", "bpf", "/sys/fs/bpf")
+    command("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
+    command("cp", "-a", "/etc", "/run/etc")
+    command("mount", "--bind", "/run/etc", "/etc")
+    _show_tree()
+    _open_tun_to_all()
+
+
+def _show_tree() -> None:
+    """Bind the repository's directories below TREE, one by one.
+
+    A bind of the whole would keep the mode of its root, which `mktemp -d` makes 0700.
+    """
+    _make_public(TREE)
+    for source in sorted(_REPOSITORY.iterdir()):
+        if source.is_dir() and not source.is_symlink():
+            _make_public(TREE / source.name)
+            command("mount", "--bind", str(source), str(TREE / source.name))
+
+
+def _make_public(directory: Path) -> None:
+    directory.mkdir()
+    directory.chmod(0o755)  # mkdir obeys the umask
+
+
+def _open_tun_to_all() -> None:
+    """Give the sandbox a /dev/net/tun of mode 0666.
+
+    Distributions ship it so and qemu-bridge-helper opens it as the user, but without udev it is
+    0600; chmod of the real node would change the machine.
+    """
+    if not _TUN.exists():
+        return
+    node = Path("/run/tun")
+    os.mknod(node, stat.S_IFCHR | 0o666, _TUN.stat().st_rdev)
+    node.chmod(0o666)  # mknod obeys the umask
+    command("mount", "--bind", str(node), str(_TUN))
+
+
+def _adopt_orphans() -> None:
+    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise RuntimeError(f"prctl(SUBREAPER): {os.strerror(ctypes.get_errno())}")

@@ -1,0 +1,222 @@
+"""How a guest gets its device: the decisions and the steps behind every request.
+
+attach() is where to start reading.
+"""
+
+import errno
+import logging
+import os
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from . import acl, uplink
+from .config import Config
+from .errors import Problem, reason
+from .guests import Guest, Guests
+from .kernel import tap
+from .kernel.links import GROUP, Link, LinkError, LinkExists, LinkNotFound, Links
+from .kernel.peer import Peer, parent_process, with_rights_of
+from .mac_learning import MacLearning
+from .names import device_name, mac_address
+from .owner import Owner
+
+log = logging.getLogger(__name__)
+
+# How often to try another name or ifindex for a new device. Each try skips what was taken.
+_TRIES = 16
+
+
+@dataclass(frozen=True)
+class AttachRequest:
+    """What a client asks for. br and mac are as the user wrote them, not validated.
+
+    mac: None to learn the guest's MAC. vnet_hdr: frames carry a struct virtio_net_hdr.
+    """
+
+    br: str
+    mac: str | None
+    vnet_hdr: bool
+
+
+class Broker:
+    """Makes, lists and removes guest devices for peers of the daemon's socket."""
+
+    def __init__(self, config: Config, links: Links, guests: Guests) -> None:
+        self.config = config
+        self._links = links
+        self._guests = guests
+        self._learning = MacLearning(links, on_learned=guests.update)
+        self._next_number = 0
+
+    async def recover(self) -> None:
+        """Take over from an earlier daemon, whatever ended it. Raises Problem, OSError."""
+        for guest in await self._guests.recover():
+            log.info("%s is adopted: its guest runs", guest.name)
+            if guest.owner.learning:
+                self._learning.start(guest)
+
+    async def close(self) -> None:
+        await self._learning.close()
+
+    async def attach(self, request: AttachRequest, peer: Peer) -> tuple[str, int]:
+        """Make a device for a guest of peer: (name, descriptor of its tap).
+
+        The caller owns the descriptor; the device goes when its last copy is closed. If a
+        step fails, what the steps before it did is undone. Raises Problem: bad-name, bad-mac,
+        access-denied and other acl-*, no-such-device, bad-parent, parent-busy, not-supported,
+        mac-in-use, too-many-devices, no-device, no-tap.
+        """
+        name = self.config.resolve(device_name(request.br))
+        mac = None if request.mac is None else mac_address(request.mac)
+        link = await self._permitted(name, request.br, peer)
+        parent = await uplink.inspect(link)
+        kind = uplink.child_kind(parent, self.config.parent(link.name))
+        with self._guests.admitted(peer.uid, self.config.limits):
+            if kind == "tap":
+                return await self._attach_tap(link, request.vnet_hdr, peer)
+            return await self._attach_macvtap(link, mac, request.vnet_hdr, peer)
+
+    async def _permitted(self, name: str, asked: str, peer: Peer) -> Link:
+        """The device called name, if the ACL lets peer use it.
+
+        The ACL judges the names by which the kernel knows the device: that of the request
+        after aliases, and, where that is an alternative name, the device's own.
+        """
+        try:
+            link = await self._links.by_name(name)
+        except LinkNotFound:
+            link = None
+        rules = await with_rights_of(peer, partial(acl.load, self.config.acl))
+        if not rules.allows({name} if link is None else {name, link.name}):
+            shown = name if name == asked else f"{name} (alias {asked})"
+            raise Problem(
+                "access-denied",
+                f"access denied: {self.config.acl} does not allow user {peer.uid} to use {shown}",
+                f"an administrator can add 'allow {name}' there, unless a deny stands against it",
+            )
+        if link is None:
+            raise Problem("no-such-device", f"there is no network device {name}", "see: ip link")
+        return link
+
+    async def _attach_tap(self, bridge: Link, vnet_hdr: bool, peer: Peer) -> tuple[str, int]:
+        """A tap as a port of bridge, made as qemu-bridge-helper makes it."""
+        owner = Owner(peer.uid, parent_process(peer.pid))
+        async with AsyncExitStack() as undo:
+            fd, name = tap.open_tap(vnet_hdr)
+            undo.callback(os.close, fd)
+            try:
+                index = self._links.index_of(name)
+                # A bridge takes the lowest of its ports' MACs as its own unless it has one
+                # set (net/bridge/br_stp_if.c); 0xfe keeps ours from being that.
+                mac = "fe" + (await self._links.by_index(index)).mac[2:]
+                await self._links.join_bridge(
+                    index, bridge.index, bridge.mtu, mac, owner.to_alias()
+                )
+            except (LinkError, LinkNotFound) as exc:
+                raise Problem(
+                    "no-device", f"cannot make {name} a port of bridge {bridge.name}: {exc}"
+                ) from exc
+            self._guests.add(Guest(index, name, owner, node=None))
+            undo.pop_all()
+        log.info("%s on bridge %s is made for user %d", name, bridge.name, peer.uid)
+        return name, fd
+
+    async def _attach_macvtap(
+        self, parent: Link, mac: str | None, vnet_hdr: bool, peer: Peer
+    ) -> tuple[str, int]:
+        """A macvtap on parent, up, with its tap open and the guest's MAC or learning it."""
+        mode = self.config.parent(parent.name).mode
+        if mac == parent.mac and mode != "passthru":
+            raise Problem("mac-in-use", f"{mac} is the MAC address of {parent.name} itself")
+        owner = Owner(peer.uid, parent_process(peer.pid), learning=mac is None)
+        async with AsyncExitStack() as undo:
+            try:
+                name, index, node = await self._create_macvtap(parent, mode, mac)
+                undo.push_async_callback(self._links.delete, [index])
+                await self._links.claim(index, owner.to_alias())
+                # Open before it is up: while nobody reads the tap, what the LAN sends goes
+                # to the host's own stack (drivers/net/tap.c: tap_handle_frame).
+                fd = tap.open_macvtap(node, vnet_hdr)
+                undo.callback(os.close, fd)
+                guest = Guest(index, name, owner, node)
+                self._guests.add(guest)
+                undo.callback(self._guests.forget, index)
+                if not parent.up:
+                    await self._links.set_up(parent.index)
+                await self._links.set_up(index)
+                if mac is None:
+                    self._learning.start(guest)
+                elif mode == "passthru":  # the kernel gave it the parent's MAC
+                    await self._links.set_mac(index, mac)
+            except LinkError as exc:
+                raise await self._refused(parent, mode, mac, exc) from exc
+            except LinkNotFound as exc:
+                what = f"{parent.name} or its new child vanished meanwhile"
+                raise Problem("no-device", what) from exc
+            except OSError as exc:
+                what = f"cannot watch the new device on {parent.name}: {reason(exc)}"
+                raise Problem("no-device", what) from exc
+            undo.pop_all()
+        log.info("%s on %s is made for user %d", name, parent.name, peer.uid)
+        return name, fd
+
+    async def _create_macvtap(
+        self, parent: Link, mode: str, mac: str | None
+    ) -> tuple[str, int, tap.Node]:
+        """Create a macvtap whose /dev/tap<ifindex> is its own: (name, index, node).
+
+        Names and numbers can be taken: by others in this namespace, and the node's name by
+        a device of any other.
+        """
+        wanted_index = 0
+        for _ in range(_TRIES):
+            name = f"airtap{self._next_number}"
+            self._next_number += 1
+            try:
+                await self._links.add_macvtap(name, parent.index, mode, mac, wanted_index)
+            except LinkExists:
+                if wanted_index:
+                    wanted_index = tap.free_index(above=wanted_index)
+                continue
+            index = self._links.index_of(name)
+            try:
+                node = tap.macvtap_node(name, index)
+            except Problem:
+                await self._links.delete([index])
+                raise
+            if node is not None:
+                return name, index, node
+            await self._links.delete([index])
+            wanted_index = tap.free_index(above=index)
+            log.info("/dev/tap%d is another device's; trying index %d", index, wanted_index)
+        raise Problem("no-device", f"no free name or /dev/tapN for a device on {parent.name}")
+
+    async def _refused(self, parent: Link, mode: str, mac: str | None, error: LinkError) -> Problem:
+        if mac is not None and error.errno in (errno.EADDRINUSE, errno.EBUSY):
+            for link in await self._links.dump():
+                if link.parent == parent.index and link.mac == mac and link.up:
+                    return Problem(
+                        "mac-in-use", f"{mac} is the MAC address of {link.name} on {parent.name}"
+                    )
+        return await uplink.explain_refusal(self._links, parent, mode, error)
+
+    async def release(self, device: str, peer: Peer) -> None:
+        """Remove a guest device, also while its guest runs.
+
+        Root may remove any that airtap made, others their own. Raises Problem bad-name,
+        no-such-device, not-ours, access-denied.
+        """
+        name = device_name(device)
+        try:
+            link = await self._links.by_name(name)
+        except LinkNotFound as exc:
+            raise Problem("no-such-device", f"there is no network device {name}") from exc
+        if link.group != GROUP:
+            raise Problem("not-ours", f"{name} was not made by airtap, so it is left alone")
+        owner = Owner.from_alias(link.alias)
+        if peer.uid != 0 and (owner is None or owner.uid != peer.uid):
+            raise Problem("access-denied", f"{name} was not made for user {peer.uid}")
+        self._guests.forget(link.index)
+        await self._links.delete([link.index])
+        log.info("%s is removed for user %d", name, peer.uid)

@@ -1,0 +1,31 @@
+"""airtap: the operator's command."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from .. import __version__, client
+from ..errors import Problem
+from . import release, status
+
+
+def main() -> int:
+    """Entry point. Returns the exit status: 0, 1 for a Problem, 2 for a wrong command line."""
+    parser = argparse.ArgumentParser(
+        prog="airtap", description="QEMU and libvirt guests straight on the LAN."
+    )
+    parser.add_argument("--version", action="version", version=f"airtap {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in (status, release):
+        module.add_parser(commands)
+    arguments = parser.parse_args()
+    run: Callable[[argparse.Namespace, client.Connection], None] = arguments.run
+    try:
+        run(arguments, client.Connection(client.socket_path()))
+    except Problem as problem:
+        print(f"airtap: {problem}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # as in `airtap status | head -1`
+        sys.stderr.close()
+        return 1
+    return 0

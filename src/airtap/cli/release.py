@@ -1,0 +1,23 @@
+"""airtap release: remove a guest device now."""
+
+import argparse
+from typing import Any
+
+from .. import client, wire
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "release",
+        help="remove a guest device, also while its guest runs",
+        description="Remove a device that airtap made, also while its guest runs: the guest "
+        "is then without a network. Devices otherwise go by themselves with their guest.",
+    )
+    parser.add_argument("device", metavar="DEVICE", help="as airtap status shows it")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
+    connection.send(wire.encode({"op": "release", "device": arguments.device}))
+    answer, _ = connection.receive()
+    wire.check(wire.decode(answer))

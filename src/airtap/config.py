@@ -1,0 +1,177 @@
+"""airtap.toml: what an administrator may choose. Everything has a default."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import Problem, reason
+from .names import device_name
+
+DEFAULT_PATH = "/etc/airtap/airtap.toml"
+
+# The modes of each kind of child device: drivers/net/macvlan.c, drivers/net/ipvlan/.
+MODES = {
+    "macvtap": ("bridge", "vepa", "private", "passthru"),
+    "ipvtap": ("bridge", "vepa", "private"),
+}
+_MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Parent:
+    """How one uplink is to be used ([parents.NAME])."""
+
+    kind: str = "auto"
+    mode: str = "bridge"
+    macnat: str = "auto"
+    host_access: bool = True
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many devices may exist at once ([limits])."""
+
+    devices_per_user: int = 32
+    devices: int = 512
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole airtap.toml."""
+
+    acl: str = "/etc/airtap/bridge.conf"
+    parents: Mapping[str, Parent] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = Limits()
+
+    def parent(self, name: str) -> Parent:
+        """The settings of the uplink called name, defaults if the file has none."""
+        return self.parents.get(name, Parent())
+
+    def resolve(self, name: str) -> str:
+        """The device that a user means by name: the one rule for aliases.
+
+        Not repeated: an alias names a device, never another alias.
+        """
+        return self.aliases.get(name, name)
+
+
+def load(path: str | None) -> Config:
+    """Read the configuration file at path; None is the default path, which may be absent.
+
+    Raises Problem config-unreadable or config-invalid, naming the file and the key.
+    """
+    chosen = DEFAULT_PATH if path is None else path
+    try:
+        with open(chosen, "rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError as exc:
+        if path is None:
+            return Config()
+        raise Problem("config-unreadable", f"cannot read {chosen}: {reason(exc)}") from exc
+    except OSError as exc:
+        raise Problem("config-unreadable", f"cannot read {chosen}: {reason(exc)}") from exc
+    if len(content) > _MAX_BYTES:
+        raise Problem("config-invalid", f"{chosen} is larger than {_MAX_BYTES} bytes")
+    try:
+        return parse(tomllib.loads(content.decode()))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise Problem("config-invalid", f"{chosen} is not TOML: {exc}") from exc
+    except Problem as problem:
+        raise Problem(problem.code, f"{chosen}: {problem.message}", problem.hint) from problem
+
+
+def parse(document: Mapping[str, Any]) -> Config:
+    """Make a Config of a parsed TOML document. Raises Problem config-invalid."""
+    _known(document, "", {"acl", "parents", "aliases", "limits"})
+    acl = _string(document, "acl", "acl", Config.acl)
+    if not os.path.isabs(acl) or "\0" in acl:
+        raise _invalid(f"acl = {acl!r} is not an absolute path")
+    parents = {
+        _name(name, f"parents.{name}"): _parent(_table(value, f"parents.{name}"), name)
+        for name, value in _table(document.get("parents", {}), "parents").items()
+    }
+    aliases = {
+        _name(alias, f"aliases.{alias}"): _name(target, f"aliases.{alias}")
+        for alias, target in _table(document.get("aliases", {}), "aliases").items()
+    }
+    for alias, target in aliases.items():
+        if target in aliases:
+            raise _invalid(
+                f"aliases.{alias} = {target!r} names another alias",
+                f"name the device: {alias} = {aliases[target]!r}",
+            )
+    limits = _table(document.get("limits", {}), "limits")
+    _known(limits, "limits.", {"devices_per_user", "devices"})
+    return Config(
+        acl,
+        parents,
+        aliases,
+        Limits(
+            _count(limits, "devices_per_user", Limits.devices_per_user),
+            _count(limits, "devices", Limits.devices),
+        ),
+    )
+
+
+def _parent(table: Mapping[str, Any], name: str) -> Parent:
+    where = f"parents.{name}."
+    _known(table, where, {"kind", "mode", "macnat", "host_access"})
+    kind = _choice(table, where, "kind", ("auto", *MODES), Parent.kind)
+    modes = MODES.get(kind, MODES["macvtap"])
+    mode = _choice(table, where, "mode", modes, Parent.mode)
+    macnat = _choice(table, where, "macnat", ("auto", "on", "off"), Parent.macnat)
+    host_access = table.get("host_access", Parent.host_access)
+    if not isinstance(host_access, bool):
+        raise _invalid(f"{where}host_access = {host_access!r} is neither true nor false")
+    return Parent(kind, mode, macnat, host_access)
+
+
+def _known(table: Mapping[str, Any], where: str, keys: set[str]) -> None:
+    for key in table:
+        if key not in keys:
+            raise _invalid(f"unknown key {where}{key}", f"known here: {', '.join(sorted(keys))}")
+
+
+def _table(value: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise _invalid(f"{where} = {value!r} is not a table", f"write [{where}]")
+    return value
+
+
+def _string(table: Mapping[str, Any], key: str, where: str, default: str) -> str:
+    value = table.get(key, default)
+    if not isinstance(value, str):
+        raise _invalid(f"{where} = {value!r} is not a string")
+    return value
+
+
+def _choice(
+    table: Mapping[str, Any], where: str, key: str, choices: tuple[str, ...], default: str
+) -> str:
+    value = _string(table, key, where + key, default)
+    if value not in choices:
+        raise _invalid(f"{where}{key} = {value!r} is not one of {', '.join(choices)}")
+    return value
+
+
+def _count(table: Mapping[str, Any], key: str, default: int) -> int:
+    value = table.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
+        raise _invalid(f"limits.{key} = {value!r} is not a number from 0 to 65535")
+    return value
+
+
+def _name(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise _invalid(f"{where} = {value!r} is not the name of a device")
+    try:
+        return device_name(value)
+    except Problem as problem:
+        raise _invalid(f"{where}: {problem.message}") from problem
+
+
+def _invalid(what: str, hint: str = "") -> Problem:
+    return Problem("config-invalid", what, hint)

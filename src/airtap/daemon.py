@@ -1,0 +1,191 @@
+"""airtapd: makes guests' devices on request and removes them when the guests are gone."""
+
+import argparse
+import asyncio
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack, suppress
+
+from . import __version__, client, config, wire
+from .broker import Broker
+from .errors import Problem, reason
+from .guests import Guests
+from .kernel.links import open_links
+from .listener import bind, give_up, locked
+from .server import Server
+
+log = logging.getLogger("airtapd")
+
+_FIRST_PASSED_FD = 3  # SD_LISTEN_FDS_START
+
+
+def main() -> int:
+    """Entry point. Returns the exit status."""
+    arguments = _arguments()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="airtapd: %(message)s")
+    try:
+        if os.geteuid() != 0:
+            raise Problem("not-root", "airtapd makes network devices and must run as root")
+        settings = config.load(arguments.config)
+        _allow_many_files()
+        listener = _passed_listener() or _own_listener(arguments.socket)
+        asyncio.run(Daemon(arguments, settings, listener).run())
+    except Problem as problem:
+        print(f"airtapd: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="airtapd",
+        description="Make network devices for QEMU and libvirt guests, in the foreground.",
+        epilog="SIGHUP reads the configuration again. SIGTERM ends airtapd; guests go on, and "
+        "the next airtapd takes them over.",
+    )
+    parser.add_argument("--config", metavar="FILE", help=f"default: {config.DEFAULT_PATH}")
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        default=os.environ.get("AIRTAP_SOCKET") or wire.DEFAULT_SOCKET,
+        help=f"where to listen, unless systemd passes a socket; default: {wire.DEFAULT_SOCKET}",
+    )
+    parser.add_argument(
+        "--exit-when-idle",
+        metavar="SECONDS",
+        type=float,
+        help="end after so long without a guest or a connection (for daemons that a client starts)",
+    )
+    parser.add_argument("--version", action="version", version=f"airtapd {__version__}")
+    return parser.parse_args()
+
+
+class Daemon:
+    """One run of airtapd, from a listening socket to the end."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, settings: config.Config, listener: socket.socket
+    ) -> None:
+        self._config_path: str | None = arguments.config
+        self._idle_s: float | None = arguments.exit_when_idle
+        self._settings = settings
+        self._listener = listener
+        self._path: str = listener.getsockname()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM, SIGINT or idle. Raises Problem where that cannot begin."""
+        async with AsyncExitStack() as stack:
+            try:
+                links = await stack.enter_async_context(open_links())
+                guests = Guests(links)
+                stack.push_async_callback(guests.close)
+                broker = Broker(self._settings, links, guests)
+                stack.push_async_callback(broker.close)
+                await broker.recover()
+            except OSError as exc:
+                raise Problem("no-start", f"cannot start: {reason(exc)}") from exc
+            server = Server(self._listener, broker, links)
+            stack.push_async_callback(server.close)
+            self._handle_signals(broker)
+            server.start()
+            _notify("READY=1")
+            log.info("%s listens at %s", __version__, self._path)
+            if self._idle_s is None:
+                await self._stop.wait()
+            else:
+                await self._until_idle(guests, server, self._idle_s)
+            _notify("STOPPING=1")
+
+    def _handle_signals(self, broker: Broker) -> None:
+        def reload() -> None:
+            try:
+                broker.config = config.load(self._config_path)
+                log.info("the configuration is read again")
+            except Problem as problem:
+                log.error("the configuration stays as it was: %s", problem)
+
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, reload)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+
+    async def _until_idle(self, guests: Guests, server: Server, limit_s: float) -> None:
+        """Return on a signal, or when there was nobody for limit_s and nobody waits.
+
+        The socket is shut down under the lock before that is decided: whoever comes later
+        finds it refusing, waits for the lock, and starts a successor.
+        """
+        while not self._stop.is_set():
+            accepted = server.accepted
+            with suppress(TimeoutError):
+                async with asyncio.timeout(limit_s):
+                    await self._stop.wait()
+            guests.forget_vanished()
+            if len(guests) or server.connections or server.accepted != accepted:
+                continue
+            with locked(self._path):
+                self._listener.shutdown(socket.SHUT_RD)
+                server.accept_waiting()
+                if not server.connections:
+                    log.info("nothing to do for %g s: ends", limit_s)
+                    give_up(self._path)
+                    return
+                self._listener = bind(self._path)
+                server.move_to(self._listener)
+
+
+def _passed_listener() -> socket.socket | None:
+    """The listening socket that systemd or a client passed (sd_listen_fds(3)), if any.
+
+    Raises Problem bad-socket.
+    """
+    count, pid = os.environ.pop("LISTEN_FDS", ""), os.environ.pop("LISTEN_PID", "")
+    if not count or pid != str(os.getpid()):
+        return None
+    try:
+        listener = socket.socket(fileno=_FIRST_PASSED_FD)
+        listener.set_inheritable(False)
+    except OSError as exc:
+        raise Problem("bad-socket", f"cannot use the socket passed: {reason(exc)}") from exc
+    if count != "1" or (listener.family, listener.type) != (
+        socket.AF_UNIX,
+        socket.SOCK_SEQPACKET,
+    ):
+        raise Problem(
+            "bad-socket", "airtapd wants one Unix socket", "see ListenSequentialPacket= in data/"
+        )
+    return listener
+
+
+def _own_listener(path: str) -> socket.socket:
+    """Listen at path. Raises Problem already-running or bad-socket."""
+    try:
+        with locked(path):
+            try:
+                client.connect(path).close()
+            except (FileNotFoundError, ConnectionRefusedError):
+                return bind(path)
+    except OSError as exc:
+        raise Problem("bad-socket", f"cannot listen at {path}: {reason(exc)}") from exc
+    raise Problem("already-running", f"an airtapd answers at {path} already")
+
+
+def _allow_many_files() -> None:
+    """Raise the soft limit: a guest that has not spoken yet and a connection cost one each."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, if it waits to be told (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, suppress(OSError):
+        notify.connect("\0" + address[1:] if address.startswith("@") else address)
+        notify.send(state.encode())

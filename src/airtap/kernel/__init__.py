@@ -1,0 +1,1 @@
+"""One module per kernel interface; nothing above this floor is imported here."""

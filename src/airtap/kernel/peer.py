@@ -1,0 +1,119 @@
+"""Who is at the other end of a Unix socket, and reading files with their rights."""
+
+import asyncio
+import ctypes
+import errno
+import os
+import platform
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import Problem, reason
+
+T = TypeVar("T")
+
+_SO_PEERGROUPS = 59  # include/uapi/asm-generic/socket.h
+# setgroups(2) by number: glibc's wrapper changes every thread of the process, the system call
+# itself only the calling one. 159 is the generic table's (arm64, riscv64, loongarch64).
+_SYS_SETGROUPS = {"x86_64": 116, "ppc64le": 81, "s390x": 206}.get(platform.machine(), 159)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+for _set_id in (_libc.setfsuid, _libc.setfsgid):
+    _set_id.argtypes = [ctypes.c_uint32]
+    _set_id.restype = ctypes.c_uint32
+_NO_ID = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The process that connected, as the kernel noted it at connect(2) (unix(7)).
+
+    pid is 0 if the process is not of our PID namespace, and by now may be another's.
+    """
+
+    pid: int
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """Credentials of the process that connected this socket. Raises OSError."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
+    pid, uid, gid = struct.unpack("iII", raw)
+    return Peer(pid, uid, gid, _peer_groups(connection))
+
+
+def _peer_groups(connection: socket.socket) -> tuple[int, ...]:
+    # By ctypes: Python's getsockopt() stops at 1024 bytes, 256 groups.
+    groups = (ctypes.c_uint32 * 0)()
+    while True:
+        size = ctypes.c_uint32(ctypes.sizeof(groups))
+        failed = _libc.getsockopt(
+            connection.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, groups, ctypes.byref(size)
+        )
+        if not failed:
+            return tuple(groups)
+        number = ctypes.get_errno()
+        if number != errno.ERANGE or size.value <= ctypes.sizeof(groups):
+            raise OSError(number, os.strerror(number))
+        groups = (ctypes.c_uint32 * (size.value // 4))()
+
+
+def parent_process(pid: int) -> int:
+    """The process that started pid: for a bridge helper, QEMU or libvirtd. 0 if unknown."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return 0
+    # proc(5): pid (comm) state ppid ...; comm may hold anything, a ")" too.
+    return int(status.rpartition(")")[2].split()[1])
+
+
+async def with_rights_of(peer: Peer, function: Callable[[], T]) -> T:
+    """Call function in a thread that may open the files that peer may open, and no others.
+
+    The thread takes on the peer's groups and file system ids, by which the kernel also drops
+    its capabilities over files (credentials(7), capabilities(7)), and ends afterwards: it has
+    no way back. Raises what function raises, and Problem no-rights.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def settle(outcome: T | None, error: BaseException | None) -> None:
+        if result.cancelled():
+            return
+        if error is not None:
+            result.set_exception(error)
+        else:
+            result.set_result(outcome)  # type: ignore[arg-type]
+
+    def run() -> None:
+        outcome, error = None, None
+        try:
+            _take_rights(peer)
+            outcome = function()
+        except BaseException as exc:
+            error = exc
+        loop.call_soon_threadsafe(settle, outcome, error)
+
+    threading.Thread(target=run, name="peer-rights", daemon=True).start()
+    return await result
+
+
+def _take_rights(peer: Peer) -> None:
+    groups = (ctypes.c_uint32 * len(peer.groups))(*peer.groups)
+    if _libc.syscall(_SYS_SETGROUPS, len(peer.groups), groups) < 0:
+        number = ctypes.get_errno()
+        why = reason(OSError(number, os.strerror(number)))
+        raise Problem("no-rights", f"cannot take on the groups of user {peer.uid}: {why}")
+    _libc.setfsgid(peer.gid)
+    _libc.setfsuid(peer.uid)
+    # Both return the previous id and no error; asked for an impossible one they change nothing.
+    if (_libc.setfsuid(_NO_ID), _libc.setfsgid(_NO_ID)) != (peer.uid, peer.gid):
+        raise Problem("no-rights", f"cannot take on the rights of user {peer.uid}")

@@ -1,0 +1,132 @@
+"""Taps: the character devices through which a process sends and receives frames.
+
+A macvtap's node is /dev/tap<ifindex>. The kernel names it by a number that is unique in one
+network namespace only, in a /dev that namespaces share, so the node of that name may belong
+to another namespace's device. sysfs knows the true device number; open_macvtap() compares.
+
+Who still holds a tap is asked of the kernel too. open_macvtap() puts an open-file-description
+lock (fcntl(2), F_OFD_SETLK) on what it opens. The lock lives exactly as long as the open file
+does, in whichever processes or sockets that has got to, and /proc/locks lists it by inode:
+held() needs neither bookkeeping nor a look into other people's processes.
+"""
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import Problem, reason
+
+# include/uapi/linux/if_tun.h
+_TUNSETIFF = 0x400454CA
+_IFF_TAP = 0x0002
+_IFF_NO_PI = 0x1000
+_IFF_VNET_HDR = 0x4000
+# include/uapi/asm-generic/fcntl.h, struct flock
+_F_OFD_SETLK = 37
+_FLOCK = "hhqqi4x"
+
+_DEV = Path("/dev")
+
+
+@dataclass(frozen=True)
+class Node:
+    """The device node of a macvtap: its path, and the inode as /proc/locks writes it."""
+
+    path: str
+    inode: str
+
+
+def macvtap_node(name: str, index: int) -> Node | None:
+    """The node of macvtap name, or None if /dev/tap<index> is not it.
+
+    Raises Problem no-tap if sysfs does not show the device.
+    """
+    attribute = Path(f"/sys/class/net/{name}/tap{index}/dev")
+    try:
+        major, minor = attribute.read_text().split(":")
+    except OSError as exc:
+        raise Problem(
+            "no-tap",
+            f"cannot read {attribute}: {reason(exc)}",
+            "/sys must be a sysfs of airtapd's own network namespace",
+        ) from exc
+    path = _DEV / f"tap{index}"
+    try:
+        info = path.lstat()
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise Problem("no-tap", f"cannot look at {path}: {reason(exc)}") from exc
+    if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(int(major), int(minor)):
+        return None
+    where = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}"
+    return Node(str(path), f"{where}:{info.st_ino}")
+
+
+def free_index(above: int) -> int:
+    """An ifindex above the given one, whose /dev/tap<ifindex> nobody has."""
+    taken = [int(p.name[3:]) for p in _DEV.glob("tap*") if p.name[3:].isdecimal()]
+    return max(above, *taken, 0) + 1
+
+
+def open_macvtap(node: Node, vnet_hdr: bool) -> int:
+    """Open a macvtap's queue, locked for held(). The caller owns the descriptor.
+
+    vnet_hdr: whether frames carry a struct virtio_net_hdr; a macvtap starts with one.
+    Raises Problem no-tap.
+    """
+    try:
+        fd = os.open(node.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as exc:
+        raise Problem("no-tap", f"cannot open {node.path}: {reason(exc)}") from exc
+    try:
+        fcntl.fcntl(fd, _F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        _set_iff(fd, "", vnet_hdr)
+    except OSError as exc:
+        os.close(fd)
+        raise Problem("no-tap", f"cannot set up {node.path}: {reason(exc)}") from exc
+    return fd
+
+
+def open_tap(vnet_hdr: bool) -> tuple[int, str]:
+    """Make a tap for a bridge, as qemu-bridge-helper does: (descriptor, name).
+
+    The device lasts as long as the open file. Raises Problem no-tap.
+    """
+    try:
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as exc:
+        hint = "load the module tun" if exc.errno in (errno.ENOENT, errno.ENODEV) else ""
+        raise Problem("no-tap", f"cannot open /dev/net/tun: {reason(exc)}", hint) from exc
+    try:
+        return fd, _set_iff(fd, "tap%d", vnet_hdr)
+    except OSError as exc:
+        os.close(fd)
+        raise Problem("no-tap", f"cannot make a tap: TUNSETIFF: {reason(exc)}") from exc
+
+
+def held() -> set[str]:
+    """Inodes (as in Node.inode) whose open_macvtap() file is still open anywhere.
+
+    Raises OSError.
+    """
+    # "1: OFDLCK ADVISORY  WRITE -1 00:06:145 0 EOF" (Documentation/filesystems/proc.rst)
+    locks = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+    return {lock[5] for lock in locks if len(lock) > 5 and lock[1] == "OFDLCK"}
+
+
+def device_indexes() -> set[int]:
+    """The ifindex of every network device there is, without asking for more."""
+    return {index for index, _name in socket.if_nameindex()}
+
+
+def _set_iff(fd: int, name: str, vnet_hdr: bool) -> str:
+    flags = _IFF_TAP | _IFF_NO_PI | (_IFF_VNET_HDR if vnet_hdr else 0)
+    request = struct.pack("16sH22x", name.encode(), flags)
+    answer = fcntl.ioctl(fd, _TUNSETIFF, request)
+    return answer[:16].rstrip(b"\0").decode()

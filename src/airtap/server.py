@@ -1,0 +1,225 @@
+"""airtapd's socket: connections, their limits, and requests handed to the broker.
+
+A peer may be anybody and may send anything. One that sends garbage gets an answer that says
+so; one that stalls, floods or vanishes costs one connection for a bounded time.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+
+from . import status, wire
+from .broker import AttachRequest, Broker
+from .errors import Problem, reason
+from .kernel.links import LinkError, Links
+from .kernel.peer import Peer, peer_of
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 512
+MAX_CONNECTIONS_PER_USER = 128
+# How long a peer may keep a connection without sending a request, or without reading.
+IDLE_S = 10.0
+# How long to leave the backlog alone when descriptors have run out.
+_ACCEPT_RETRY_S = 0.1
+# A running request is given this long when the daemon ends; each takes milliseconds.
+_FINISH_S = 5.0
+
+Message = dict[str, object]
+
+
+class Server:
+    """Serves a listening SEQPACKET socket, from start() to close()."""
+
+    def __init__(self, listener: socket.socket, broker: Broker, links: Links) -> None:
+        self._listener = listener
+        self._broker = broker
+        self._links = links
+        self._loop = asyncio.get_running_loop()
+        self._connections: dict[asyncio.Task[None], socket.socket] = {}
+        self._by_user: Counter[int] = Counter()
+        self._idle: set[asyncio.Task[None]] = set()
+        self._streams: dict[str, Callable[[Message, Peer], AsyncIterator[Message]]] = {
+            "status": self._status,
+        }
+        self._calls: dict[str, Callable[[Message, Peer], Awaitable[tuple[Message, int | None]]]] = {
+            "attach": self._attach,
+            "release": self._release,
+        }
+
+        self.accepted = 0
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._listener.setblocking(False)
+        self._loop.add_reader(self._listener, self.accept_waiting)
+
+    def move_to(self, listener: socket.socket) -> None:
+        """Accept on another listening socket from now on."""
+        self.stop_accepting()
+        self._listener.close()
+        self._listener = listener
+        self.start()
+
+    async def close(self) -> None:
+        """Accept no more, let running requests end, drop the rest."""
+        self.stop_accepting()
+        for task in self._idle:
+            task.cancel()
+        if self._connections:
+            _done, pending = await asyncio.wait(self._connections, timeout=_FINISH_S)
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    def stop_accepting(self) -> None:
+        self._loop.remove_reader(self._listener)
+
+    def accept_waiting(self) -> None:
+        """Accept the connections that wait."""
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                if exc.errno == errno.EINVAL:  # shut down, and nobody waits any more
+                    return
+                # EMFILE and its kin: trying again at once would spin.
+                log.warning("cannot accept: %s", reason(exc))
+                self.stop_accepting()
+                self._loop.call_later(_ACCEPT_RETRY_S, self.start)
+                return
+            self._admit(connection)
+
+    def _admit(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        try:
+            peer = peer_of(connection)
+        except OSError as exc:
+            log.warning("cannot tell who connected: %s", reason(exc))
+            connection.close()
+            return
+        if self.connections >= MAX_CONNECTIONS or (
+            peer.uid != 0 and self._by_user[peer.uid] >= MAX_CONNECTIONS_PER_USER
+        ):
+            busy = Problem("busy", "airtapd has too many connections open", "try again")
+            with suppress(OSError):
+                connection.send(wire.encode(wire.failure(busy)), socket.MSG_NOSIGNAL)
+            connection.close()
+            return
+        self.accepted += 1
+        task = self._loop.create_task(self._serve(connection, peer))
+        self._connections[task] = connection
+        self._by_user[peer.uid] += 1
+        task.add_done_callback(lambda task: self._gone(task, peer))
+
+    def _gone(self, task: asyncio.Task[None], peer: Peer) -> None:
+        self._connections.pop(task).close()
+        self._by_user[peer.uid] -= 1
+        self._idle.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a connection of user %d failed", peer.uid, exc_info=error)
+
+    async def _serve(self, connection: socket.socket, peer: Peer) -> None:
+        """Answer one peer's requests until it hangs up or has nothing to say for IDLE_S."""
+        task = asyncio.current_task()
+        assert task is not None
+        with suppress(TimeoutError, ConnectionError):
+            while True:
+                self._idle.add(task)
+                async with asyncio.timeout(IDLE_S):
+                    packet = await self._loop.sock_recv(connection, wire.MAX_REQUEST + 1)
+                self._idle.discard(task)
+                if not packet:
+                    return
+                await self._answer(connection, packet, peer)
+
+    async def _answer(self, connection: socket.socket, packet: bytes, peer: Peer) -> None:
+        fd = None
+        try:
+            try:
+                request = _request(packet)
+                op = request.get("op")
+                if stream := self._streams.get(str(op)):
+                    async for message in stream(request, peer):
+                        await self._send(connection, message)
+                    answer: Message = {"ok": True}
+                elif call := self._calls.get(str(op)):
+                    answer, fd = await call(request, peer)
+                else:
+                    raise Problem("bad-message", f"airtapd has no request {str(op)[:64]!r}")
+            except (Problem, LinkError) as exc:
+                problem = exc if isinstance(exc, Problem) else Problem("no-device", str(exc))
+                log.info("user %d, pid %d: refused: %s", peer.uid, peer.pid, problem)
+                answer = wire.failure(problem)
+            except (OSError, ArithmeticError, LookupError, TypeError, ValueError) as exc:
+                if isinstance(exc, ConnectionError | TimeoutError):
+                    raise
+                log.exception("a request of user %d failed", peer.uid)
+                failed = Problem("internal", f"airtapd failed: {exc}", "see airtapd's log")
+                answer = wire.failure(failed)
+            await self._send(connection, answer, fd)
+        finally:
+            # The peer's copy, if it got one, keeps the device; else this was the last.
+            if fd is not None:
+                os.close(fd)
+
+    async def _send(
+        self, connection: socket.socket, message: Message, fd: int | None = None
+    ) -> None:
+        """Send one packet. Raises ConnectionError or TimeoutError: the peer does not read."""
+        packet = wire.encode(message)
+        if fd is None:
+            async with asyncio.timeout(IDLE_S):
+                await self._loop.sock_sendall(connection, packet)
+            return
+        try:
+            socket.send_fds(connection, [packet], [fd], socket.MSG_NOSIGNAL)
+        except BlockingIOError as exc:
+            raise ConnectionAbortedError("the peer does not read its answers") from exc
+
+    async def _attach(self, request: Message, peer: Peer) -> tuple[Message, int | None]:
+        _fields(request, {"op", "br", "mac", "vnet_hdr"})
+        br, mac, vnet_hdr = request.get("br"), request.get("mac"), request.get("vnet_hdr", False)
+        if (
+            not isinstance(br, str)
+            or not isinstance(mac, str | None)
+            or not isinstance(vnet_hdr, bool)
+        ):
+            raise Problem("bad-message", "attach wants br: text, mac: text, vnet_hdr: true|false")
+        device, fd = await self._broker.attach(AttachRequest(br, mac, vnet_hdr), peer)
+        return {"ok": True, "device": device}, fd
+
+    async def _release(self, request: Message, peer: Peer) -> tuple[Message, int | None]:
+        _fields(request, {"op", "device"})
+        device = request.get("device")
+        if not isinstance(device, str):
+            raise Problem("bad-message", "release wants device: text")
+        await self._broker.release(device, peer)
+        return {"ok": True}, None
+
+    def _status(self, request: Message, peer: Peer) -> AsyncIterator[Message]:
+        _fields(request, {"op"})
+        return status.packets(self._links, self._broker.config, peer)
+
+
+def _request(packet: bytes) -> Message:
+    if len(packet) > wire.MAX_REQUEST:
+        raise Problem("bad-message", f"the request is longer than {wire.MAX_REQUEST} bytes")
+    return wire.decode(packet)
+
+
+def _fields(request: Message, known: set[str]) -> None:
+    for key in request:
+        if key not in known:
+            raise Problem("bad-message", f"the request has an unknown field {key[:64]!r}")
