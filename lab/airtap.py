@@ -222,8 +222,7 @@ def run_helper(
             extra_groups=list(groups),
             text=True,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=timeout,
             cwd="/",
         )

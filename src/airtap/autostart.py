@@ -8,6 +8,7 @@ listener.py makes it race-free against other starters and against a daemon that 
 import fcntl
 import os
 import sys
+from _socket import socket as Socket
 from contextlib import suppress
 from pathlib import Path
 from socket import socket
@@ -20,7 +21,7 @@ IDLE_S = 60
 _LOG_BYTES = 1 << 20
 
 
-def start_daemon(path: str, error: OSError) -> client.Socket:
+def start_daemon(path: str, error: OSError) -> Socket:
     """Start a daemon behind path and return a connection to it.
 
     error: why a connection to path failed. Raises Problem no-daemon where starting one is
@@ -40,7 +41,7 @@ def start_daemon(path: str, error: OSError) -> client.Socket:
     raise Problem("no-daemon", f"airtapd does not answer at {path}: {reason(error)}", hint)
 
 
-def _start_or_join(path: str) -> client.Socket:
+def _start_or_join(path: str) -> Socket:
     program = _find_program()
     with locked(path):
         with suppress(FileNotFoundError, ConnectionRefusedError):

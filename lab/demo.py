@@ -1,0 +1,357 @@
+"""make demo: two QEMU guests on a LAN through airtap, one step after another, on a terminal.
+
+It is a check too: exit status 1 and a reason as soon as a step does not show what it should.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from airtap import config, wire
+from lab import sandbox
+from lab.airtap import BIN, HELPER, answers
+from lab.guest import GUEST_UID, QemuGuest
+from lab.lan import HOST4, NEAR_MAC, ROUTER4, Lan, host_links, wait_for
+
+ACL = Path(config.Config.acl)
+LOG = Path("/run/airtapd.log")
+TOLD, LEARNED, REFUSED = (f"52:54:00:0a:00:{n:02x}" for n in (1, 2, 3))
+
+_BOOT_S = 40.0
+_REMOVAL_S = 5.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class DemoError(Exception):
+    """A step did not show what it should."""
+
+
+class Interrupted(Exception):
+    """Somebody wants the demo to end."""
+
+
+def main() -> int:
+    """Run the demo. Returns the exit status: 0, 1 for a failed step, 130 when interrupted."""
+    arguments = _arguments()
+    _end_on_signals()
+    narration = Narration()
+    try:
+        sandbox.enter()
+        with Demo(narration) as demo:
+            demo.show(keep=arguments.keep)
+        narration.step("All torn down")
+        _expect_nothing(narration)
+    except Interrupted:
+        narration.failed("interrupted; guests, airtapd and LAN are ended")
+        return 130
+    except (DemoError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+        narration.failed(str(error))
+        return 1
+    narration.say("Every step showed what it should.")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument(
+        "--keep", action="store_true", help="leave everything running, to play with, until Ctrl-C"
+    )
+    return parser.parse_args()
+
+
+def _end_on_signals() -> None:
+    def interrupt(_number: int, _frame: object) -> NoReturn:
+        for number in _SIGNALS:  # what follows is bounded, and must not be left half done
+            signal.signal(number, signal.SIG_IGN)
+        raise Interrupted
+
+    for number in _SIGNALS:
+        signal.signal(number, interrupt)
+
+
+def _expect_nothing(narration: Narration) -> None:
+    """Raise DemoError if a link or a process of the demo has outlived it."""
+    links, processes = host_links() - {"lo"}, sandbox.children()
+    if links or processes:
+        raise DemoError(f"left behind: links {sorted(links)}, processes {sorted(processes)}")
+    narration.say("links left: lo; processes left: none")
+
+
+class Narration:
+    """What the person at the terminal reads: numbered steps, and under each what it showed."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._number = 0
+
+    def step(self, title: str) -> None:
+        self._number += 1
+        print(f"\n{self._number}. {title}  [{self._elapsed():.1f} s]", flush=True)
+
+    def say(self, text: str) -> None:
+        for line in text.splitlines():
+            print(f"    {line}".rstrip(), flush=True)
+
+    def failed(self, why: str) -> None:
+        where = f"step {self._number}, {self._elapsed():.1f} s"
+        print(f"\nmake demo: {where}: {why}", file=sys.stderr, flush=True)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+
+class Demo:
+    """The LAN, airtapd and the guests, from __enter__ to __exit__."""
+
+    def __init__(self, narration: Narration) -> None:
+        self._step, self._say = narration.step, narration.say
+        self._undo = contextlib.ExitStack()
+        self._lan = Lan()
+        self._guests: list[QemuGuest] = []
+        self._addresses: dict[str, str] = {}
+
+    def __enter__(self) -> Demo:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._undo.close()
+
+    def show(self, *, keep: bool) -> None:
+        """Every step. Raises DemoError, or what the lab raises, at the first that fails."""
+        self._build_lan()
+        self._start_airtapd()
+        before = host_links(), sandbox.children()
+        self._start_guests()
+        self._show_leases()
+        self._ping_guests()
+        self._show_neighbours()
+        self._show_status()
+        self._show_refusal()
+        if keep:
+            self._stay()
+        self._end_guests(*before)
+
+    def _build_lan(self) -> None:
+        self._step("A LAN in network namespaces, none of it outside of them")
+        self._undo.enter_context(self._lan)
+        lan = self._lan
+        self._say(f"{lan.near}   the host's uplink, {HOST4}, {NEAR_MAC}")
+        self._say(f"{lan.far}  the far end of the wire: router {ROUTER4} with DHCP and TFTP")
+
+    def _start_airtapd(self) -> None:
+        self._step("airtapd, and a policy: everybody may put guests behind the uplink")
+        rule = f"allow {self._lan.near}"
+        _write_policy(rule)
+        self._say(f"$ echo '{rule}' > {ACL}")
+        self._say("$ airtapd &")
+        with LOG.open("ab") as log:
+            daemon = subprocess.Popen(
+                sandbox.dying_with_us([str(BIN / "airtapd")]),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C is for the demo: airtapd is to see the guests go.
+                start_new_session=True,
+            )
+        self._undo.callback(_end, daemon)
+
+        def ready() -> bool:
+            if daemon.poll() is not None:
+                raise DemoError(f"airtapd ended: {LOG.read_text()}")
+            return answers(wire.DEFAULT_SOCKET)
+
+        wait_for(ready, 15, "airtapd's socket to answer")
+        self._say(LOG.read_text())
+
+    def _start_guests(self) -> None:
+        self._step(f"Two guests, QEMU as user {GUEST_UID} without any privilege")
+        told = f"tap,id=n0,helper={HELPER} --mac={TOLD},br={self._lan.near}"
+        learned = f"tap,id=n0,helper={HELPER},br={self._lan.near}"
+        self._say("guest1's device gets its MAC from the command line:")
+        self._start_guest(QemuGuest(TOLD, told, name="guest1"))
+        self._say("guest2's device learns it from the guest's first frame:")
+        self._start_guest(QemuGuest(LEARNED, learned, name="guest2"))
+
+    def _start_guest(self, guest: QemuGuest) -> None:
+        self._undo.callback(guest.close)
+        guest.start()
+        self._guests.append(guest)
+        self._say(_as_typed(wait_for(lambda: _qemu_words(guest), 5, f"{guest.name} to start")))
+
+    def _show_leases(self) -> None:
+        self._step("Each guest boots from the network (iPXE) and gets a lease of the LAN's own")
+        self._say(f"waiting for both to boot, at most {_BOOT_S:g} s ...")
+        for guest in self._guests:
+            address = guest.wait_booted(_BOOT_S)
+            lease = self._lan.leases().get(guest.mac)
+            if lease != address:
+                raise DemoError(f"{guest.name} has {address}, and the DHCP server says {lease}")
+            if not self._lan.fetched(address):
+                raise DemoError(f"{guest.name} booted, and the TFTP server does not know of it")
+            self._addresses[guest.name] = address
+            self._say(f"{guest.name}  {guest.mac}  leased {address}, fetched its boot file")
+
+    def _ping_guests(self) -> None:
+        self._step("The LAN reaches both")
+        for guest in self._guests:
+            address = self._addresses[guest.name]
+            self._say(f"router$ ping -c 3 {address}")
+            ping = self._lan.run(
+                *("ping", "-n", "-c", "3", "-i", "0.2", "-W", "2", address), check=False
+            )
+            replies = [line for line in ping.stdout.splitlines() if "bytes from" in line]
+            if not replies:
+                raise DemoError(f"{guest.name} does not answer:\n{ping.stdout}{ping.stderr}")
+            self._say("\n".join(replies))
+
+    def _show_neighbours(self) -> None:
+        self._step(f"On the wire each is itself: no NAT, not the host's MAC ({NEAR_MAC})")
+        command = ("ip", "neighbour", "show", "dev", self._lan.far)
+        table = self._lan.run(*command).stdout
+        self._say(f"router$ {' '.join(command)}")
+        self._say("\n".join(line for line in table.splitlines() if "lladdr" in line))
+        known = {row.split()[0]: row.split() for row in table.splitlines()}
+        for guest in self._guests:
+            if guest.mac not in known.get(self._addresses[guest.name], []):
+                raise DemoError(f"the router does not know {guest.name} as {guest.mac}")
+
+    def _show_status(self) -> None:
+        self._step("What airtap says")
+        self._say(f"$ airtap status\n{_airtap('status')}")
+        shown = {(guest["mac"], guest["owner"]["uid"]) for guest in _status()}
+        wanted = {(guest.mac, GUEST_UID) for guest in self._guests}
+        if shown != wanted:
+            raise DemoError(f"airtap status is to show these guests and users: {wanted}")
+
+    def _show_refusal(self) -> None:
+        self._step("What the policy does not allow is refused, and QEMU says why")
+        guest = QemuGuest(REFUSED, f"tap,id=n0,helper={HELPER},br=lo", name="guest3")
+        self._undo.callback(guest.close)
+        guest.start()
+        status = guest.wait_exit()
+        self._say(f"$ qemu-system-x86_64 ... -netdev {guest.netdev}\n{guest.stderr()}")
+        if status == 0 or "access denied" not in guest.stderr():
+            raise DemoError(f"QEMU was to be refused; its exit status is {status}")
+        if len(_status()) != len(self._guests):
+            raise DemoError("the refused guest left a device")
+
+    def _stay(self) -> None:
+        self._step("Yours, until Ctrl-C")
+        self._say(
+            _INVITATION.format(
+                pid=os.getpid(),
+                log=LOG,
+                uid=GUEST_UID,
+                helper=HELPER,
+                bin=HELPER.parent,
+                near=self._lan.near,
+                far=self._lan.namespace,
+                address=self._addresses["guest1"],
+            )
+        )
+        with contextlib.suppress(Interrupted):
+            while True:
+                signal.pause()
+
+    def _end_guests(self, links: set[str], children: set[int]) -> None:
+        self._step("guest1 is shut down, guest2 killed: their devices go with them")
+        made = sorted(host_links() - links)
+        self._say(f"before: {', '.join(made)}")
+        self._guests[0].stop()
+        self._guests[1].kill()
+        ended = time.monotonic()
+        wait_for(lambda: host_links() <= links, _REMOVAL_S, f"{made} to go", interval=0.005)
+        self._say(f"all gone {1000 * (time.monotonic() - ended):.0f} ms after the last QEMU")
+        if left := sandbox.children() - children:
+            raise DemoError(f"processes {sorted(left)} are left")
+        self._say(f"$ airtap status\n{_airtap('status')}")
+        if _status():
+            raise DemoError("airtap status still shows guests")
+
+
+_INVITATION = """
+A shell on the host of this LAN, as root:
+    nsenter -t {pid} -n -m env PATH={bin}:$PATH bash
+In it:
+    airtap status
+    ip -d link show type macvtap
+    ip netns exec {far} ping {address}
+    tail {log}
+    airtap release DEVICE
+A third guest (Ctrl-a x ends it):
+    setpriv --reuid {uid} --regid {uid} --clear-groups qemu-system-x86_64 -nodefaults \\
+        -machine pc,graphics=off -display none -serial mon:stdio -boot n \\
+        -netdev tap,id=n0,helper={helper},br={near} \\
+        -device virtio-net-pci,netdev=n0,mac=52:54:00:0a:00:04
+"""
+
+
+def _write_policy(rule: str) -> None:
+    """The whole configuration, in the sandbox's own /etc."""
+    os.environ.pop("AIRTAP_SOCKET", None)
+    Path(config.DEFAULT_PATH).unlink(missing_ok=True)
+    ACL.parent.mkdir(exist_ok=True)
+    ACL.write_text(f"{rule}\n")
+    ACL.parent.chmod(0o755)  # whatever the umask: callers must be able to read the rules
+    ACL.chmod(0o644)
+
+
+def _airtap(*arguments: str) -> str:
+    """What the CLI prints. Raises DemoError with its complaint."""
+    done = subprocess.run([str(BIN / "airtap"), *arguments], text=True, capture_output=True)
+    if done.returncode != 0:
+        raise DemoError(done.stderr)
+    return done.stdout
+
+
+def _status() -> list[dict[str, Any]]:
+    """Every guest of `airtap status --json`."""
+    report = json.loads(_airtap("status", "--json"))
+    return [guest for uplink in report["uplinks"] for guest in uplink["guests"]]
+
+
+def _qemu_words(guest: QemuGuest) -> list[str]:
+    """The command line of a guest as the kernel has it; empty until QEMU runs."""
+    if not guest.alive:
+        raise DemoError(f"{guest.name} ended at once: {guest.stderr()}")
+    words = Path(f"/proc/{guest.pid}/cmdline").read_text().split("\0")[:-1]
+    return words if words and words[0].startswith("qemu") else []
+
+
+def _as_typed(words: list[str]) -> str:
+    """A command line as one types it, in lines of whole options."""
+    options: list[str] = []
+    for word in words:
+        if word.startswith("-") or not options:
+            options.append(shlex.quote(word))
+        else:
+            options[-1] += f" {shlex.quote(word)}"
+    lines = ["$"]
+    for option in options:
+        if len(lines[-1]) + len(option) > 90:
+            lines.append("   ")
+        lines[-1] += f" {option}"
+    return " \\\n".join(lines)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Where the tests run, and what every one of them must leave behind: nothing.
+
+tests/unit needs no root. Everything else runs in namespaces that this process makes for itself
+when the first such test is collected (lab/sandbox.py).
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import sandbox
+from lab.airtap import Airtapd
+from lab.lan import Lan, wait_for
+
+UNIT = Path(__file__).parent / "unit"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    outside = [item for item in items if not item.path.is_relative_to(UNIT)]
+    if not outside:
+        return
+    if os.geteuid() != 0 and "CI" not in os.environ:
+        for item in outside:
+            item.add_marker(pytest.mark.skip(reason="needs root: it makes namespaces"))
+        return
+    sandbox.enter()
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test: the links, namespaces, processes and descriptors of before."""
+    if request.node.path.is_relative_to(UNIT):
+        yield
+        return
+    before = _inventory()
+    yield
+    try:
+        wait_for(lambda: _inventory() == before, 5, "the test to leave nothing behind")
+    except TimeoutError:
+        after = _inventory()
+        leaks = {k: after[k] ^ before[k] for k in before if after[k] != before[k]}
+        pytest.fail(f"changed by the test: {leaks}")
+
+
+def _inventory() -> dict[str, set[str]]:
+    namespaces = Path("/run/netns")
+    return {
+        "links": sandbox.host_links(),
+        "namespaces": {p.name for p in namespaces.iterdir()} if namespaces.is_dir() else set(),
+        "processes": {str(pid) for pid in sandbox.children()},
+        "descriptors": {p.name for p in Path("/proc/self/fd").iterdir()},
+    }
+
+
+@pytest.fixture
+def lan() -> Iterator[Lan]:
+    """A wired LAN behind up0."""
+    with Lan() as lan:
+        yield lan
+
+
+@pytest.fixture
+def airtapd(lan: Lan) -> Iterator[Airtapd]:
+    """An airtapd on that LAN whose ACL allows everything."""
+    with Airtapd() as daemon:
+        yield daemon

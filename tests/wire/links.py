@@ -1,0 +1,41 @@
+"""What the kernel says of network devices, asked by ip(8): independent of the code under test."""
+
+import json
+import struct
+from fcntl import ioctl
+from typing import Any
+
+from lab.lan import wait_for
+from lab.sandbox import command, host_links
+
+TUNGETIFF = 0x800454D2
+IFF_VNET_HDR = 0x4000
+
+
+def link(name: str) -> dict[str, Any]:
+    """ip -json -details link show NAME."""
+    found: list[dict[str, Any]] = json.loads(
+        command("ip", "-json", "-details", "-statistics", "link", "show", name)
+    )
+    return found[0]
+
+
+def addresses(name: str) -> list[str]:
+    """Every address that the host has on a device, of any family and scope."""
+    found = json.loads(command("ip", "-json", "address", "show", name))
+    return [entry["local"] for entry in found[0]["addr_info"]]
+
+
+def guest_devices() -> set[str]:
+    """Devices that bear airtap's marks: its names, or the taps of a bridge."""
+    return {name for name in host_links() if name.startswith(("airtap", "tap"))}
+
+
+def wait_gone(*names: str) -> None:
+    wait_for(lambda: not set(names) & host_links(), 5, f"{', '.join(names)} to go")
+
+
+def has_vnet_hdr(tap: int) -> bool:
+    """What QEMU would read: TUNGETIFF's IFF_VNET_HDR."""
+    answer = ioctl(tap, TUNGETIFF, bytes(40))
+    return bool(struct.unpack("16sH22x", answer)[1] & IFF_VNET_HDR)
