@@ -61,6 +61,10 @@ class Airtapd:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Start it and wait until its socket answers. RuntimeError carries what it said."""
         with self._log().open("ab") as log:

@@ -47,6 +47,7 @@ class Broker:
         self._links = links
         self._guests = guests
         self._learning = MacLearning(links, on_learned=guests.update)
+        guests.on_forgotten = self._learning.stop
         self._next_number = 0
 
     async def recover(self) -> None:

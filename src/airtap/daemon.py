@@ -32,8 +32,7 @@ def main() -> int:
             raise Problem("not-root", "airtapd makes network devices and must run as root")
         settings = config.load(arguments.config)
         _allow_many_files()
-        listener = _passed_listener() or _own_listener(arguments.socket)
-        asyncio.run(Daemon(arguments, settings, listener).run())
+        asyncio.run(Daemon(arguments, settings).run(_passed_listener()))
     except Problem as problem:
         print(f"airtapd: {problem}", file=sys.stderr)
         return 1
@@ -67,39 +66,85 @@ def _arguments() -> argparse.Namespace:
 class Daemon:
     """One run of airtapd, from a listening socket to the end."""
 
-    def __init__(
-        self, arguments: argparse.Namespace, settings: config.Config, listener: socket.socket
-    ) -> None:
+    def __init__(self, arguments: argparse.Namespace, settings: config.Config) -> None:
         self._config_path: str | None = arguments.config
         self._idle_s: float | None = arguments.exit_when_idle
+        self._path: str = arguments.socket
+        # A socket that a client passed is as good as our own; systemd keeps its own.
+        self._owns_path = self._idle_s is not None
         self._settings = settings
-        self._listener = listener
-        self._path: str = listener.getsockname()
         self._stop = asyncio.Event()
 
-    async def run(self) -> None:
-        """Serve until SIGTERM, SIGINT or idle. Raises Problem where that cannot begin."""
+    async def run(self, passed: socket.socket | None) -> None:
+        """Serve on a passed listening socket, or on our own, until told to stop or idle.
+
+        Raises Problem where that cannot begin.
+        """
         async with AsyncExitStack() as stack:
-            try:
-                links = await stack.enter_async_context(open_links())
-                guests = Guests(links)
-                stack.push_async_callback(guests.close)
-                broker = Broker(self._settings, links, guests)
-                stack.push_async_callback(broker.close)
+            links = await stack.enter_async_context(open_links())
+            guests = Guests(links)
+            stack.push_async_callback(guests.close)
+            broker = Broker(self._settings, links, guests)
+            stack.push_async_callback(broker.close)
+            if passed is not None:
+                self._path = passed.getsockname()
                 await broker.recover()
-            except OSError as exc:
-                raise Problem("no-start", f"cannot start: {reason(exc)}") from exc
-            server = Server(self._listener, broker, links)
+            listener = passed or await self._listen(broker)
+            server = Server(listener, broker, links)
             stack.push_async_callback(server.close)
             self._handle_signals(broker)
             server.start()
             _notify("READY=1")
             log.info("%s listens at %s", __version__, self._path)
-            if self._idle_s is None:
-                await self._stop.wait()
-            else:
-                await self._until_idle(guests, server, self._idle_s)
+            await self._serve(guests, server)
             _notify("STOPPING=1")
+
+    async def _listen(self, broker: Broker) -> socket.socket:
+        """Take over from an earlier daemon, then listen: who can connect sees the outcome.
+
+        Raises Problem already-running or bad-socket.
+        """
+        try:
+            with locked(self._path):
+                try:
+                    client.connect(self._path).close()
+                except (FileNotFoundError, ConnectionRefusedError):
+                    await broker.recover()
+                    self._owns_path = True
+                    return bind(self._path)
+        except OSError as exc:
+            raise Problem("bad-socket", f"cannot listen at {self._path}: {reason(exc)}") from exc
+        raise Problem("already-running", f"an airtapd answers at {self._path} already")
+
+    async def _serve(self, guests: Guests, server: Server) -> None:
+        """Return when told to stop, or idle; a path of ours is given up by then.
+
+        The socket is shut down under the lock before idleness is certain: whoever comes later
+        is refused, waits for the lock, and starts a successor.
+        """
+        while not await self._stopped_or_idle(guests, server):
+            with locked(self._path):
+                server.refuse_more()
+                if not server.connections:
+                    log.info("nothing to do for %g s: ends", self._idle_s)
+                    give_up(self._path)
+                    return
+                server.move_to(bind(self._path))
+        if self._owns_path:
+            with locked(self._path):
+                give_up(self._path)
+
+    async def _stopped_or_idle(self, guests: Guests, server: Server) -> bool:
+        """True when told to stop; false when there was nobody for as long as was asked."""
+        while True:
+            accepted = server.accepted
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._idle_s):
+                    await self._stop.wait()
+                    return True
+            guests.forget_vanished()
+            if not (len(guests) or server.connections or server.accepted != accepted):
+                return False
 
     def _handle_signals(self, broker: Broker) -> None:
         def reload() -> None:
@@ -113,30 +158,6 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, reload)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-
-    async def _until_idle(self, guests: Guests, server: Server, limit_s: float) -> None:
-        """Return on a signal, or when there was nobody for limit_s and nobody waits.
-
-        The socket is shut down under the lock before that is decided: whoever comes later
-        finds it refusing, waits for the lock, and starts a successor.
-        """
-        while not self._stop.is_set():
-            accepted = server.accepted
-            with suppress(TimeoutError):
-                async with asyncio.timeout(limit_s):
-                    await self._stop.wait()
-            guests.forget_vanished()
-            if len(guests) or server.connections or server.accepted != accepted:
-                continue
-            with locked(self._path):
-                self._listener.shutdown(socket.SHUT_RD)
-                server.accept_waiting()
-                if not server.connections:
-                    log.info("nothing to do for %g s: ends", limit_s)
-                    give_up(self._path)
-                    return
-                self._listener = bind(self._path)
-                server.move_to(self._listener)
 
 
 def _passed_listener() -> socket.socket | None:
@@ -160,19 +181,6 @@ def _passed_listener() -> socket.socket | None:
             "bad-socket", "airtapd wants one Unix socket", "see ListenSequentialPacket= in data/"
         )
     return listener
-
-
-def _own_listener(path: str) -> socket.socket:
-    """Listen at path. Raises Problem already-running or bad-socket."""
-    try:
-        with locked(path):
-            try:
-                client.connect(path).close()
-            except (FileNotFoundError, ConnectionRefusedError):
-                return bind(path)
-    except OSError as exc:
-        raise Problem("bad-socket", f"cannot listen at {path}: {reason(exc)}") from exc
-    raise Problem("already-running", f"an airtapd answers at {path} already")
 
 
 def _allow_many_files() -> None:

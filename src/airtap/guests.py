@@ -14,7 +14,7 @@ nobody holds its tap any more:
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -39,10 +39,14 @@ class Guest:
 
 
 class Guests:
-    """All guest devices of this network namespace. Needs a running event loop."""
+    """All guest devices of this network namespace. Needs a running event loop.
+
+    on_forgotten: called with the ifindex of a device that is off the list.
+    """
 
     def __init__(self, links: Links) -> None:
         self._links = links
+        self.on_forgotten: Callable[[int], None] = lambda index: None
         self._by_index: dict[int, Guest] = {}
         self._by_path: dict[str, int] = {}
         self._users: Counter[int] = Counter()
@@ -104,6 +108,7 @@ class Guests:
         if guest.node is not None:
             self._watch.remove(guest.node.path)
             self._by_path.pop(guest.node.path, None)
+        self.on_forgotten(index)
 
     def forget_vanished(self) -> None:
         """Take devices off the list that the kernel has no more."""

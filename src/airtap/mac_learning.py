@@ -29,36 +29,46 @@ class MacLearning:
     def __init__(self, links: Links, on_learned: Callable[[Guest], None]) -> None:
         self._links = links
         self._on_learned = on_learned
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
 
     def start(self, guest: Guest) -> None:
         """Watch from now on for the first usable frame of guest. Raises OSError."""
         frames = open_frames(guest.index)
         task = asyncio.create_task(self._learn(guest, frames), name=f"learn {guest.name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        # A task cancelled before it first runs would never reach its own clean-up.
-        task.add_done_callback(lambda _task: frames.close())
+        self._tasks[guest.index] = task
+        task.add_done_callback(lambda task: self._ended(guest, frames, task))
+
+    def stop(self, index: int) -> None:
+        """Watch a device no longer. One that is not watched is success."""
+        if task := self._tasks.pop(index, None):
+            task.cancel()
 
     async def close(self) -> None:
         """Stop all watching."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        tasks = list(self._tasks.values())
+        for index in list(self._tasks):
+            self.stop(index)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, guest: Guest, frames: socket, task: asyncio.Task[None]) -> None:
+        frames.close()
+        if self._tasks.get(guest.index) is task:
+            del self._tasks[guest.index]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s: learning its MAC failed", guest.name, exc_info=error)
 
     async def _learn(self, guest: Guest, frames: socket) -> None:
-        refused: set[str] = set()
+        logged = False
         while True:
             try:
-                for mac in dict.fromkeys(await source_macs(frames)):
-                    if await self._bear(guest, mac, log_refusal=not refused):
-                        return
-                    refused.add(mac)
+                macs = await source_macs(frames)
             except OSError as exc:
-                log.debug("%s: %s", guest.name, exc)  # the device is down or gone
-                if not await self._exists(guest):
+                log.debug("%s: %s", guest.name, exc)  # the device is down for a while
+                macs = []
+            for mac in dict.fromkeys(macs):
+                if await self._bear(guest, mac, log_refusal=not logged):
                     return
-            refused = set(list(refused)[:1])
+                logged = True
             await asyncio.sleep(_RETRY_S)
 
     async def _bear(self, guest: Guest, mac: str, log_refusal: bool) -> bool:
@@ -80,11 +90,4 @@ class MacLearning:
             return True
         log.info("%s: the guest is %s", guest.name, mac)
         self._on_learned(learned)
-        return True
-
-    async def _exists(self, guest: Guest) -> bool:
-        try:
-            await self._links.by_index(guest.index)
-        except LinkNotFound:
-            return False
         return True

@@ -84,6 +84,11 @@ class Server:
     def stop_accepting(self) -> None:
         self._loop.remove_reader(self._listener)
 
+    def refuse_more(self) -> None:
+        """Let nobody connect any more; who has is accepted."""
+        self._listener.shutdown(socket.SHUT_RD)
+        self.accept_waiting()
+
     def accept_waiting(self) -> None:
         """Accept the connections that wait."""
         while True:
