@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,15 @@ class Airtapd:
             with contextlib.suppress(FileNotFoundError):
                 found.append(os.readlink(link))
         return sorted(found)
+
+    def settled_fds(self) -> list[str]:
+        """fds(), once a client that has just left is gone from them."""
+        seen = self.fds()
+        while True:
+            time.sleep(0.1)
+            if (now := self.fds()) == seen:
+                return now
+            seen = now
 
     def status(self) -> dict[str, Any]:
         """airtap status --json, as root."""

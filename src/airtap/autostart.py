@@ -21,8 +21,8 @@ IDLE_S = 60
 _LOG_BYTES = 1 << 20
 
 
-def start_daemon(path: str, error: OSError) -> Socket:
-    """Start a daemon behind path and return a connection to it.
+def start_daemon(path: str, error: OSError) -> tuple[Socket, str]:
+    """Start a daemon behind path; returns a connection to it and where it logs.
 
     error: why a connection to path failed. Raises Problem no-daemon where starting one is
     not ours to do, or fails.
@@ -33,7 +33,7 @@ def start_daemon(path: str, error: OSError) -> Socket:
         hint = "ask the administrator to start airtapd"
     else:
         try:
-            return _start_or_join(path)
+            return _start_or_join(path), path + ".log"
         except OSError as exc:
             raise Problem(
                 "no-daemon", f"cannot start airtapd behind {path}: {reason(exc)}"

@@ -41,12 +41,13 @@ class Connection:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._log = "airtapd's log"
         try:
             self._socket = connect(path)
         except (FileNotFoundError, ConnectionRefusedError) as exc:
             from .autostart import start_daemon
 
-            self._socket = start_daemon(path, exc)
+            self._socket, self._log = start_daemon(path, exc)
         except OSError as exc:
             raise Problem("no-daemon", f"cannot reach airtapd at {path}: {reason(exc)}") from exc
 
@@ -59,6 +60,8 @@ class Connection:
             raise Problem("bad-message", f"the request has {len(request)} bytes, too many")
         try:
             self._socket.send(request, MSG_NOSIGNAL)
+        except BrokenPipeError:
+            pass  # a daemon that is too busy says so and hangs up: receive() reads that
         except OSError as exc:
             raise self._lost(exc) from exc
 
@@ -87,7 +90,7 @@ class Connection:
         else:
             why = f": {reason(error)}" if error else ""
             what = f"airtapd at {self.path} ended the connection before it answered{why}"
-        return Problem("no-daemon", what, "see airtapd's log, then try again")
+        return Problem("no-daemon", what, f"see {self._log}, then try again")
 
 
 def connect(path: str) -> Socket:

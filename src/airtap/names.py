@@ -1,6 +1,5 @@
 """Names and addresses that come from outside, validated here and nowhere else."""
 
-import os
 import re
 
 from .errors import Problem
@@ -20,8 +19,7 @@ def device_name(text: str) -> str:
     try:
         raw = text.encode()
     except UnicodeEncodeError:
-        raw = os.fsencode(text)
-        raise Problem("bad-name", f"device name {raw!r} is not UTF-8") from None
+        raise Problem("bad-name", f"device name {text[:64]!a} is not UTF-8") from None
     if not raw:
         raise Problem("bad-name", "the device name is empty", "name one, as in --br=eth0")
     if len(raw) >= IFNAMSIZ:

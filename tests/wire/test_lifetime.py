@@ -213,7 +213,7 @@ def test_killed_at_any_point_of_an_attach(lan: Lan, airtapd: Airtapd) -> None:
 
 
 def test_many_rounds_leave_nothing(lan: Lan, airtapd: Airtapd) -> None:
-    fds, tasks = airtapd.fds(), threads(airtapd)
+    fds, tasks = airtapd.settled_fds(), threads(airtapd)
     airtapd.attach(lan.near).close()
     memory = airtapd_rss(airtapd)
     with ThreadPoolExecutor(2) as pool:
@@ -233,7 +233,7 @@ def test_many_rounds_leave_nothing(lan: Lan, airtapd: Airtapd) -> None:
 
 
 def test_parallel_attaches(lan: Lan, airtapd: Airtapd) -> None:
-    fds = airtapd.fds()
+    fds = airtapd.settled_fds()
     with ThreadPoolExecutor(PARALLEL) as pool:
         taps = list(
             pool.map(
