@@ -56,6 +56,27 @@ demo: setup
 bench: setup
 	$(BIN)/python -m benchmarks.helper
 
+# The package and pyroute2 (Debian 12's is too old) in a directory of their own.
+install: setup
+	rm -rf $(DESTDIR)$(LIBDIR)
+	install -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/airtap \
+		$(DESTDIR)$(PREFIX)/lib/systemd/system
+	$(BIN)/pip install --quiet --disable-pip-version-check --target $(DESTDIR)$(LIBDIR) .
+	rm -rf $(DESTDIR)$(LIBDIR)/bin
+	for program in airtap airtapd airtap-bridge-helper; do \
+		sed 's|^sys.path.insert.*|sys.path.insert(0, "$(LIBDIR)")|' helper/$$program \
+			>$(DESTDIR)$(PREFIX)/bin/$$program && \
+		chmod 755 $(DESTDIR)$(PREFIX)/bin/$$program || exit 1; done
+	install -m 644 data/airtapd.service data/airtapd.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/
+	test -e $(DESTDIR)/etc/airtap/bridge.conf || \
+		install -m 644 data/bridge.conf $(DESTDIR)/etc/airtap/bridge.conf
+
+# The administrator's own bridge.conf and airtap.toml stay.
+uninstall:
+	rm -rf $(DESTDIR)$(LIBDIR)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,airtap airtapd airtap-bridge-helper)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/systemd/system/,airtapd.service airtapd.socket)
+
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

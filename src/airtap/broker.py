@@ -16,7 +16,7 @@ from .errors import Problem, reason
 from .guests import Guest, Guests
 from .kernel import tap
 from .kernel.links import GROUP, Link, LinkError, LinkExists, LinkNotFound, Links
-from .kernel.peer import Peer, parent_process, with_rights_of
+from .kernel.peer import Peer, requester, with_rights_of
 from .mac_learning import MacLearning
 from .names import device_name, mac_address
 from .owner import Owner
@@ -102,7 +102,7 @@ class Broker:
 
     async def _attach_tap(self, bridge: Link, vnet_hdr: bool, peer: Peer) -> tuple[str, int]:
         """A tap as a port of bridge, made as qemu-bridge-helper makes it."""
-        owner = Owner(peer.uid, parent_process(peer.pid))
+        owner = Owner(peer.uid, requester(peer.pid))
         async with AsyncExitStack() as undo:
             fd, name = tap.open_tap(vnet_hdr)
             undo.callback(os.close, fd)
@@ -130,11 +130,11 @@ class Broker:
         mode = self.config.parent(parent.name).mode
         if mac == parent.mac and mode != "passthru":
             raise Problem("mac-in-use", f"{mac} is the MAC address of {parent.name} itself")
-        owner = Owner(peer.uid, parent_process(peer.pid), learning=mac is None)
+        owner = Owner(peer.uid, requester(peer.pid), learning=mac is None)
         async with AsyncExitStack() as undo:
             try:
                 name, index, node = await self._create_macvtap(parent, mode, mac)
-                undo.push_async_callback(self._links.delete, [index])
+                undo.push_async_callback(self._links.delete, index)
                 await self._links.claim(index, owner.to_alias())
                 # Open before it is up: while nobody reads the tap, what the LAN sends goes
                 # to the host's own stack (drivers/net/tap.c: tap_handle_frame).
@@ -184,11 +184,11 @@ class Broker:
             try:
                 node = tap.macvtap_node(name, index)
             except Problem:
-                await self._links.delete([index])
+                await self._links.delete(index)
                 raise
             if node is not None:
                 return name, index, node
-            await self._links.delete([index])
+            await self._links.delete(index)
             wanted_index = tap.free_index(above=index)
             log.info("/dev/tap%d is another device's; trying index %d", index, wanted_index)
         raise Problem("no-device", f"no free name or /dev/tapN for a device on {parent.name}")
@@ -219,5 +219,5 @@ class Broker:
         if peer.uid != 0 and (owner is None or owner.uid != peer.uid):
             raise Problem("access-denied", f"{name} was not made for user {peer.uid}")
         self._guests.forget(link.index)
-        await self._links.delete([link.index])
+        await self._links.delete(link.index)
         log.info("%s is removed for user %d", name, peer.uid)

@@ -8,7 +8,8 @@ nobody holds its tap any more:
   "look again"; whether to delete is decided by asking the kernel who still holds the tap
   (kernel/tap.py), so an event too many, too few or for another process's open does no harm.
 - A tap on a bridge goes with its last descriptor by itself; forget_vanished() notices when
-  the numbers matter.
+  the numbers matter. Its holder can make it persistent (TUNSETPERSIST, as with
+  qemu-bridge-helper's); such a leftover has no carrier, and recover() removes it.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from .config import Limits
 from .errors import Problem
 from .kernel import tap
-from .kernel.links import GROUP, Link, LinkNotFound, Links
+from .kernel.links import GROUP, IFF_LOWER_UP, Link, LinkNotFound, Links
 from .kernel.watch import NodeWatch
 from .owner import Owner
 
@@ -159,22 +160,25 @@ class Guests:
                 self._wake.set()
 
     async def _reap(self, suspects: set[int]) -> None:
-        """Delete those of the suspects, macvtaps of ours, whose tap nobody holds."""
-        guests = {i: guest for i in suspects if (guest := self._by_index.get(i)) is not None}
+        """Delete those of the suspects whose tap nobody holds."""
         held = tap.held()
-        dead = []
-        for index, guest in guests.items():
+        for index in suspects:
+            guest = self._by_index.get(index)
+            if guest is None:
+                continue
             try:
                 link = await self._links.by_index(index)
             except LinkNotFound:
                 log.info("%s is gone", guest.name)
                 self.forget(index)
                 continue
-            if link.group != GROUP or link.kind != "macvtap":
-                continue
-            if guest.node is None or guest.node.inode not in held:
-                dead.append(index)
-        await self._links.delete(dead)
-        for index in dead:
-            log.info("%s is removed: its guest is gone", guests[index].name)
-            self.forget(index)
+            if link.group == GROUP and not _in_use(link, guest, held):
+                await self._links.delete(index)
+                log.info("%s is removed: its guest is gone", guest.name)
+                self.forget(index)
+
+
+def _in_use(link: Link, guest: Guest, held: set[str]) -> bool:
+    if link.kind == "tun":
+        return not link.up or bool(link.flags & IFF_LOWER_UP)
+    return guest.node is not None and guest.node.inode in held

@@ -18,7 +18,7 @@ _BACKLOG = 1024
 @contextmanager
 def locked(path: str) -> Iterator[None]:
     """Hold the lock of the socket at path; its directory is made if need be. Raises OSError."""
-    Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _make_directory(Path(path).parent)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(path + ".lock", flags, 0o600)
     try:
@@ -50,3 +50,9 @@ def give_up(path: str) -> None:
     """Remove the socket at path; none there is success. The caller holds the lock."""
     with suppress(FileNotFoundError):
         Path(path).unlink()
+
+
+def _make_directory(directory: Path) -> None:
+    if not directory.is_dir():
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o755)  # whatever root's umask is, users are to find the socket

@@ -22,6 +22,8 @@ from .kernel.peer import Peer, peer_of
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 512
+# Places that users cannot fill, so that root can always look and release.
+KEPT_FOR_ROOT = 64
 MAX_CONNECTIONS_PER_USER = 128
 # How long a peer may keep a connection without sending a request, or without reading.
 IDLE_S = 10.0
@@ -114,9 +116,7 @@ class Server:
             log.warning("cannot tell who connected: %s", reason(exc))
             connection.close()
             return
-        if self.connections >= MAX_CONNECTIONS or (
-            peer.uid != 0 and self._by_user[peer.uid] >= MAX_CONNECTIONS_PER_USER
-        ):
+        if self._crowded(peer):
             busy = Problem("busy", "airtapd has too many connections open", "try again")
             with suppress(OSError):
                 connection.send(wire.encode(wire.failure(busy)), socket.MSG_NOSIGNAL)
@@ -127,6 +127,13 @@ class Server:
         self._connections[task] = connection
         self._by_user[peer.uid] += 1
         task.add_done_callback(lambda task: self._gone(task, peer))
+
+    def _crowded(self, peer: Peer) -> bool:
+        if peer.uid == 0:
+            return self.connections >= MAX_CONNECTIONS + KEPT_FOR_ROOT
+        if self._by_user[peer.uid] >= MAX_CONNECTIONS_PER_USER:
+            return True
+        return self.connections >= MAX_CONNECTIONS
 
     def _gone(self, task: asyncio.Task[None], peer: Peer) -> None:
         self._connections.pop(task).close()

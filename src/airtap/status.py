@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 from . import uplink
 from .config import Config
+from .errors import Problem
 from .kernel.links import GROUP, Link, Links
 from .kernel.peer import Peer
 from .owner import Owner
@@ -16,8 +17,7 @@ async def packets(links: Links, config: Config, peer: Peer) -> AsyncIterator[dic
     """The packets of a status answer: each uplink, followed by its guests.
 
     Uplinks are the devices that carry guests and those that the configuration names. Root
-    sees every guest, others their own. The fields are those of docs/status.md. Raises Problem
-    no-nl80211.
+    sees every guest, others their own. The fields are those of docs/status.md.
     """
     children: dict[int, list[Link]] = defaultdict(list)
     dump = await links.dump()
@@ -43,12 +43,19 @@ async def _uplink(link: Link, children: list[Link]) -> dict[str, object]:
     return {
         "name": link.name,
         "ifindex": link.index,
-        "type": (await uplink.inspect(link)).type,
+        "type": await _type(link),
         "mac": link.mac,
         "kind": kinds.pop() if kinds else None,
         "macnat": False,
         "host_access": False,
     }
+
+
+async def _type(link: Link) -> str:
+    try:
+        return (await uplink.inspect(link)).type
+    except Problem:  # one Wi-Fi driver's silence must not hide the rest
+        return "other"
 
 
 def _guest(link: Link, owner: Owner | None) -> dict[str, object]:

@@ -65,14 +65,29 @@ def _peer_groups(connection: socket.socket) -> tuple[int, ...]:
         groups = (ctypes.c_uint32 * (size.value // 4))()
 
 
-def parent_process(pid: int) -> int:
-    """The process that started pid: for a bridge helper, QEMU or libvirtd. 0 if unknown."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return 0
+def requester(pid: int) -> int:
+    """The process for which the bridge helper pid runs: QEMU, or libvirtd. 0 if unknown.
+
+    That is the helper's parent, or the one above where QEMU ran the helper by ``sh -c``.
+    """
+    parent = _parent_process(pid)
+    words = _read(f"/proc/{parent}/cmdline").split("\0")
+    if words[0].rpartition("/")[2] == "sh" and words[1:2] == ["-c"]:
+        return _parent_process(parent)
+    return parent
+
+
+def _parent_process(pid: int) -> int:
     # proc(5): pid (comm) state ppid ...; comm may hold anything, a ")" too.
-    return int(status.rpartition(")")[2].split()[1])
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return int(fields[1]) if len(fields) > 1 else 0
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 async def with_rights_of(peer: Peer, function: Callable[[], T]) -> T:
