@@ -20,7 +20,7 @@ from .names import IFNAMSIZ
 
 # fgets() into char line[4096]: a longer line is read as several.
 _LINE = 4095
-_SPACE = b" \t\n\v\f\r"
+_SPACE = b" \t\n\f\r"  # g_ascii_isspace(): no vertical tab
 # Bounds of ours: an include may be a file of an ordinary user.
 _MAX_BYTES = 1 << 20
 _MAX_FILES = 64
@@ -103,19 +103,32 @@ def _read(path: str, seen: set[tuple[int, int]]) -> bytes:
             "acl-unreadable",
             f"access denied: the ACL {path} cannot be read by the calling user: {why}",
         ) from exc
-    with open(fd, "rb", buffering=0) as file:
+    try:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             raise Problem("acl-unreadable", f"access denied: the ACL {path} is no regular file")
         if (info.st_dev, info.st_ino) in seen:
             return b""
         seen.add((info.st_dev, info.st_ino))
-        content = file.read(_MAX_BYTES + 1)
+        content = _read_up_to(fd, _MAX_BYTES + 1)
+    except OSError as exc:
+        raise Problem(
+            "acl-unreadable", f"access denied: reading the ACL {path} failed: {reason(exc)}"
+        ) from exc
+    finally:
+        os.close(fd)
     if len(content) > _MAX_BYTES or len(seen) > _MAX_FILES:
         raise Problem(
             "acl-too-large",
             f"access denied: the ACL {path} is over {_MAX_BYTES} bytes or {_MAX_FILES} files",
         )
+    return content
+
+
+def _read_up_to(fd: int, count: int) -> bytes:
+    content = b""
+    while len(content) < count and (more := os.read(fd, count - len(content))):
+        content += more
     return content
 
 

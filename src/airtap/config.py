@@ -77,7 +77,7 @@ def load(path: str | None) -> Config:
         raise Problem("config-invalid", f"{chosen} is larger than {_MAX_BYTES} bytes")
     try:
         return parse(tomllib.loads(content.decode()))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except (ValueError, RecursionError) as exc:  # TOML, UTF-8, or a number of 5,000 digits
         raise Problem("config-invalid", f"{chosen} is not TOML: {exc}") from exc
     except Problem as problem:
         raise Problem(problem.code, f"{chosen}: {problem.message}", problem.hint) from problem
@@ -125,7 +125,7 @@ def _parent(table: Mapping[str, Any], name: str) -> Parent:
     macnat = _choice(table, where, "macnat", ("auto", "on", "off"), Parent.macnat)
     host_access = table.get("host_access", Parent.host_access)
     if not isinstance(host_access, bool):
-        raise _invalid(f"{where}host_access = {host_access!r} is neither true nor false")
+        raise _invalid(f"{where}host_access = {_shown(host_access)} is neither true nor false")
     return Parent(kind, mode, macnat, host_access)
 
 
@@ -137,14 +137,14 @@ def _known(table: Mapping[str, Any], where: str, keys: set[str]) -> None:
 
 def _table(value: object, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise _invalid(f"{where} = {value!r} is not a table", f"write [{where}]")
+        raise _invalid(f"{where} = {_shown(value)} is not a table", f"write [{where}]")
     return value
 
 
 def _string(table: Mapping[str, Any], key: str, where: str, default: str) -> str:
     value = table.get(key, default)
     if not isinstance(value, str):
-        raise _invalid(f"{where} = {value!r} is not a string")
+        raise _invalid(f"{where} = {_shown(value)} is not a string")
     return value
 
 
@@ -153,24 +153,31 @@ def _choice(
 ) -> str:
     value = _string(table, key, where + key, default)
     if value not in choices:
-        raise _invalid(f"{where}{key} = {value!r} is not one of {', '.join(choices)}")
+        raise _invalid(f"{where}{key} = {_shown(value)} is not one of {', '.join(choices)}")
     return value
 
 
 def _count(table: Mapping[str, Any], key: str, default: int) -> int:
     value = table.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
-        raise _invalid(f"limits.{key} = {value!r} is not a number from 0 to 65535")
+        raise _invalid(f"limits.{key} = {_shown(value)} is not a number from 0 to 65535")
     return value
 
 
 def _name(value: object, where: str) -> str:
     if not isinstance(value, str):
-        raise _invalid(f"{where} = {value!r} is not the name of a device")
+        raise _invalid(f"{where} = {_shown(value)} is not the name of a device")
     try:
         return device_name(value)
     except Problem as problem:
         raise _invalid(f"{where}: {problem.message}") from problem
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a very large number"
 
 
 def _invalid(what: str, hint: str = "") -> Problem:

@@ -6,6 +6,9 @@ from .errors import Problem
 
 IFNAMSIZ = 16  # include/uapi/linux/if.h, the terminating NUL included
 
+# What the kernel's isspace() takes for space, byte by byte: 0xa0 too (lib/ctype.c), which some
+# letters have in their UTF-8.
+_NOT_IN_A_NAME = frozenset(b"/:\0 \t\n\v\f\r\xa0")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -27,7 +30,7 @@ def device_name(text: str) -> str:
             "bad-name",
             f"device name {text[:64]!r} is too long: {len(raw)} bytes, the kernel allows 15",
         )
-    if text in (".", "..") or any(c in "/:\0" or c.isspace() for c in text):
+    if text in (".", "..") or not _NOT_IN_A_NAME.isdisjoint(raw):
         raise Problem("bad-name", f"{text!r} cannot be the name of a network device")
     return text
 
