@@ -21,8 +21,8 @@ from .names import IFNAMSIZ
 # fgets() into char line[4096]: a longer line is read as several.
 _LINE = 4095
 _SPACE = b" \t\n\f\r"  # g_ascii_isspace(): no vertical tab
-# Bounds of ours: an include may be a file of an ordinary user.
-_MAX_BYTES = 1 << 20
+# Bounds of ours, for all files together: an include may be a file of an ordinary user.
+_MAX_BYTES = 1 << 18
 _MAX_FILES = 64
 
 
@@ -35,13 +35,13 @@ class Acl:
     allow_all: bool = False
     deny_all: bool = False
 
-    def allows(self, names: set[str]) -> bool:
+    def allows(self, names: set[str], also_known_as: frozenset[str] = frozenset()) -> bool:
         """Decide on one device, given the names by which the kernel knows it.
 
-        False if any of the names is denied (by name or by ``all``); else true if any of
-        them is allowed; else false.
+        False if any of its names is denied (by name or by ``all``); else true if any of
+        names is allowed; else false. also_known_as: names by which it was not asked for.
         """
-        if self.deny_all or names & self.deny:
+        if self.deny_all or (names | also_known_as) & self.deny:
             return False
         return self.allow_all or bool(names & self.allow)
 
@@ -66,11 +66,11 @@ def load(path: str) -> Acl:
     if the file at path itself has a fault, and acl-too-large: then nothing is allowed.
     """
     acl = Acl()
-    _load_into(acl, path, seen=set())
+    _load_into(acl, path, seen={})
     return acl
 
 
-def _load_into(acl: Acl, path: str, seen: set[tuple[int, int]]) -> None:
+def _load_into(acl: Acl, path: str, seen: dict[tuple[int, int], int]) -> None:
     for number, line in enumerate(_lines(_read(path, seen)), 1):
         rule = _parse(line, f"{path}, line {number}")
         if rule is None:
@@ -86,7 +86,7 @@ def _load_into(acl: Acl, path: str, seen: set[tuple[int, int]]) -> None:
                     raise
 
 
-def _read(path: str, seen: set[tuple[int, int]]) -> bytes:
+def _read(path: str, seen: dict[tuple[int, int], int]) -> bytes:
     """The bytes of a file not read before; b"" for one that was, which adds no rule."""
     try:
         # O_NONBLOCK: an include could be a FIFO, and open() would wait for its writer.
@@ -109,18 +109,18 @@ def _read(path: str, seen: set[tuple[int, int]]) -> bytes:
             raise Problem("acl-unreadable", f"access denied: the ACL {path} is no regular file")
         if (info.st_dev, info.st_ino) in seen:
             return b""
-        seen.add((info.st_dev, info.st_ino))
-        content = _read_up_to(fd, _MAX_BYTES + 1)
+        content = _read_up_to(fd, _MAX_BYTES + 1 - sum(seen.values()))
+        seen[info.st_dev, info.st_ino] = len(content)
     except OSError as exc:
         raise Problem(
             "acl-unreadable", f"access denied: reading the ACL {path} failed: {reason(exc)}"
         ) from exc
     finally:
         os.close(fd)
-    if len(content) > _MAX_BYTES or len(seen) > _MAX_FILES:
+    if sum(seen.values()) > _MAX_BYTES or len(seen) > _MAX_FILES:
         raise Problem(
             "acl-too-large",
-            f"access denied: the ACL {path} is over {_MAX_BYTES} bytes or {_MAX_FILES} files",
+            f"access denied: with {path} the ACL is over {_MAX_BYTES} bytes or {_MAX_FILES} files",
         )
     return content
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from socket import socket
 
-from . import client
+from . import wire
 from .errors import Problem, reason
 from .listener import bind, locked
 
@@ -45,10 +45,10 @@ def _start_or_join(path: str) -> Socket:
     program = _find_program()
     with locked(path):
         with suppress(FileNotFoundError, ConnectionRefusedError):
-            return client.connect(path)  # somebody was quicker
+            return wire.connect(path)  # somebody was quicker
         with bind(path) as listener:
             _spawn(program, path, listener)
-            return client.connect(path)
+            return wire.connect(path)
 
 
 def _find_program() -> str:

@@ -3,9 +3,11 @@
 attach() is where to start reading.
 """
 
+import asyncio
 import errno
 import logging
 import os
+from collections import defaultdict
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +15,7 @@ from functools import partial
 from . import acl, uplink
 from .config import Config
 from .errors import Problem, reason
-from .guests import Guest, Guests
+from .guests import Guest, Guests, Place
 from .kernel import tap
 from .kernel.links import GROUP, Link, LinkError, LinkExists, LinkNotFound, Links
 from .kernel.peer import Peer, requester, with_rights_of
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # How often to try another name or ifindex for a new device. Each try skips what was taken.
 _TRIES = 16
+_PREFIX = "airtap"
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,17 @@ class Broker:
         self._learning = MacLearning(links, on_learned=guests.update)
         guests.on_forgotten = self._learning.stop
         self._next_number = 0
+        self._reading_acl: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def recover(self) -> None:
         """Take over from an earlier daemon, whatever ended it. Raises Problem, OSError."""
         for guest in await self._guests.recover():
             log.info("%s is adopted: its guest runs", guest.name)
             if guest.owner.learning:
-                self._learning.start(guest)
+                try:
+                    self._learning.start(guest)
+                except OSError as exc:  # its guest has just ended
+                    log.info("%s: cannot learn its MAC: %s", guest.name, reason(exc))
 
     async def close(self) -> None:
         await self._learning.close()
@@ -73,23 +80,26 @@ class Broker:
         link = await self._permitted(name, request.br, peer)
         parent = await uplink.inspect(link)
         kind = uplink.child_kind(parent, self.config.parent(link.name))
-        with self._guests.admitted(peer.uid, self.config.limits):
+        with self._guests.admitted(peer.uid, self.config.limits) as place:
             if kind == "tap":
-                return await self._attach_tap(link, request.vnet_hdr, peer)
-            return await self._attach_macvtap(link, mac, request.vnet_hdr, peer)
+                return await self._attach_tap(link, request.vnet_hdr, peer, place)
+            return await self._attach_macvtap(link, mac, request.vnet_hdr, peer, place)
 
     async def _permitted(self, name: str, asked: str, peer: Peer) -> Link:
         """The device called name, if the ACL lets peer use it.
 
-        The ACL judges the names by which the kernel knows the device: that of the request
-        after aliases, and, where that is an alternative name, the device's own.
+        The ACL judges the names by which the kernel knows the device. An allow counts for
+        the name of the request (after aliases) and the device's own; a deny for all of them.
         """
         try:
             link = await self._links.by_name(name)
         except LinkNotFound:
             link = None
-        rules = await with_rights_of(peer, partial(acl.load, self.config.acl))
-        if not rules.allows({name} if link is None else {name, link.name}):
+        # One at a time for each user: an include may be the user's own, and slow or large.
+        async with self._reading_acl[peer.uid]:
+            rules = await with_rights_of(peer, partial(acl.load, self.config.acl))
+        names = {name} if link is None else {name, link.name}
+        if not rules.allows(names, also_known_as=link.altnames if link else frozenset()):
             shown = name if name == asked else f"{name} (alias {asked})"
             raise Problem(
                 "access-denied",
@@ -100,7 +110,9 @@ class Broker:
             raise Problem("no-such-device", f"there is no network device {name}", "see: ip link")
         return link
 
-    async def _attach_tap(self, bridge: Link, vnet_hdr: bool, peer: Peer) -> tuple[str, int]:
+    async def _attach_tap(
+        self, bridge: Link, vnet_hdr: bool, peer: Peer, place: Place
+    ) -> tuple[str, int]:
         """A tap as a port of bridge, made as qemu-bridge-helper makes it."""
         owner = Owner(peer.uid, requester(peer.pid))
         async with AsyncExitStack() as undo:
@@ -114,17 +126,17 @@ class Broker:
                 await self._links.join_bridge(
                     index, bridge.index, bridge.mtu, mac, owner.to_alias()
                 )
-            except (LinkError, LinkNotFound) as exc:
+            except LinkError as exc:
                 raise Problem(
                     "no-device", f"cannot make {name} a port of bridge {bridge.name}: {exc}"
                 ) from exc
-            self._guests.add(Guest(index, name, owner, node=None))
+            self._guests.add(Guest(index, name, owner, node=None), place)
             undo.pop_all()
         log.info("%s on bridge %s is made for user %d", name, bridge.name, peer.uid)
         return name, fd
 
     async def _attach_macvtap(
-        self, parent: Link, mac: str | None, vnet_hdr: bool, peer: Peer
+        self, parent: Link, mac: str | None, vnet_hdr: bool, peer: Peer, place: Place
     ) -> tuple[str, int]:
         """A macvtap on parent, up, with its tap open and the guest's MAC or learning it."""
         mode = self.config.parent(parent.name).mode
@@ -135,13 +147,12 @@ class Broker:
             try:
                 name, index, node = await self._create_macvtap(parent, mode, mac)
                 undo.push_async_callback(self._links.delete, index)
-                await self._links.claim(index, owner.to_alias())
-                # Open before it is up: while nobody reads the tap, what the LAN sends goes
-                # to the host's own stack (drivers/net/tap.c: tap_handle_frame).
+                await self._links.set_alias(index, owner.to_alias())
+                self._links.keep_host_off(name)
                 fd = tap.open_macvtap(node, vnet_hdr)
                 undo.callback(os.close, fd)
                 guest = Guest(index, name, owner, node)
-                self._guests.add(guest)
+                self._guests.add(guest, place)
                 undo.callback(self._guests.forget, index)
                 if not parent.up:
                     await self._links.set_up(parent.index)
@@ -150,13 +161,13 @@ class Broker:
                     self._learning.start(guest)
                 elif mode == "passthru":  # the kernel gave it the parent's MAC
                     await self._links.set_mac(index, mac)
-            except LinkError as exc:
-                raise await self._refused(parent, mode, mac, exc) from exc
             except LinkNotFound as exc:
                 what = f"{parent.name} or its new child vanished meanwhile"
                 raise Problem("no-device", what) from exc
+            except LinkError as exc:
+                raise await self._refused(parent, mode, mac, exc) from exc
             except OSError as exc:
-                what = f"cannot watch the new device on {parent.name}: {reason(exc)}"
+                what = f"cannot set up the new device on {parent.name}: {exc}"
                 raise Problem("no-device", what) from exc
             undo.pop_all()
         log.info("%s on %s is made for user %d", name, parent.name, peer.uid)
@@ -164,7 +175,7 @@ class Broker:
 
     async def _create_macvtap(
         self, parent: Link, mode: str, mac: str | None
-    ) -> tuple[str, int, tap.Node]:
+    ) -> tuple[str, int, str]:
         """Create a macvtap whose /dev/tap<ifindex> is its own: (name, index, node).
 
         Names and numbers can be taken: by others in this namespace, and the node's name by
@@ -172,13 +183,13 @@ class Broker:
         """
         wanted_index = 0
         for _ in range(_TRIES):
-            name = f"airtap{self._next_number}"
+            name = f"{_PREFIX}{self._next_number}"
             self._next_number += 1
             try:
                 await self._links.add_macvtap(name, parent.index, mode, mac, wanted_index)
             except LinkExists:
-                if wanted_index:
-                    wanted_index = tap.free_index(above=wanted_index)
+                self._next_number = tap.free_number(_PREFIX)
+                wanted_index = wanted_index and tap.free_index(above=wanted_index)
                 continue
             index = self._links.index_of(name)
             try:
@@ -218,6 +229,6 @@ class Broker:
         owner = Owner.from_alias(link.alias)
         if peer.uid != 0 and (owner is None or owner.uid != peer.uid):
             raise Problem("access-denied", f"{name} was not made for user {peer.uid}")
-        self._guests.forget(link.index)
         await self._links.delete(link.index)
+        self._guests.forget(link.index)
         log.info("%s is removed for user %d", name, peer.uid)

@@ -1,30 +1,14 @@
 """The client's end of airtapd's socket, for the bridge helper, the hooks and the CLI.
 
-Imported on every guest start. _socket is the extension module under socket; the rest of
-socket (enum, selectors) doubles the helper's start-up time and is not needed for one packet.
+Imported on every guest start.
 """
 
 import os
 import sys
-from _socket import (
-    AF_UNIX,
-    CMSG_SPACE,
-    MSG_CMSG_CLOEXEC,
-    MSG_NOSIGNAL,
-    SCM_RIGHTS,
-    SO_RCVTIMEO,
-    SO_SNDTIMEO,
-    SOCK_CLOEXEC,
-    SOCK_SEQPACKET,
-    SOL_SOCKET,
-)
-from _socket import socket as Socket
+from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET
 
 from . import wire
 from .errors import Problem, reason
-
-# An attach takes milliseconds; this is for a daemon that hangs or a very crowded one.
-TIMEOUT_S = 30
 
 
 def socket_path() -> str:
@@ -43,7 +27,7 @@ class Connection:
         self.path = path
         self._log = "airtapd's log"
         try:
-            self._socket = connect(path)
+            self._socket = wire.connect(path)
         except (FileNotFoundError, ConnectionRefusedError) as exc:
             from .autostart import start_daemon
 
@@ -71,9 +55,7 @@ class Connection:
         The caller owns the descriptor. Raises Problem no-daemon: timeout or end of file.
         """
         try:
-            packet, ancillary, _flags, _peer = self._socket.recvmsg(
-                wire.MAX_ANSWER, CMSG_SPACE(4), MSG_CMSG_CLOEXEC
-            )
+            packet, ancillary = self._receive()
         except OSError as exc:
             raise self._lost(exc) from exc
         fd = None
@@ -84,26 +66,17 @@ class Connection:
             raise self._lost(None)
         return packet, fd
 
+    def _receive(self) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+        try:
+            return self._socket.recvmsg(wire.MAX_ANSWER, CMSG_SPACE(4), MSG_CMSG_CLOEXEC)[:2]
+        except ConnectionResetError:
+            # Of a daemon that hung up without reading the request; what it said is behind.
+            return self._socket.recvmsg(wire.MAX_ANSWER, CMSG_SPACE(4), MSG_CMSG_CLOEXEC)[:2]
+
     def _lost(self, error: OSError | None) -> Problem:
         if isinstance(error, BlockingIOError):
-            what = f"airtapd at {self.path} did not answer within {TIMEOUT_S} s"
+            what = f"airtapd at {self.path} did not answer within {wire.TIMEOUT_S} s"
         else:
             why = f": {reason(error)}" if error else ""
             what = f"airtapd at {self.path} ended the connection before it answered{why}"
         return Problem("no-daemon", what, f"see {self._log}, then try again")
-
-
-def connect(path: str) -> Socket:
-    """Connect to the daemon's socket. Raises OSError."""
-    sock = Socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
-    try:
-        # The kernel's time-outs rather than Python's: with those connect() would fail at
-        # once where the daemon's backlog is full. struct timeval, without importing struct.
-        timeval = TIMEOUT_S.to_bytes(8, sys.byteorder) + bytes(8)
-        sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, timeval)
-        sock.setsockopt(SOL_SOCKET, SO_SNDTIMEO, timeval)
-        sock.connect(path)
-    except BaseException:
-        sock.close()
-        raise
-    return sock

@@ -10,11 +10,11 @@ import socket
 import sys
 from contextlib import AsyncExitStack, suppress
 
-from . import __version__, client, config, wire
+from . import __version__, config, wire
 from .broker import Broker
 from .errors import Problem, reason
 from .guests import Guests
-from .kernel.links import open_links
+from .kernel.links import LinkError, open_links
 from .listener import bind, give_up, locked
 from .server import Server
 
@@ -33,8 +33,8 @@ def main() -> int:
         settings = config.load(arguments.config)
         _allow_many_files()
         asyncio.run(Daemon(arguments, settings).run(_passed_listener()))
-    except Problem as problem:
-        print(f"airtapd: {problem}", file=sys.stderr)
+    except (Problem, LinkError, OSError) as exc:
+        print(f"airtapd: {exc}", file=sys.stderr)
         return 1
     return 0
 
@@ -107,7 +107,7 @@ class Daemon:
         try:
             with locked(self._path):
                 try:
-                    client.connect(self._path).close()
+                    wire.connect(self._path).close()
                 except (FileNotFoundError, ConnectionRefusedError):
                     await broker.recover()
                     self._owns_path = True

@@ -5,7 +5,7 @@ new daemon makes afresh (recover()). A device is ours if it bears our link group
 nobody holds its tap any more:
 
 - A macvtap outlives its last descriptor, so it is watched. inotify on its node only says
-  "look again"; whether to delete is decided by asking the kernel who still holds the tap
+  "look again"; whether to delete is decided by asking the kernel whether the tap is still held
   (kernel/tap.py), so an event too many, too few or for another process's open does no harm.
 - A tap on a bridge goes with its last descriptor by itself; forget_vanished() notices when
   the numbers matter. Its holder can make it persistent (TUNSETPERSIST, as with
@@ -28,15 +28,28 @@ from .owner import Owner
 
 log = logging.getLogger(__name__)
 
+# When to look again at a device whose tap was held after all. A close is reported before the
+# kernel drops the locks of the closed file (fs/file_table.c: __fput), so the first look can be
+# too early.
+_LOOKS_S = (0.1, 1.0)
+
 
 @dataclass(frozen=True)
 class Guest:
-    """One device that airtap made. node: a macvtap's; None for a tap on a bridge."""
+    """One device that airtap made. node: a macvtap's /dev/tapN; None for a tap on a bridge."""
 
     index: int
     name: str
     owner: Owner
-    node: tap.Node | None
+    node: str | None
+
+
+@dataclass
+class Place:
+    """A place among a user's devices, reserved by Guests.admitted()."""
+
+    uid: int
+    taken: bool = False
 
 
 class Guests:
@@ -49,11 +62,12 @@ class Guests:
         self._links = links
         self.on_forgotten: Callable[[int], None] = lambda index: None
         self._by_index: dict[int, Guest] = {}
-        self._by_path: dict[str, int] = {}
+        self._by_node: dict[str, int] = {}
         self._users: Counter[int] = Counter()
-        self._suspects: set[int] = set()
+        # Devices to look at, each with the waits after which to look again.
+        self._suspects: dict[int, tuple[float, ...]] = {}
         self._wake = asyncio.Event()
-        self._watch = NodeWatch(self._look_again)
+        self._watch = NodeWatch(self._on_event)
         self._reaper = asyncio.create_task(self._reap_forever(), name="reaper")
 
     async def close(self) -> None:
@@ -65,12 +79,9 @@ class Guests:
     def __len__(self) -> int:
         return len(self._by_index)
 
-    def get(self, index: int) -> Guest | None:
-        return self._by_index.get(index)
-
     @contextmanager
-    def admitted(self, uid: int, limits: Limits) -> Iterator[None]:
-        """Hold a place for one more device of user uid while it is made.
+    def admitted(self, uid: int, limits: Limits) -> Iterator[Place]:
+        """Reserve a place for one more device of user uid, for add() to take.
 
         Root is no user in this sense: libvirtd asks as root for every domain of the host.
         Raises Problem too-many-devices.
@@ -82,18 +93,26 @@ class Guests:
                 "too-many-devices", full, "stop a guest, or raise [limits] in airtap.toml"
             )
         self._users[uid] += 1
+        place = Place(uid)
         try:
-            yield
+            yield place
         finally:
-            self._users[uid] -= 1
+            if not place.taken:
+                self._users[uid] -= 1
 
-    def add(self, guest: Guest) -> None:
-        """Count a device, and delete it once its tap is closed for good. Raises OSError."""
+    def add(self, guest: Guest, place: Place | None) -> None:
+        """Count a device, and delete it once its tap is closed for good. Raises OSError.
+
+        place: the one reserved for it; None for a device that was there before the daemon.
+        """
         if guest.node is not None:
-            self._watch.add(guest.node.path)
-            self._by_path[guest.node.path] = guest.index
+            self._watch.add(guest.node)
+            self._by_node[guest.node] = guest.index
         self._by_index[guest.index] = guest
-        self._users[guest.owner.uid] += 1
+        if place is None:
+            self._users[guest.owner.uid] += 1
+        else:
+            place.taken = True
 
     def update(self, guest: Guest) -> None:
         """Note a new owner line of a device on the list."""
@@ -107,29 +126,36 @@ class Guests:
             return
         self._users[guest.owner.uid] -= 1
         if guest.node is not None:
-            self._watch.remove(guest.node.path)
-            self._by_path.pop(guest.node.path, None)
+            self._watch.remove(guest.node)
+            self._by_node.pop(guest.node, None)
         self.on_forgotten(index)
 
     def forget_vanished(self) -> None:
         """Take devices off the list that the kernel has no more."""
-        existing = tap.device_indexes()
-        for index in self._by_index.keys() - existing:
+        for index in self._by_index.keys() - tap.device_indexes():
             self.forget(index)
 
     async def recover(self) -> list[Guest]:
-        """Adopt devices of an earlier daemon whose tap is held, delete those whose is not."""
+        """Adopt devices of an earlier daemon whose tap is held, delete those whose is not.
+
+        Guests may end meanwhile; a device that cannot be adopted is left to the next look.
+        """
         for link in await self._links.dump():
             if link.group == GROUP and link.index not in self._by_index:
-                self._adopt(link)
-        await self._reap(set(self._by_index))
+                try:
+                    self._adopt(link)
+                except (Problem, OSError) as exc:
+                    log.warning("%s is left alone: %s", link.name, exc)
+        await self._reap(dict.fromkeys(self._by_index, _LOOKS_S))
         return list(self._by_index.values())
 
     def _adopt(self, link: Link) -> None:
-        # No owner: the daemon died between making the device and writing its owner down.
-        owner = Owner.from_alias(link.alias) or Owner(uid=0, pid=0)
+        owner = Owner.from_alias(link.alias)
         node = tap.macvtap_node(link.name, link.index) if link.kind == "macvtap" else None
-        self.add(Guest(link.index, link.name, owner, node))
+        if owner is not None and link.kind == "macvtap" and node is None:
+            raise Problem("no-tap", f"/dev/tap{link.index} is not its node here")
+        # No owner: the daemon died between making the device and writing its owner down.
+        self.add(Guest(link.index, link.name, owner or Owner(uid=0, pid=0), node), place=None)
 
     def _full(self, uid: int, limits: Limits) -> str:
         if uid != 0 and self._users[uid] >= limits.devices_per_user:
@@ -138,31 +164,34 @@ class Guests:
             return f"there are {self._users.total()} guest devices, the limit for this host"
         return ""
 
-    def _look_again(self, path: str | None) -> None:
-        if path is None:
-            self._suspects |= self._by_index.keys()
-        elif path in self._by_path:
-            self._suspects.add(self._by_path[path])
-        if self._suspects:
-            self._wake.set()
+    def _on_event(self, node: str | None) -> None:
+        if node is None:
+            suspects = list(self._by_index)
+        else:
+            suspects = [self._by_node[node]] if node in self._by_node else []
+        for index in suspects:
+            self._suspect(index, _LOOKS_S)
+
+    def _suspect(self, index: int, looks: tuple[float, ...]) -> None:
+        self._suspects[index] = looks
+        self._wake.set()
 
     async def _reap_forever(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            suspects, self._suspects = self._suspects, set()
+            suspects, self._suspects = self._suspects, {}
             try:
                 await self._reap(suspects)
             except Exception:
                 log.exception("cannot remove devices; they will be looked at again")
-                self._suspects |= suspects
+                self._suspects = suspects | self._suspects
                 await asyncio.sleep(1)
                 self._wake.set()
 
-    async def _reap(self, suspects: set[int]) -> None:
+    async def _reap(self, suspects: dict[int, tuple[float, ...]]) -> None:
         """Delete those of the suspects whose tap nobody holds."""
-        held = tap.held()
-        for index in suspects:
+        for index, looks in suspects.items():
             guest = self._by_index.get(index)
             if guest is None:
                 continue
@@ -172,13 +201,18 @@ class Guests:
                 log.info("%s is gone", guest.name)
                 self.forget(index)
                 continue
-            if link.group == GROUP and not _in_use(link, guest, held):
+            if link.group != GROUP:
+                continue
+            if not _in_use(link, guest):
                 await self._links.delete(index)
                 log.info("%s is removed: its guest is gone", guest.name)
                 self.forget(index)
+            elif looks:
+                wait, *rest = looks
+                asyncio.get_running_loop().call_later(wait, self._suspect, index, tuple(rest))
 
 
-def _in_use(link: Link, guest: Guest, held: set[str]) -> bool:
+def _in_use(link: Link, guest: Guest) -> bool:
     if link.kind == "tun":
         return not link.up or bool(link.flags & IFF_LOWER_UP)
-    return guest.node is not None and guest.node.inode in held
+    return guest.node is not None and tap.is_held(guest.node)

@@ -9,8 +9,9 @@ Runs at every guest start and imports accordingly little: tests/unit/test_helper
 list.
 """
 
+import os
 import sys
-from _socket import MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET
+from _socket import AF_UNIX, MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET
 from _socket import socket as Socket
 
 from . import client, wire
@@ -63,7 +64,7 @@ def parse(arguments: list[str]) -> tuple[str, int, str | None, bool]:
         if argument == "--use-vnet":
             vnet_hdr = True
         elif argument.startswith("--br="):
-            br = argument[5:]
+            br = os.fsencode(argument[5:]).decode("utf-8", "surrogateescape")
         elif argument.startswith("--fd="):
             fd = _number(argument[5:])
         elif argument.startswith("--mac="):
@@ -89,9 +90,12 @@ def _number(text: str) -> int:
 def qemu_socket(fd: int) -> Socket:
     """The socket that QEMU passed as fd. Raises Problem bad-fd: closed, or not a socket."""
     try:
-        return Socket(fileno=fd)
+        qemu = Socket(fileno=fd)
     except OSError as exc:
         raise Problem("bad-fd", f"--fd={fd} is not a socket: {reason(exc)}") from exc
+    if qemu.family != AF_UNIX:  # any other would drop the descriptor and report success
+        raise Problem("bad-fd", f"--fd={fd} is not a Unix socket")
+    return qemu
 
 
 def attach(br: str, mac: str | None, vnet_hdr: bool) -> int:

@@ -5,9 +5,11 @@ the foreground, a client that starts one (autostart.py), a daemon that ends. The
 stays, as removing it would bring the race back.
 """
 
+import errno
 import fcntl
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,8 +49,13 @@ def bind(path: str) -> socket.socket:
 
 
 def give_up(path: str) -> None:
-    """Remove the socket at path; none there is success. The caller holds the lock."""
+    """Remove the socket at path; none there is success. The caller holds the lock.
+
+    Raises OSError: also for a file that is no socket, which stays.
+    """
     with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
+            raise FileExistsError(errno.EEXIST, "there is a file that is no socket", path)
         Path(path).unlink()
 
 

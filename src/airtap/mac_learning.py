@@ -74,6 +74,9 @@ class MacLearning:
     async def _bear(self, guest: Guest, mac: str, log_refusal: bool) -> bool:
         """Set the device's MAC; false if the guest cannot have this one."""
         try:
+            link = await self._links.by_index(guest.index)
+            if mac == link.mac and link.mode != "passthru":
+                return False  # a host program's own frame: the guest cannot know this MAC
             await self._links.set_mac(guest.index, mac_address(mac))
         except LinkNotFound:
             return True

@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from contextlib import suppress
 from . import status, wire
 from .broker import AttachRequest, Broker
 from .errors import Problem, reason
+from .kernel import seqpacket
 from .kernel.links import LinkError, Links
 from .kernel.peer import Peer, peer_of
 
@@ -27,6 +29,8 @@ KEPT_FOR_ROOT = 64
 MAX_CONNECTIONS_PER_USER = 128
 # How long a peer may keep a connection without sending a request, or without reading.
 IDLE_S = 10.0
+_ACCEPT_BURST = 16
+_REFUSALS_A_MINUTE = 30
 # How long to leave the backlog alone when descriptors have run out.
 _ACCEPT_RETRY_S = 0.1
 # A running request is given this long when the daemon ends; each takes milliseconds.
@@ -43,9 +47,10 @@ class Server:
         self._broker = broker
         self._links = links
         self._loop = asyncio.get_running_loop()
-        self._connections: dict[asyncio.Task[None], socket.socket] = {}
+        self._connections: set[asyncio.Task[None]] = set()
         self._by_user: Counter[int] = Counter()
         self._idle: set[asyncio.Task[None]] = set()
+        self._refusals = Refusals()
         self._streams: dict[str, Callable[[Message, Peer], AsyncIterator[Message]]] = {
             "status": self._status,
         }
@@ -63,7 +68,8 @@ class Server:
     def start(self) -> None:
         """Begin to accept."""
         self._listener.setblocking(False)
-        self._loop.add_reader(self._listener, self.accept_waiting)
+        self._no_descriptors = seqpacket.refuse_descriptors(self._listener)
+        self._loop.add_reader(self._listener, self._accept_some)
 
     def move_to(self, listener: socket.socket) -> None:
         """Accept on another listening socket from now on."""
@@ -89,24 +95,29 @@ class Server:
     def refuse_more(self) -> None:
         """Let nobody connect any more; who has is accepted."""
         self._listener.shutdown(socket.SHUT_RD)
-        self.accept_waiting()
+        while self._accept_one():
+            pass
 
-    def accept_waiting(self) -> None:
-        """Accept the connections that wait."""
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except BlockingIOError:
+    def _accept_some(self) -> None:
+        # Not all that wait: two processes that only connect and close would keep us here.
+        for _ in range(_ACCEPT_BURST):
+            if not self._accept_one():
                 return
-            except OSError as exc:
-                if exc.errno == errno.EINVAL:  # shut down, and nobody waits any more
-                    return
+
+    def _accept_one(self) -> bool:
+        try:
+            connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            if exc.errno != errno.EINVAL:  # that is: shut down, and nobody waits any more
                 # EMFILE and its kin: trying again at once would spin.
                 log.warning("cannot accept: %s", reason(exc))
                 self.stop_accepting()
                 self._loop.call_later(_ACCEPT_RETRY_S, self.start)
-                return
-            self._admit(connection)
+            return False
+        self._admit(connection)
+        return True
 
     def _admit(self, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -124,7 +135,7 @@ class Server:
             return
         self.accepted += 1
         task = self._loop.create_task(self._serve(connection, peer))
-        self._connections[task] = connection
+        self._connections.add(task)
         self._by_user[peer.uid] += 1
         task.add_done_callback(lambda task: self._gone(task, peer))
 
@@ -136,7 +147,7 @@ class Server:
         return self.connections >= MAX_CONNECTIONS
 
     def _gone(self, task: asyncio.Task[None], peer: Peer) -> None:
-        self._connections.pop(task).close()
+        self._connections.discard(task)
         self._by_user[peer.uid] -= 1
         self._idle.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -146,15 +157,19 @@ class Server:
         """Answer one peer's requests until it hangs up or has nothing to say for IDLE_S."""
         task = asyncio.current_task()
         assert task is not None
-        with suppress(TimeoutError, ConnectionError):
+        try:
             while True:
                 self._idle.add(task)
                 async with asyncio.timeout(IDLE_S):
-                    packet = await self._loop.sock_recv(connection, wire.MAX_REQUEST + 1)
+                    packet = await seqpacket.receive(connection, wire.MAX_REQUEST + 1)
                 self._idle.discard(task)
                 if not packet:
                     return
                 await self._answer(connection, packet, peer)
+        except (TimeoutError, ConnectionError) as exc:
+            log.debug("user %d, pid %d: dropped: %r", peer.uid, peer.pid, exc)
+        finally:
+            await seqpacket.close(connection, self._no_descriptors)
 
     async def _answer(self, connection: socket.socket, packet: bytes, peer: Peer) -> None:
         fd = None
@@ -172,7 +187,7 @@ class Server:
                     raise Problem("bad-message", f"airtapd has no request {str(op)[:64]!r}")
             except (Problem, LinkError) as exc:
                 problem = exc if isinstance(exc, Problem) else Problem("no-device", str(exc))
-                log.info("user %d, pid %d: refused: %s", peer.uid, peer.pid, problem)
+                self._refusals.note(peer, problem)
                 answer = wire.failure(problem)
             except (OSError, ArithmeticError, LookupError, TypeError, ValueError) as exc:
                 if isinstance(exc, ConnectionError | TimeoutError):
@@ -223,6 +238,26 @@ class Server:
     def _status(self, request: Message, peer: Peer) -> AsyncIterator[Message]:
         _fields(request, {"op"})
         return status.packets(self._links, self._broker.config, peer)
+
+
+class Refusals:
+    """The log of what users were refused: so many lines a minute each, then a number."""
+
+    def __init__(self) -> None:
+        self._minute = 0
+        self._lines: Counter[int] = Counter()
+
+    def note(self, peer: Peer, problem: Problem) -> None:
+        minute = int(time.monotonic() // 60)
+        if minute != self._minute:
+            for uid, lines in self._lines.items():
+                if lines > _REFUSALS_A_MINUTE:
+                    log.info("user %d: %d more refused", uid, lines - _REFUSALS_A_MINUTE)
+            self._minute = minute
+            self._lines.clear()
+        self._lines[peer.uid] += 1
+        if self._lines[peer.uid] <= _REFUSALS_A_MINUTE:
+            log.info("user %d, pid %d: refused: %s", peer.uid, peer.pid, problem)
 
 
 def _request(packet: bytes) -> Message:

@@ -7,8 +7,20 @@ any number of ``{"uplink": ...}`` and ``{"guest": ...}`` packets before its answ
 belonging to the uplink before it, because one packet would not hold 512 guests.
 
 json is imported by the functions that need it: it costs the bridge helper more than half of
-all that it does, and the helper needs it only when something failed.
+all that it does, and the helper needs it only when something failed. Likewise _socket, the
+extension module under socket: enum and selectors would double the helper's start-up time.
 """
+
+import sys
+from _socket import (
+    AF_UNIX,
+    SO_RCVTIMEO,
+    SO_SNDTIMEO,
+    SOCK_CLOEXEC,
+    SOCK_SEQPACKET,
+    SOL_SOCKET,
+)
+from _socket import socket as Socket
 
 from .errors import Problem
 
@@ -17,6 +29,24 @@ DEFAULT_SOCKET = "/run/airtap/airtapd.sock"
 MAX_REQUEST = 4096
 # An answer holds at most one guest.
 MAX_ANSWER = 16384
+# An attach takes milliseconds; this is for a daemon that hangs or a very crowded one.
+TIMEOUT_S = 30
+
+
+def connect(path: str) -> Socket:
+    """Connect to the daemon's socket. Raises OSError."""
+    sock = Socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    try:
+        # The kernel's time-outs rather than Python's: with those connect() would fail at
+        # once where the daemon's backlog is full. struct timeval, without importing struct.
+        timeval = TIMEOUT_S.to_bytes(8, sys.byteorder) + bytes(8)
+        sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, timeval)
+        sock.setsockopt(SOL_SOCKET, SO_SNDTIMEO, timeval)
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def attach_request(br: str, mac: str | None, vnet_hdr: bool) -> bytes:

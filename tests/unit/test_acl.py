@@ -15,7 +15,7 @@ from airtap import acl
 from airtap.acl import Acl
 from airtap.errors import Problem
 
-MIB = 1 << 20
+BOUND = 1 << 18
 
 
 @pytest.fixture(scope="module")
@@ -365,19 +365,21 @@ def test_more_files_side_by_side_deny_everything(tmp_path: Path) -> None:
     assert refusal(tmp_path / "main", "\n".join(lines).encode()).code == "acl-too-large"
 
 
-def test_a_mebibyte_is_enough(tmp_path: Path) -> None:
-    content = b"#\n" * (MIB // 2 - 5) + b"allow br0\n"
-    assert len(content) == MIB
+def test_256_kib_are_enough(tmp_path: Path) -> None:
+    content = b"#\n" * (BOUND // 2 - 5) + b"allow br0\n"
+    assert len(content) == BOUND
     assert load(tmp_path / "main", content).allows({"br0"})
 
 
 def test_a_larger_file_denies_everything(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "main", b"allow all\n".ljust(MIB + 1, b"\n")).code == "acl-too-large"
+    assert (
+        refusal(tmp_path / "main", b"allow all\n".ljust(BOUND + 1, b"\n")).code == "acl-too-large"
+    )
 
 
 def test_a_larger_include_denies_everything(tmp_path: Path) -> None:
     """Else a deny in it would go unread: an include that is too large is not ignored."""
-    (tmp_path / "a").write_bytes(b"#\n" * MIB + b"deny br0\n")
+    (tmp_path / "a").write_bytes(b"#\n" * BOUND + b"deny br0\n")
     (tmp_path / "b").write_text(f"include {tmp_path}/a\n")
     problem = refusal(tmp_path / "main", f"allow br0\ninclude {tmp_path}/b\n".encode())
     assert problem.code == "acl-too-large"

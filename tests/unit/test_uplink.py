@@ -24,6 +24,7 @@ ETH0 = Link(
     group=0,
     alias="",
     mode="",
+    altnames=frozenset(),
     rx_bytes=0,
     tx_bytes=0,
 )

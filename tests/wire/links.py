@@ -32,7 +32,9 @@ def guest_devices() -> set[str]:
 
 
 def wait_gone(*names: str) -> None:
-    wait_for(lambda: not set(names) & host_links(), 5, f"{', '.join(names)} to go")
+    """Wait for devices to be removed: about 50 ms each."""
+    seconds = 5 + 0.2 * len(names)
+    wait_for(lambda: not set(names) & host_links(), seconds, f"{len(names)} devices to go")
 
 
 def has_vnet_hdr(tap: int) -> bool:

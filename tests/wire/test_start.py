@@ -31,9 +31,8 @@ def defaults() -> Iterator[None]:
         yield
     finally:
         for pid in daemons():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        wait_for(lambda: not reap(), 10, "the daemons to end")
+            os.kill(pid, signal.SIGTERM)
+            os.waitpid(pid, 0)
         subprocess.run(["rm", "-rf", "/etc/airtap", "/run/airtap"], check=True)
 
 
@@ -45,13 +44,6 @@ def daemons() -> list[int]:
             if b"airtapd\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(pid)
     return found
-
-
-def reap() -> list[int]:
-    for pid in sandbox.children():
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
-    return daemons()
 
 
 @pytest.mark.usefixtures("defaults")

@@ -6,11 +6,13 @@ a daemon that is killed at any point leaves nothing that its successor does not 
 The owner stands in the device's alias, which only CAP_NET_ADMIN can write.
 """
 
+import asyncio
 import errno
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
@@ -24,15 +26,12 @@ IFF_LOOPBACK = 0x8
 IFF_ALLMULTI = 0x200
 IFF_LOWER_UP = 0x10000
 ARPHRD_ETHER = 1
-_ADDR_GEN_MODE_NONE = 1
 
 
-class LinkNotFound(Exception):
-    """There is no such network device (any more)."""
-
-
-class LinkExists(Exception):
-    """A device has this name or index already."""
+_HOST_OFF = (
+    ("/proc/sys/net/ipv6/conf/{}/disable_ipv6", "1"),
+    ("/proc/sys/net/ipv4/conf/{}/arp_ignore", "8"),
+)
 
 
 class LinkError(Exception):
@@ -45,6 +44,14 @@ class LinkError(Exception):
 
     def __str__(self) -> str:
         return self.text
+
+
+class LinkNotFound(LinkError):
+    """There is no such network device (any more)."""
+
+
+class LinkExists(LinkError):
+    """A device has this name or index already."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,7 @@ class Link:
     parent_here: bool
     group: int
     alias: str
+    altnames: frozenset[str]
     mode: str
     rx_bytes: int
     tx_bytes: int
@@ -85,6 +93,7 @@ class Links:
 
     def __init__(self, ipr: AsyncIPRoute) -> None:
         self._ipr = ipr
+        self._dumping = asyncio.Lock()
 
     async def by_name(self, name: str) -> Link:
         """The device called name, which may be an alternative name. Raises LinkNotFound."""
@@ -95,7 +104,7 @@ class Links:
         try:
             return socket.if_nametoindex(name)
         except OSError as exc:
-            raise LinkNotFound(name) from exc
+            raise LinkNotFound(errno.ENODEV, f"{name}: {exc.strerror}") from exc
 
     async def by_index(self, index: int) -> Link:
         """Raises LinkNotFound."""
@@ -103,7 +112,12 @@ class Links:
 
     async def dump(self) -> list[Link]:
         """Every device of the network namespace: about 0.3 ms each, so not on hot paths."""
-        return [_link(message) async for message in await self._ipr.link("dump")]
+        # The kernel runs one dump a socket at a time and answers EBUSY to the next.
+        async with self._dumping:
+            try:
+                return [_link(message) async for message in await self._ipr.link("dump")]
+            except NetlinkError as exc:
+                raise _error(exc, "dump") from exc
 
     async def add_macvtap(
         self, name: str, parent: int, mode: str, mac: str | None, index: int
@@ -129,18 +143,17 @@ class Links:
             request["index"] = index
         await self._request("add", **request)
 
-    async def claim(self, index: int, alias: str) -> None:
-        """Write the owner on a device of ours that is down, and keep IPv6 addresses off it.
+    def keep_host_off(self, name: str) -> None:
+        """Keep the host's own IP stack off a device of ours that is not up yet.
 
-        No link-local address of the host's may appear when the device comes up.
+        Whenever nobody reads its tap, what the LAN sends reaches the host's stack
+        (drivers/net/tap.c: tap_handle_frame). No address may come of a router advertisement
+        then, and no ARP request for a host's address be answered with the guest's MAC
+        (Documentation/networking/ip-sysctl.rst). Raises OSError.
         """
-        spec = [["AF_INET6", {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE]]}]]
-        try:
-            await self._request("set", index=index, ifalias=alias, IFLA_AF_SPEC={"attrs": spec})
-        except LinkError as exc:
-            if exc.errno != errno.EAFNOSUPPORT:
-                raise
-            await self.set_alias(index, alias)  # a host without IPv6
+        for path, value in _HOST_OFF:
+            with suppress(FileNotFoundError):  # a host without IPv6
+                Path(path.format(name)).write_text(value)
 
     async def join_bridge(self, index: int, bridge: int, mtu: int, mac: str, alias: str) -> None:
         """Make a device of ours a port of a bridge, and bring it up."""
@@ -181,11 +194,7 @@ class Links:
         try:
             answer: list[Any] = await self._ipr.link(command, **attributes)
         except NetlinkError as exc:
-            if exc.code in (errno.ENODEV, errno.ENXIO):
-                raise LinkNotFound(str(attributes)) from exc
-            if exc.code == errno.EEXIST:
-                raise LinkExists(str(attributes)) from exc
-            raise LinkError(exc.code, str(exc.args[-1])) from exc
+            raise _error(exc, command) from exc
         return answer
 
 
@@ -194,6 +203,15 @@ async def open_links() -> AsyncIterator[Links]:
     """Open the netlink socket. Raises OSError."""
     async with AsyncIPRoute(groups=0, ext_ack=True) as ipr:
         yield Links(ipr)
+
+
+def _error(error: NetlinkError, command: str) -> LinkError:
+    text = f"{command} link: {error.args[-1]}"
+    if error.code in (errno.ENODEV, errno.ENXIO):
+        return LinkNotFound(error.code, text)
+    if error.code == errno.EEXIST:
+        return LinkExists(error.code, text)
+    return LinkError(error.code, text)
 
 
 def _link(message: Any) -> Link:
@@ -216,7 +234,13 @@ def _link(message: Any) -> Link:
         parent_here=message.get("link_netnsid") is None,
         group=message.get("group") or 0,
         alias=message.get("ifalias") or "",
+        altnames=_altnames(message),
         mode=mode or "",
         rx_bytes=stats.get("rx_bytes", 0),
         tx_bytes=stats.get("tx_bytes", 0),
     )
+
+
+def _altnames(message: Any) -> frozenset[str]:
+    properties = message.get("prop_list")
+    return frozenset(properties.get_attrs("IFLA_ALT_IFNAME")) if properties else frozenset()

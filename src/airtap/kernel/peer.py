@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import Problem, reason
+from ..errors import Problem
 
 T = TypeVar("T")
 
@@ -123,9 +123,10 @@ async def with_rights_of(peer: Peer, function: Callable[[], T]) -> T:
 
 def _take_rights(peer: Peer) -> None:
     groups = (ctypes.c_uint32 * len(peer.groups))(*peer.groups)
-    if _libc.syscall(_SYS_SETGROUPS, len(peer.groups), groups) < 0:
-        number = ctypes.get_errno()
-        why = reason(OSError(number, os.strerror(number)))
+    failed = _libc.syscall(_SYS_SETGROUPS, len(peer.groups), groups) < 0
+    # getgroups(2) answers for the calling thread; the call's number might have been wrong.
+    if failed or set(os.getgroups()) != set(peer.groups):
+        why = os.strerror(ctypes.get_errno()) if failed else "the call had no effect"
         raise Problem("no-rights", f"cannot take on the groups of user {peer.uid}: {why}")
     _libc.setfsgid(peer.gid)
     _libc.setfsuid(peer.uid)

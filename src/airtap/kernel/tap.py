@@ -6,8 +6,9 @@ to another namespace's device. sysfs knows the true device number; open_macvtap(
 
 Who still holds a tap is asked of the kernel too. open_macvtap() puts an open-file-description
 lock (fcntl(2), F_OFD_SETLK) on what it opens. The lock lives exactly as long as the open file
-does, in whichever processes or sockets that has got to, and /proc/locks lists it by inode:
-held() needs neither bookkeeping nor a look into other people's processes.
+does, in whichever processes or sockets that has got to, and is_held() asks whether another
+lock would have to wait: neither bookkeeping nor a look into other people's processes.
+(/proc/locks lists such locks too, but page by page, and skips some while others come and go.)
 """
 
 import errno
@@ -16,7 +17,6 @@ import os
 import socket
 import stat
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import Problem, reason
@@ -27,22 +27,16 @@ _IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
 # include/uapi/asm-generic/fcntl.h, struct flock
+_F_OFD_GETLK = 36
 _F_OFD_SETLK = 37
 _FLOCK = "hhqqi4x"
+_WHOLE_FILE = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 _DEV = Path("/dev")
 
 
-@dataclass(frozen=True)
-class Node:
-    """The device node of a macvtap: its path, and the inode as /proc/locks writes it."""
-
-    path: str
-    inode: str
-
-
-def macvtap_node(name: str, index: int) -> Node | None:
-    """The node of macvtap name, or None if /dev/tap<index> is not it.
+def macvtap_node(name: str, index: int) -> str | None:
+    """The path of the node of macvtap name, or None if /dev/tap<index> is not it.
 
     Raises Problem no-tap if sysfs does not show the device.
     """
@@ -64,8 +58,7 @@ def macvtap_node(name: str, index: int) -> Node | None:
         raise Problem("no-tap", f"cannot look at {path}: {reason(exc)}") from exc
     if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(int(major), int(minor)):
         return None
-    where = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}"
-    return Node(str(path), f"{where}:{info.st_ino}")
+    return str(path)
 
 
 def free_index(above: int) -> int:
@@ -74,22 +67,22 @@ def free_index(above: int) -> int:
     return max(above, *taken, 0) + 1
 
 
-def open_macvtap(node: Node, vnet_hdr: bool) -> int:
-    """Open a macvtap's queue, locked for held(). The caller owns the descriptor.
+def open_macvtap(node: str, vnet_hdr: bool) -> int:
+    """Open a macvtap's queue, locked for is_held(). The caller owns the descriptor.
 
     vnet_hdr: whether frames carry a struct virtio_net_hdr; a macvtap starts with one.
     Raises Problem no-tap.
     """
     try:
-        fd = os.open(node.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(node, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as exc:
-        raise Problem("no-tap", f"cannot open {node.path}: {reason(exc)}") from exc
+        raise Problem("no-tap", f"cannot open {node}: {reason(exc)}") from exc
     try:
-        fcntl.fcntl(fd, _F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        fcntl.fcntl(fd, _F_OFD_SETLK, _WHOLE_FILE)
         _set_iff(fd, "", vnet_hdr)
     except OSError as exc:
         os.close(fd)
-        raise Problem("no-tap", f"cannot set up {node.path}: {reason(exc)}") from exc
+        raise Problem("no-tap", f"cannot set up {node}: {reason(exc)}") from exc
     return fd
 
 
@@ -110,14 +103,31 @@ def open_tap(vnet_hdr: bool) -> tuple[int, str]:
         raise Problem("no-tap", f"cannot make a tap: TUNSETIFF: {reason(exc)}") from exc
 
 
-def held() -> set[str]:
-    """Inodes (as in Node.inode) whose open_macvtap() file is still open anywhere.
+def is_held(node: str) -> bool:
+    """Whether what open_macvtap() opened is still open anywhere. False for a node that is gone.
 
-    Raises OSError.
+    Opening the node gives the device a second queue for some microseconds, so this is for when
+    there is reason to doubt, not for polling. Raises OSError.
     """
-    # "1: OFDLCK ADVISORY  WRITE -1 00:06:145 0 EOF" (Documentation/filesystems/proc.rst)
-    locks = (line.split() for line in Path("/proc/locks").read_text().splitlines())
-    return {lock[5] for lock in locks if len(lock) > 5 and lock[1] == "OFDLCK"}
+    try:
+        fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+            return False
+        raise
+    try:
+        answer = fcntl.fcntl(fd, _F_OFD_GETLK, _WHOLE_FILE)
+    finally:
+        os.close(fd)
+    return int(struct.unpack(_FLOCK, answer)[0]) != fcntl.F_UNLCK
+
+
+def free_number(prefix: str) -> int:
+    """A number above those of all devices whose name is prefix and a number."""
+    names = (
+        name.removeprefix(prefix) for _, name in socket.if_nameindex() if name.startswith(prefix)
+    )
+    return max((int(number) for number in names if number.isdecimal()), default=-1) + 1
 
 
 def device_indexes() -> set[int]:
