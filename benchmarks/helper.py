@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from lab import sandbox
@@ -58,7 +59,7 @@ def compare(parent: str, bridge: str, airtapd: Airtapd) -> None:
             seconds, tap = contender()
             if tap >= 0:
                 os.close(tap)
-                wait_for(lambda links=links: sandbox.host_links() == links, 5, "the device to go")
+                wait_for(partial(only, links), 5, "the device to go")
             if number >= 5:  # the first rounds warm the caches
                 times[name].append(seconds * 1000)
     medians = {name: statistics.median(values) for name, values in times.items()}
@@ -72,6 +73,10 @@ def compare(parent: str, bridge: str, airtapd: Airtapd) -> None:
             f"{median / peer:9.2f}{median - bare:9.1f}"
         )
     print(f"aim: airtap-bridge-helper at most {AIM_ABOVE_BARE_MS:.0f} ms above bare Python")
+
+
+def only(links: set[str]) -> bool:
+    return sandbox.host_links() == links
 
 
 def scale(parent: str, airtapd: Airtapd) -> None:

@@ -9,7 +9,7 @@ import pytest
 from lab.airtap import HELPER, Airtapd
 from lab.guest import GUEST_UID, QemuGuest
 from lab.lan import Lan, slaac_address, wait_for
-from lab.sandbox import dying_with_us
+from lab.sandbox import dying_with_us, netns_exec_prefix
 from tests.wire.links import guest_devices, link
 
 MACS = "52:54:00:aa:00:01", "52:54:00:aa:00:02"
@@ -104,8 +104,7 @@ def test_guest_runs_through_the_daemons_death(lan: Lan, airtapd: Airtapd) -> Non
         address = guest.wait_booted()
         ping = subprocess.Popen(
             dying_with_us(
-                ["ip", "netns", "exec", lan.namespace]
-                + ["ping", "-q", "-i", "0.1", "-c", "40", address]
+                [*netns_exec_prefix(lan.namespace), "ping", "-q", "-i", "0.1", "-c", "40", address]
             ),
             stdout=subprocess.PIPE,
             text=True,

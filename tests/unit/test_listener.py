@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from airtap import client, listener, wire
+from airtap import client, listener
 from airtap.errors import Problem
 
 

@@ -90,12 +90,16 @@ def test_guests_that_end_while_a_daemon_starts(lan: Lan, airtapd: Airtapd) -> No
         taps = [airtapd.attach(lan.near, uid=0) for _ in range(20)]
         airtapd.kill()
         with ThreadPoolExecutor(1) as pool:
-            ending = pool.submit(
-                lambda taps=taps: [tap.close() or time.sleep(0.01) for tap in taps]
-            )
+            ending = pool.submit(close_slowly, taps)
             airtapd.start()
             ending.result()
         wait_for(lambda: not guest_devices(), 10, "the devices to go")
+
+
+def close_slowly(taps: list[Attached]) -> None:
+    for tap in taps:
+        tap.close()
+        time.sleep(0.01)
 
 
 def test_status_at_the_same_time(lan: Lan, airtapd: Airtapd) -> None:

@@ -32,7 +32,7 @@ def defaults() -> Iterator[None]:
     finally:
         for pid in daemons():
             os.kill(pid, signal.SIGTERM)
-            os.waitpid(pid, 0)
+        wait_for(lambda: not daemons(), 10, "the daemons to end")
         subprocess.run(["rm", "-rf", "/etc/airtap", "/run/airtap"], check=True)
 
 
@@ -41,8 +41,11 @@ def daemons() -> list[int]:
     found = []
     for pid in sandbox.children():
         with contextlib.suppress(FileNotFoundError):
-            if b"airtapd\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            cmdline = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if b"airtapd\0" in cmdline:
                 found.append(pid)
+            elif not cmdline:  # it has ended
+                os.waitpid(pid, os.WNOHANG)
     return found
 
 
@@ -113,7 +116,7 @@ def test_daemon_that_cannot_start_is_said(lan: Lan) -> None:
 
 @pytest.mark.usefixtures("defaults")
 def test_idle_daemon_ends_but_not_while_it_has_a_guest(lan: Lan) -> None:
-    program = [BIN / "airtapd", "--exit-when-idle", "0.5"]
+    program = [str(BIN / "airtapd"), "--exit-when-idle", "0.5"]
     daemon = subprocess.Popen(program, stderr=subprocess.DEVNULL)
     wait_for(lambda: answers(str(DEFAULT_SOCKET)), 10, "the daemon")
     tap = run_helper([f"--br={lan.near}"])
@@ -128,7 +131,7 @@ def test_idle_daemon_ends_but_not_while_it_has_a_guest(lan: Lan) -> None:
 def test_idle_end_loses_no_client(lan: Lan) -> None:
     """A daemon that ends after 30 ms without anybody, and clients that come all the time."""
     daemon = subprocess.Popen(
-        [BIN / "airtapd", "--exit-when-idle", "0.03"], stderr=subprocess.DEVNULL
+        [str(BIN / "airtapd"), "--exit-when-idle", "0.03"], stderr=subprocess.DEVNULL
     )
     wait_for(lambda: answers(str(DEFAULT_SOCKET)), 10, "the daemon")
     for pause in range(40):
