@@ -231,10 +231,11 @@ class Demo:
     def _show_status(self) -> None:
         self._step("What airtap says")
         self._say(f"$ airtap status\n{_airtap('status')}")
-        shown = {(guest["mac"], guest["owner"]["uid"]) for guest in _status()}
-        wanted = {(guest.mac, GUEST_UID) for guest in self._guests}
+        owners = {guest["mac"]: guest["owner"] for guest in _status()}
+        shown = {(mac, owner["uid"], owner["pid"]) for mac, owner in owners.items()}
+        wanted = {(guest.mac, GUEST_UID, guest.pid) for guest in self._guests}
         if shown != wanted:
-            raise DemoError(f"airtap status is to show these guests and users: {wanted}")
+            raise DemoError(f"airtap status is to show these guests, users, processes: {wanted}")
         self._devices = {guest["device"] for guest in _status()}
 
     def _show_refusal(self) -> None:
