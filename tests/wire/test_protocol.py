@@ -171,6 +171,7 @@ def test_a_crowd_of_one_user_leaves_room_for_others(lan: Lan, airtapd: Airtapd) 
     assert "too many connections" in mine.stderr
     airtapd.attach(lan.near, uid=10002).close()
     crowd.communicate("")
+    airtapd.settled_fds()
     wait_for(lambda: not guest_devices(), 5, "the device to go")
     airtapd.attach(lan.near, uid=10001).close()
 

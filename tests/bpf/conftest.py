@@ -1,0 +1,28 @@
+"""One rig for all tests of a module: loading takes longer than a thousand frames."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lab import sandbox
+from tests.bpf.rig import Rig, compile_probe, devices
+
+
+@pytest.fixture(scope="module")
+def ifindexes() -> Iterator[list[int]]:
+    sandbox.require()
+    with devices("bpf0", "bpf1", "bpf2") as indexes:
+        yield indexes
+
+
+@pytest.fixture(scope="module")
+def loaded(ifindexes: list[int]) -> Iterator[Rig]:
+    rig = Rig(compile_probe(), ifindexes)
+    yield rig
+    rig.close()
+
+
+@pytest.fixture
+def rig(loaded: Rig) -> Rig:
+    loaded.reset()
+    return loaded

@@ -1,0 +1,345 @@
+"""The rules of MAC NAT in plain Python, to compare the programs with.
+
+Written from the rules, not from the C: frames are bytes and slices, addresses are objects, and
+checksums are not known here at all (see sums.py).
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+from tests.bpf.rig import BROADCAST, MULTICAST, OTHERHOST
+
+Address = IPv4Address | IPv6Address
+Place = tuple[Address, int]
+
+TAGS = (b"\x81\x00", b"\x88\xa8")
+ARP, IPV4, IPV6 = b"\x08\x06", b"\x08\x00", b"\x86\xdd"
+LINK_CONTROL = (b"\x88\x8e", b"\x88\xc7", b"\x88\xb4", b"\x89\x0d")
+QUOTA = {4: 16, 6: 32}
+EVERYBODY = b"\xff" * 6
+
+
+@dataclass
+class View:
+    """What a frame carries: ethertype behind at most one tag, and the payload's offset."""
+
+    ethertype: bytes
+    at: int
+    vlan: int
+    stacked: bool
+
+    @classmethod
+    def of(cls, frame: bytes, tag: int | None) -> "View":
+        tags = [] if tag is None else [tag & 0xFFF]
+        at = 14
+        while (kind := frame[at - 2 : at]) in TAGS and len(frame) >= at + 4:
+            tags.append(int.from_bytes(frame[at : at + 2], "big") & 0xFFF)
+            at += 4
+        cut = kind in TAGS  # a tag that does not end
+        if cut and len(tags) < 2:
+            return cls(b"", at, tags[-1] if tags else 0, False)
+        if len(tags) > 1 or cut:
+            return cls(b"", at, 0, True)
+        return cls(kind, at, tags[0] if tags else 0, False)
+
+
+@dataclass(eq=False)
+class Slot:
+    place: Place
+
+
+@dataclass
+class Holder:
+    ifindex: int
+    slot: Slot
+    old: bool = False
+
+
+@dataclass
+class Guest:
+    mac: bytes | None
+    slots: dict[int, list[Slot]] = field(default_factory=lambda: {4: [], 6: []})
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class Model:
+    """Every method that takes a frame returns whether it passes; up and down also the frame."""
+
+    def __init__(self, parent: bytes, shim: bytes) -> None:
+        self.parent = parent
+        self.shim = shim
+        self.guests: dict[int, Guest] = {}
+        self.held: dict[Place, Holder] = {}
+        self.hosts: set[Address] = set()
+        self.broadcasts: set[Address] = set()
+
+    # What user space does
+
+    def set_hosts(self, hosts: set[Address], broadcasts: set[Address]) -> None:
+        self.hosts, self.broadcasts = hosts, broadcasts
+        for place in list(self.held):
+            if place[0] in hosts or (place[0] in broadcasts and place[1] == 0):
+                del self.held[place]
+
+    def set_guest(self, ifindex: int, mac: bytes | None) -> None:
+        self.guests.setdefault(ifindex, Guest(mac)).mac = mac
+        if mac is None:
+            self._drop_all(ifindex)
+
+    def remove_guest(self, ifindex: int) -> None:
+        self.guests.pop(ifindex, None)
+        self._drop_all(ifindex)
+
+    def age(self) -> None:
+        for holder in self.held.values():
+            holder.old = True
+
+    def _drop_all(self, ifindex: int) -> None:
+        for place in [p for p, h in self.held.items() if h.ifindex == ifindex]:
+            del self.held[place]
+
+    # learn
+
+    def learn(self, ifindex: int, frame: bytes, tag: int | None) -> bool:
+        guest = self.guests.get(ifindex)
+        if guest is None:
+            return False
+        refusal = self._refusal(ifindex, guest, frame, tag)
+        if refusal:
+            guest.counts[refusal] += 1
+        return not refusal
+
+    def _refusal(self, ifindex: int, guest: Guest, frame: bytes, tag: int | None) -> str:
+        view = View.of(frame, tag)
+        if guest.mac is not None and frame[6:12] != guest.mac:
+            return "wrong_mac"
+        if view.stacked:
+            return "malformed"
+        if view.ethertype in LINK_CONTROL or frame[:5] + bytes([frame[5] & 0xF0]) == (
+            b"\x01\x80\xc2\0\0\0"
+        ):
+            return "link_control"
+        for claim in self._claims(view, frame[view.at :]):
+            if claim is None:
+                return "malformed"
+            if refusal := self._settle(ifindex, guest, (claim, view.vlan)):
+                return refusal
+        return ""
+
+    def _claims(self, view: View, data: bytes) -> list[Address | None]:
+        """The addresses that the sender says are its own; None where that cannot be told."""
+        if view.ethertype == ARP:
+            if len(data) < 28:
+                return [None]
+            return [IPv4Address(data[14:18])] if is_ipv4_arp(data) else []
+        if view.ethertype == IPV4 and len(data) >= 20 and data[0] >> 4 == 4:
+            return [IPv4Address(data[12:16])]
+        if view.ethertype == IPV6 and len(data) >= 40 and data[0] >> 4 == 6:
+            return [IPv6Address(data[8:24]), *self._nd_claims(data)]
+        return []
+
+    def _nd_claims(self, data: bytes) -> list[Address | None]:
+        message = nd_message(data)
+        if message is None:
+            return []
+        if len(message) < 8:
+            return [None]
+        if message[0] != 136:
+            return []
+        return [IPv6Address(message[8:24]) if len(message) >= 24 else None]
+
+    def _settle(self, ifindex: int, guest: Guest, place: Place) -> str:
+        address = place[0]
+        if is_nobodys(address):
+            return ""
+        holder = self.held.get(place)
+        if holder is not None and holder.ifindex == ifindex:
+            if holder.old:
+                holder.old = False
+                self._used(guest, address.version, holder.slot)
+            return ""
+        if address in self.hosts or (address in self.broadcasts and place[1] == 0):
+            return "host_address"
+        if holder is not None and not holder.old:
+            return "guest_address"
+        if guest.mac is not None:
+            self._remember(ifindex, guest, place, moved=holder is not None)
+        return ""
+
+    def _remember(self, ifindex: int, guest: Guest, place: Place, moved: bool) -> None:
+        slots = guest.slots[place[0].version]
+        if len(slots) == QUOTA[place[0].version]:
+            gone = slots.pop(0)
+            holder = self.held.get(gone.place)
+            if holder is not None and holder.slot is gone:
+                del self.held[gone.place]
+                guest.counts["evicted"] += 1
+        slot = Slot(place)
+        slots.append(slot)
+        self.held[place] = Holder(ifindex, slot)
+        guest.counts["learned"] += 1
+        guest.counts["moved"] += moved
+
+    def _used(self, guest: Guest, family: int, slot: Slot) -> None:
+        slots = guest.slots[family]
+        slots.remove(slot)
+        slots.append(slot)
+
+    # up
+
+    def up(self, frame: bytes, tag: int | None) -> tuple[bool, bytes]:
+        if frame[6:12] == self.parent:
+            return True, frame
+        if frame[6:12] == self.shim:
+            return False, frame
+        view = View.of(frame, tag)
+        head, data = frame[:6] + self.parent + frame[12 : view.at], frame[view.at :]
+        translated: bytes | None = data
+        if view.ethertype == ARP:
+            translated = self._raise_arp(data)
+        elif view.ethertype == IPV4:
+            translated = raise_dhcp(data)
+        elif view.ethertype == IPV6 and len(data) >= 40 and data[0] >> 4 == 6:
+            translated = self._raise_nd(data)
+        return translated is not None, head + (translated or b"")
+
+    def _raise_arp(self, data: bytes) -> bytes | None:
+        if len(data) < 28:
+            return None
+        return data[:8] + self.parent + data[14:] if is_ipv4_arp(data) else data
+
+    def _raise_nd(self, data: bytes) -> bytes | None:
+        message = nd_message(data)
+        if message is None:
+            return data
+        start = len(data) - len(message)
+        end = 40 + int.from_bytes(data[4:6], "big")
+        at = start + {133: 8, 134: 16, 137: 40}.get(message[0] if message else 0, 24)
+        options = 0
+        while at != end and message:
+            length = data[at + 1] * 8 if at + 8 <= len(data) else 0
+            if not length or at + length > end or end > len(data) or options == 64:
+                return None
+            if data[at] in (1, 2):
+                data = data[: at + 2] + self.parent + data[at + 8 :]
+            at += length
+            options += 1
+        return data if message and end <= len(data) else None
+
+    # down
+
+    def down(self, frame: bytes, tag: int | None) -> tuple[bool, bytes, int | None]:
+        """The last: what the packet's type becomes, or None where it stays."""
+        view = View.of(frame, tag)
+        data = frame[view.at :]
+        if self._is_echo(view, frame, data):
+            return False, frame, None
+        if frame[:6] != self.parent:
+            return True, frame, None
+        if view.ethertype == ARP and len(data) >= 28 and is_ipv4_arp(data):
+            return self._lower_arp(view, frame, data)
+        if view.ethertype == IPV4 and len(data) >= 20 and data[0] >> 4 == 4:
+            return self._lower(view, frame, IPv4Address(data[16:20]))
+        if view.ethertype == IPV6 and len(data) >= 40 and data[0] >> 4 == 6:
+            return self._lower(view, frame, IPv6Address(data[24:40]))
+        return True, frame, None
+
+    def _is_echo(self, view: View, frame: bytes, data: bytes) -> bool:
+        ours = frame[6:12] == self.parent
+        if view.ethertype == ARP:
+            return len(data) >= 28 and is_ipv4_arp(data) and (ours or data[8:14] == self.parent)
+        if view.ethertype != IPV6 or len(data) < 48 or data[0] >> 4 != 6 or data[6] != 58:
+            return False
+        repeated = data[40] == 136 and data[64:65] == b"\2" and data[66:72] == self.parent
+        return data[40] in (135, 136) and (ours or repeated)
+
+    def _lower_arp(self, view: View, frame: bytes, data: bytes) -> tuple[bool, bytes, int | None]:
+        target = IPv4Address(data[24:28])
+        if target in self.hosts and (target, view.vlan) not in self.held:
+            return True, frame, None
+        holder = self.held.get((target, view.vlan))
+        if holder is None:
+            return True, EVERYBODY + frame[6:], BROADCAST
+        if data[18:24] == self.parent:
+            data = data[:18] + self._mac(holder) + data[24:]
+        return True, self._mac(holder) + frame[6 : view.at] + data, OTHERHOST
+
+    def _lower(self, view: View, frame: bytes, target: Address) -> tuple[bool, bytes, int | None]:
+        if target == IPv4Address("255.255.255.255"):
+            return True, EVERYBODY + frame[6:], BROADCAST
+        if target in self.broadcasts and view.vlan == 0:
+            return True, EVERYBODY + frame[6:], BROADCAST
+        if target.is_multicast:
+            return True, group_mac(target) + frame[6:], MULTICAST
+        holder = self.held.get((target, view.vlan))
+        if holder is None:
+            return True, frame, None
+        return True, self._mac(holder) + frame[6:], OTHERHOST
+
+    def _mac(self, holder: Holder) -> bytes:
+        mac = self.guests[holder.ifindex].mac
+        assert mac is not None
+        return mac
+
+
+def is_nobodys(address: Address) -> bool:
+    return (
+        address.is_unspecified
+        or address.is_multicast
+        or address.is_loopback
+        or address == IPv4Address("255.255.255.255")
+    )
+
+
+def is_ipv4_arp(data: bytes) -> bool:
+    return data[:2] in (b"\0\1", b"\0\6") and data[2:6] == b"\x08\0\x06\x04"
+
+
+def group_mac(group: Address) -> bytes:
+    if group.version == 6:
+        return b"\x33\x33" + group.packed[12:]
+    return b"\x01\0\x5e" + bytes([group.packed[1] & 0x7F]) + group.packed[2:]
+
+
+def raise_dhcp(data: bytes) -> bytes:
+    header = (data[0] & 0xF) * 4 if data else 0
+    length = int.from_bytes(data[2:4], "big")
+    message = data[header : header + 20]
+    if len(message) < 20 or header < 20 or length < header + 20 or data[0] >> 4 != 4:
+        return data
+    later = int.from_bytes(data[6:8], "big") & 0x1FFF
+    if data[9] != 17 or later or int.from_bytes(message[4:6], "big") < 20:
+        return data
+    if message[2:4] != b"\0\x43" or message[8] != 1:
+        return data
+    at = header + 18
+    return data[:at] + bytes([data[at] | 0x80]) + data[at + 1 :]
+
+
+def nd_message(data: bytes) -> bytes | None:
+    """The ND message in an IPv6 packet. None: something else. Empty: cannot be told, or ND in a
+    fragment."""
+    following, at, fragment = data[6], 40, False
+    for _ in range(8):
+        if following == 58:
+            kind = data[at : at + 1]
+            if not kind:
+                return b""
+            if not 133 <= kind[0] <= 137:
+                return None
+            return b"" if fragment else data[at:]
+        if following not in (0, 43, 44, 60):
+            return None
+        header = data[at : at + 4]
+        if len(header) < 4:
+            return b""
+        if following == 44:
+            if int.from_bytes(header[2:4], "big") >> 3:
+                return None
+            fragment = True
+            at += 8
+        else:
+            at += (header[1] + 1) * 8
+        following = header[0]
+    return b""

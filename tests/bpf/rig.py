@@ -1,0 +1,105 @@
+"""The real programs on a bench: maps of their own, nothing attached, frames through test_run."""
+
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from airtap.kernel.libbpf import Object
+from airtap.kernel.macnat import Macnat
+from hatch_build import SOURCES, compile_object
+from lab.sandbox import command
+
+HERE = Path(__file__).parent
+SOURCE = SOURCES / "macnat.bpf.c"
+PASS, DROP = -1, 2  # TC_ACT_UNSPEC, TC_ACT_SHOT
+HOST, BROADCAST, MULTICAST, OTHERHOST = range(4)  # linux/if_packet.h
+
+# struct __sk_buff: ifindex and cb are what test_run takes of it (net/bpf/test_run.c).
+_CONTEXT = struct.Struct("=40xI4x5I124x")
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a program made of a frame. tag: the TCI beside the frame, or None."""
+
+    passed: bool
+    frame: bytes
+    pkt_type: int
+    tag: int | None
+
+
+class Rig:
+    """macnat: the maps of the programs under test. devices: ifindexes that exist."""
+
+    def __init__(self, content: bytes, devices: list[int]) -> None:
+        self.devices = devices
+        self._object = Object(content, "probe")
+        self._object.load()
+        self.macnat = Macnat(self._object, None)
+        self._programs = {
+            name: self._object.program(f"probe_{name}") for name in ("learn", "up", "down")
+        }
+
+    def close(self) -> None:
+        self.macnat.close()
+
+    def run(
+        self,
+        program: str,
+        frame: bytes,
+        ifindex: int,
+        tag: int | None = None,
+        pkt_type: int = HOST,
+    ) -> Outcome:
+        beside = 0 if tag is None else 0x10000 + tag
+        context = _CONTEXT.pack(ifindex, beside, pkt_type, 0, len(frame), 0)
+        result = self._programs[program].test_run(frame.ljust(60, b"\0"), context)
+        if result.verdict not in (PASS, DROP):
+            raise AssertionError(f"{program} returned {result.verdict}")
+        _ifindex, _, pkt_type, beside, *_ = _CONTEXT.unpack(result.context)
+        return Outcome(
+            result.verdict == PASS, result.frame, pkt_type, beside - 0x10000 if beside else None
+        )
+
+    def reset(self) -> None:
+        """Empty maps, timing of an hour: nothing grows old by itself during a test."""
+        for ifindex in self.macnat.guests():
+            self.macnat.remove_guest(ifindex)
+        self.macnat.set_host_addresses(set(), set())
+        for entry in self.macnat.addresses():
+            self.macnat.forget(entry.address, entry.vlan)
+        self.macnat.set_timing(alive=HOUR, refresh=HOUR)
+
+    def age(self) -> None:
+        """Make every learned address unused for two hours."""
+        addresses = self._object.map("addresses")
+        then = (time.monotonic_ns() - int(2 * HOUR * 1e9)) % 2**64  # before boot, perhaps
+        for key, value in list(addresses.items()):
+            addresses.update(key, struct.pack("=Q", then) + value[8:])
+
+
+def compile_probe(source: Path = SOURCE) -> bytes:
+    """The programs of a source file that is called macnat.bpf.c, and the probes around them."""
+    with TemporaryDirectory() as directory:
+        target = Path(directory) / "probe.bpf.o"
+        compile_object(HERE / "probe.bpf.c", target, "-I", str(source.parent))
+        return target.read_bytes()
+
+
+@contextmanager
+def devices(*names: str) -> Iterator[list[int]]:
+    """Network devices that do nothing; their ifindexes."""
+    made = []
+    try:
+        for name in names:
+            command("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}-far")
+            made.append(name)
+        yield [int(Path(f"/sys/class/net/{name}/ifindex").read_text()) for name in names]
+    finally:
+        for name in made:
+            command("ip", "link", "delete", name)
