@@ -12,7 +12,8 @@ LIBDIR := $(PREFIX)/lib/airtap
 # What the tests, the demo and the benchmarks use, and what building libvirt-python needs.
 PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 	qemu-system-x86 qemu-system-common ipxe-qemu dnsmasq-base iproute2 nftables \
-	iputils-ping busybox-static systemd
+	iputils-ping busybox-static systemd clang libbpf-dev \
+	linux-libc-dev iperf3
 
 .PHONY: help setup test test-unit lint demo bench install uninstall clean
 
@@ -25,6 +26,7 @@ help:
 	@echo 'make install    to $$DESTDIR$$PREFIX;  make uninstall: the reverse'
 
 setup: $(READY)
+	@$(PYTHON) hatch_build.py
 
 $(READY): pyproject.toml Makefile helper/airtap-bridge-helper
 	@missing=$$(for p in $(PACKAGES); do \

@@ -21,7 +21,7 @@ from airtap import config, wire
 from lab import sandbox
 from lab.airtap import BIN, HELPER, answers
 from lab.guest import GUEST_UID, QemuGuest
-from lab.lan import HOST4, NEAR_MAC, ROUTER4, Lan, host_links, wait_for
+from lab.lan import HOST4, NEAR_MAC, ROUTER4, Lan, host_links, slaac_address, wait_for
 
 ACL = Path(config.Config.acl)
 LOG = Path("/run/airtapd.log")
@@ -116,7 +116,7 @@ class Demo:
     def __init__(self, narration: Narration) -> None:
         self._step, self._say = narration.step, narration.say
         self._undo = contextlib.ExitStack()
-        self._lan = Lan()
+        self._lan = Lan(one_mac=True)
         self._guests: list[QemuGuest] = []
         self._addresses: dict[str, str] = {}
         self._devices: set[str] = set()
@@ -135,7 +135,7 @@ class Demo:
         self._start_guests()
         self._show_leases()
         self._ping_guests()
-        self._show_neighbours()
+        self._show_one_mac()
         self._show_status()
         self._show_refusal()
         if keep:
@@ -150,12 +150,16 @@ class Demo:
         lan = self._lan
         self._say(f"{lan.near}   the host's uplink, {HOST4}, {NEAR_MAC}")
         self._say(f"{lan.far}  the far end of the wire: router {ROUTER4} with DHCP and TFTP")
+        self._say("      It drops every frame that is not from or to the uplink's own MAC,")
+        self._say("      as a Wi-Fi access point, or a switch with port security, does.")
 
     def _start_airtapd(self) -> None:
         self._step("airtapd, and a policy: everybody may put guests behind the uplink")
         rule = f"allow {self._lan.near}"
-        _write_policy(rule)
+        settings = f'[parents.{self._lan.near}]\nmacnat = "on"  # on a Wi-Fi station: by itself'
+        _write_policy(rule, settings)
         self._say(f"$ echo '{rule}' > {ACL}")
+        self._say(f"$ cat {config.DEFAULT_PATH}\n{settings}")
         self._say("$ airtapd &")
         with LOG.open("ab") as log:
             daemon = subprocess.Popen(
@@ -216,17 +220,23 @@ class Demo:
             if not replies:
                 raise DemoError(f"{guest.name} does not answer:\n{ping.stdout}{ping.stderr}")
             self._say("\n".join(replies))
+            if not self._lan.ping(slaac_address(guest.mac)):
+                raise DemoError(f"{guest.name} does not answer over IPv6")
+            self._say(f"and over IPv6: {slaac_address(guest.mac)}")
 
-    def _show_neighbours(self) -> None:
-        self._step(f"On the wire each is itself: no NAT, not the host's MAC ({NEAR_MAC})")
+    def _show_one_mac(self) -> None:
+        self._step("On the wire there is one MAC, the uplink's, and the router let all pass")
         command = ("ip", "neighbour", "show", "dev", self._lan.far)
         table = self._lan.run(*command).stdout
         self._say(f"router$ {' '.join(command)}")
         self._say("\n".join(line for line in table.splitlines() if "lladdr" in line))
         known = {row.split()[0]: row.split() for row in table.splitlines()}
         for guest in self._guests:
-            if guest.mac not in known.get(self._addresses[guest.name], []):
-                raise DemoError(f"the router does not know {guest.name} as {guest.mac}")
+            if NEAR_MAC not in known.get(self._addresses[guest.name], []):
+                raise DemoError(f"the router does not know {guest.name} at {NEAR_MAC}")
+        self._say(f"frames that it dropped for another MAC: {self._lan.foreign_frames()}")
+        if self._lan.foreign_frames():
+            raise DemoError("a guest's own MAC got out on the wire")
 
     def _show_status(self) -> None:
         self._step("What airtap says")
@@ -302,11 +312,11 @@ A third guest (Ctrl-a x ends it):
 """
 
 
-def _write_policy(rule: str) -> None:
+def _write_policy(rule: str, settings: str) -> None:
     """The whole configuration, in the sandbox's own /etc."""
     os.environ.pop("AIRTAP_SOCKET", None)
-    Path(config.DEFAULT_PATH).unlink(missing_ok=True)
     ACL.parent.mkdir(exist_ok=True)
+    Path(config.DEFAULT_PATH).write_text(f"{settings}\n")
     ACL.write_text(f"{rule}\n")
     ACL.parent.chmod(0o755)  # whatever the umask: callers must be able to read the rules
     ACL.chmod(0o644)

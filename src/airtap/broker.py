@@ -12,6 +12,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from pyroute2 import AsyncIPRoute
+
 from . import acl, uplink
 from .config import Config
 from .errors import Problem, reason
@@ -20,6 +22,7 @@ from .kernel import tap
 from .kernel.links import GROUP, Link, LinkError, LinkExists, LinkNotFound, Links
 from .kernel.peer import Peer, requester, with_rights_of
 from .mac_learning import MacLearning
+from .mac_nat import MacNat
 from .names import device_name, mac_address
 from .owner import Owner
 
@@ -45,11 +48,12 @@ class AttachRequest:
 class Broker:
     """Makes, lists and removes guest devices for peers of the daemon's socket."""
 
-    def __init__(self, config: Config, links: Links, guests: Guests) -> None:
+    def __init__(self, config: Config, links: Links, guests: Guests, ipr: AsyncIPRoute) -> None:
         self.config = config
+        self.mac_nat = MacNat(lambda: self.config, links, ipr)
         self._links = links
         self._guests = guests
-        self._learning = MacLearning(links, on_learned=guests.update)
+        self._learning = MacLearning(links, on_learned=self._mac_learned)
         guests.on_forgotten = self._learning.stop
         self._next_number = 0
         self._reading_acl: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -64,8 +68,15 @@ class Broker:
                 except OSError as exc:  # its guest has just ended
                     log.info("%s: cannot learn its MAC: %s", guest.name, reason(exc))
 
+        await self.mac_nat.recover()
+
     async def close(self) -> None:
         await self._learning.close()
+        await self.mac_nat.close()
+
+    def _mac_learned(self, guest: Guest, mac: str) -> None:
+        self._guests.update(guest)
+        self.mac_nat.set_child_mac(guest.index, mac)
 
     async def attach(self, request: AttachRequest, peer: Peer) -> tuple[str, int]:
         """Make a device for a guest of peer: (name, descriptor of its tap).
@@ -83,7 +94,8 @@ class Broker:
         with self._guests.admitted(peer.uid, self.config.limits) as place:
             if kind == "tap":
                 return await self._attach_tap(link, request.vnet_hdr, peer, place)
-            return await self._attach_macvtap(link, mac, request.vnet_hdr, peer, place)
+            async with self.mac_nat.ready_for_child(link):
+                return await self._attach_macvtap(link, mac, request.vnet_hdr, peer, place)
 
     async def _permitted(self, name: str, asked: str, peer: Peer) -> Link:
         """The device called name, if the ACL lets peer use it.
@@ -154,6 +166,7 @@ class Broker:
                 guest = Guest(index, name, owner, node)
                 self._guests.add(guest, place)
                 undo.callback(self._guests.forget, index)
+                await self.mac_nat.add_child(parent, index, mac)
                 if not parent.up:
                     await self._links.set_up(parent.index)
                 await self._links.set_up(index)

@@ -14,7 +14,7 @@ from . import __version__, config, wire
 from .broker import Broker
 from .errors import Problem, reason
 from .guests import Guests
-from .kernel.links import LinkError, open_links
+from .kernel.links import LinkError, open_links, rtnetlink
 from .listener import bind, give_up, locked
 from .server import Server
 
@@ -82,9 +82,10 @@ class Daemon:
         """
         async with AsyncExitStack() as stack:
             links = await stack.enter_async_context(open_links())
+            ipr = await stack.enter_async_context(rtnetlink())
             guests = Guests(links)
             stack.push_async_callback(guests.close)
-            broker = Broker(self._settings, links, guests)
+            broker = Broker(self._settings, links, guests, ipr)
             stack.push_async_callback(broker.close)
             if passed is not None:
                 self._path = passed.getsockname()
@@ -150,6 +151,7 @@ class Daemon:
         def reload() -> None:
             try:
                 broker.config = config.load(self._config_path)
+                broker.mac_nat.look_again()
                 log.info("the configuration is read again")
             except Problem as problem:
                 log.error("the configuration stays as it was: %s", problem)

@@ -26,7 +26,7 @@ _RETRY_S = 0.2
 class MacLearning:
     """The devices that wait for their guest's MAC, one task each."""
 
-    def __init__(self, links: Links, on_learned: Callable[[Guest], None]) -> None:
+    def __init__(self, links: Links, on_learned: Callable[[Guest, str], None]) -> None:
         self._links = links
         self._on_learned = on_learned
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -92,5 +92,5 @@ class MacLearning:
         except LinkNotFound:
             return True
         log.info("%s: the guest is %s", guest.name, mac)
-        self._on_learned(learned)
+        self._on_learned(learned, mac)
         return True

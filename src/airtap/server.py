@@ -237,7 +237,7 @@ class Server:
 
     def _status(self, request: Message, peer: Peer) -> AsyncIterator[Message]:
         _fields(request, {"op"})
-        return status.packets(self._links, self._broker.config, peer)
+        return status.packets(self._links, self._broker, peer)
 
 
 class Refusals:

@@ -1,19 +1,21 @@
 """What `airtap status` shows: uplinks and guests, read off the kernel at the time of asking."""
 
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 
 from . import uplink
-from .config import Config
+from .broker import Broker
 from .errors import Problem
 from .kernel.links import GROUP, Link, Links
+from .kernel.macnat import GuestCounters, Learned
 from .kernel.peer import Peer
 from .owner import Owner
 
 _KINDS = {"macvlan": "macvtap", "macvtap": "macvtap", "ipvlan": "ipvtap", "ipvtap": "ipvtap"}
 
 
-async def packets(links: Links, config: Config, peer: Peer) -> AsyncIterator[dict[str, object]]:
+async def packets(links: Links, broker: Broker, peer: Peer) -> AsyncIterator[dict[str, object]]:
     """The packets of a status answer: each uplink, followed by its guests.
 
     Uplinks are the devices that carry guests and those that the configuration names. Root
@@ -26,19 +28,23 @@ async def packets(links: Links, config: Config, peer: Peer) -> AsyncIterator[dic
             children[link.master].append(link)
         elif link.parent_here:
             children[link.parent].append(link)
-    named = config.parents.keys() | set(config.aliases.values())
+    named = broker.config.parents.keys() | set(broker.config.aliases.values())
     for link in dump:
         guests = [child for child in children[link.index] if child.group == GROUP]
         if not guests and link.name not in named:
             continue
-        yield {"uplink": await _uplink(link, children[link.index])}
+        macnat = broker.mac_nat.is_on(link.index)
+        yield {"uplink": await _uplink(link, children[link.index], macnat)}
+        learned = broker.mac_nat.learned(link.index)
+        counters = broker.mac_nat.counters(link.index)
         for guest in sorted(guests, key=lambda child: child.index):
             owner = Owner.from_alias(guest.alias)
             if peer.uid == 0 or (owner is not None and owner.uid == peer.uid):
-                yield {"guest": _guest(guest, owner)}
+                own = [entry for entry in learned if entry.ifindex == guest.index]
+                yield {"guest": _guest(guest, owner, own, counters.get(guest.index))}
 
 
-async def _uplink(link: Link, children: list[Link]) -> dict[str, object]:
+async def _uplink(link: Link, children: list[Link], macnat: bool) -> dict[str, object]:
     kinds = {_KINDS[child.kind] for child in children if child.kind in _KINDS}
     return {
         "name": link.name,
@@ -46,7 +52,7 @@ async def _uplink(link: Link, children: list[Link]) -> dict[str, object]:
         "type": await _type(link),
         "mac": link.mac,
         "kind": kinds.pop() if kinds else None,
-        "macnat": False,
+        "macnat": macnat,
         "host_access": False,
     }
 
@@ -58,15 +64,18 @@ async def _type(link: Link) -> str:
         return "other"
 
 
-def _guest(link: Link, owner: Owner | None) -> dict[str, object]:
+def _guest(
+    link: Link, owner: Owner | None, learned: list[Learned], counters: GuestCounters | None
+) -> dict[str, object]:
     # A tap bears the host's end of the cable: another MAC, and received is what was sent.
     is_tap = link.kind == "tun"
     known_mac = not is_tap and not (owner is not None and owner.learning)
+    last_seen = max((entry.last_seen for entry in learned), default=None)
     return {
         "device": link.name,
         "ifindex": link.index,
         "mac": link.mac if known_mac else None,
-        "addresses": [],
+        "addresses": [str(entry.address) for entry in sorted(learned, key=_by_family)],
         "owner": {
             "uid": owner.uid if owner else None,
             "pid": owner.pid if owner else None,
@@ -75,5 +84,26 @@ def _guest(link: Link, owner: Owner | None) -> dict[str, object]:
         },
         "rx_bytes": link.tx_bytes if is_tap else link.rx_bytes,
         "tx_bytes": link.rx_bytes if is_tap else link.tx_bytes,
-        "last_seen": None,
+        "last_seen": None if last_seen is None else _unix_time(last_seen),
+        "refused": None if counters is None else _refused(counters),
+    }
+
+
+def _by_family(entry: Learned) -> tuple[int, bytes, int]:
+    return entry.address.version, entry.address.packed, entry.vlan
+
+
+def _unix_time(monotonic: float) -> float:
+    return round(time.time() - time.monotonic() + monotonic, 1)
+
+
+def _refused(counters: GuestCounters) -> dict[str, int]:
+    """Frames of the guest that MAC NAT's guards dropped, by guard; evicted counts addresses."""
+    return {
+        "wrong_mac": counters.wrong_mac,
+        "host_address": counters.host_address,
+        "guest_address": counters.guest_address,
+        "malformed": counters.malformed,
+        "link_control": counters.link_control,
+        "evicted": counters.evicted,
     }

@@ -60,18 +60,6 @@ def child_kind(uplink: Uplink, settings: Parent) -> str:
             f"{link.name} is a port of a {link.slave_kind}",
             f"use the {link.slave_kind} instead",
         )
-    if uplink.type == "wifi-station" and settings.macnat != "off":
-        raise Problem(
-            "not-supported",
-            f"{link.name} is a Wi-Fi station, which may send with its own MAC address only, "
-            "and this version of airtap has no MAC NAT yet",
-            "use a wired interface or a NAT network",
-        )
-    if settings.macnat == "on":
-        raise Problem(
-            "not-supported",
-            f"macnat = on is configured for {link.name}, and this version has no MAC NAT yet",
-        )
     if settings.kind == "ipvtap":
         raise Problem(
             "not-supported",

@@ -36,12 +36,9 @@ class View:
         while (kind := frame[at - 2 : at]) in TAGS and len(frame) >= at + 4:
             tags.append(int.from_bytes(frame[at : at + 2], "big") & 0xFFF)
             at += 4
-        cut = kind in TAGS  # a tag that does not end
-        if cut and len(tags) < 2:
-            return cls(b"", at, tags[-1] if tags else 0, False)
-        if len(tags) > 1 or cut:
-            return cls(b"", at, 0, True)
-        return cls(kind, at, tags[0] if tags else 0, False)
+        cut = kind in TAGS  # one more, which does not end
+        stacked = len(tags) + cut > 1
+        return cls(b"" if cut or stacked else kind, at, tags[0] if tags else 0, stacked)
 
 
 @dataclass(eq=False)

@@ -83,11 +83,11 @@ class Rig:
             addresses.update(key, struct.pack("=Q", then) + value[8:])
 
 
-def compile_probe(source: Path = SOURCE) -> bytes:
+def compile_probe(source: Path = SOURCE, *options: str) -> bytes:
     """The programs of a source file that is called macnat.bpf.c, and the probes around them."""
     with TemporaryDirectory() as directory:
         target = Path(directory) / "probe.bpf.o"
-        compile_object(HERE / "probe.bpf.c", target, "-I", str(source.parent))
+        compile_object(HERE / "probe.bpf.c", target, "-I", str(source.parent), *options)
         return target.read_bytes()
 
 

@@ -47,7 +47,7 @@ steps = st.one_of(
     st.tuples(st.just("guest"), st.integers(0, 1), st.sampled_from([*GUEST_MACS, None])),
     st.tuples(st.just("leave"), st.integers(0, 1)),
 )
-scenarios = st.lists(steps, min_size=1, max_size=30)
+scenarios = st.lists(steps, min_size=4, max_size=40)
 
 
 class Scenario:

@@ -63,9 +63,6 @@ def test_child_kind(link: Link, type: str, settings: Parent, kind: str) -> None:
             (replace(ETH0, slave_kind=master, master=9), "ethernet", Parent(), "parent-busy")
             for master in ("bridge", "bond", "team", "openvswitch")
         ),
-        (ETH0, "wifi-station", Parent(), "not-supported"),
-        (ETH0, "wifi-station", Parent(macnat="on"), "not-supported"),
-        (ETH0, "ethernet", Parent(macnat="on"), "not-supported"),
         (ETH0, "ethernet", Parent(kind="ipvtap"), "not-supported"),
     ],
 )

@@ -291,16 +291,15 @@ static __always_inline bool look(struct __sk_buff *skb, struct frame *f)
 		f->vlan = skb->vlan_tci & 0xfff;
 	if (!is_tag(f->proto))
 		return true;
-	if ((void *)(tag + 2) > end) {
-		f->proto = 0;
+	f->proto = 0;
+	f->stacked = skb->vlan_present;
+	if ((void *)(tag + 2) > end || f->stacked)
 		return true;
-	}
-	f->proto = tag[1];
 	f->l3 = ETH_HLEN + 4;
-	f->stacked = skb->vlan_present || is_tag(tag[1]);
 	f->vlan = bpf_ntohs(tag[0]) & 0xfff;
-	if (f->stacked)
-		f->proto = 0;
+	f->stacked = is_tag(tag[1]);
+	if (!f->stacked)
+		f->proto = tag[1];
 	return true;
 }
 

@@ -79,8 +79,6 @@ class _TestRunOptions(ctypes.Structure):
     ]
 
 
-
-
 class _ProgramInfo(ctypes.Structure):
     """struct bpf_prog_info, its first fields."""
 
@@ -143,11 +141,10 @@ def _libbpf() -> Any:
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as exc:
         raise NoLibbpf(str(exc)) from exc
-    library.libbpf_set_print(_keep)
+    library.libbpf_set_print(_keep_c)
     return library
 
 
-@_PRINT
 def _keep(level: int, template: bytes, arguments: int) -> int:
     # A va_list is passed as a pointer on every 64-bit ABI of Linux, so vsnprintf() takes it as is.
     if level == _WARN:
@@ -157,6 +154,9 @@ def _keep(level: int, template: bytes, arguments: int) -> int:
         _log.extend(buffer.value.decode(errors="replace").splitlines())
         del _log[:-200]
     return 0
+
+
+_keep_c = _PRINT(_keep)
 
 
 def _said() -> str:
@@ -279,7 +279,7 @@ class ProgramInfo:
 
 
 @dataclass(frozen=True)
-class TestRun:
+class RunResult:
     """What came out of a program that ran on one frame. duration: ns for each repetition."""
 
     verdict: int
@@ -301,7 +301,7 @@ class Program:
 
     def test_run(
         self, frame: bytes, context: bytes = b"", repeat: int = 1, flags: int = 0
-    ) -> TestRun:
+    ) -> RunResult:
         """Run the program on a frame that goes nowhere (BPF_PROG_TEST_RUN). Raises BpfError.
 
         context: a struct __sk_buff, or nothing.
@@ -322,7 +322,7 @@ class Program:
             options.ctx_out, options.ctx_size_out = ctypes.addressof(context_out), len(context)
         result = _libbpf().bpf_prog_test_run_opts(self.fd, ctypes.byref(options))
         _check(result, f"run {self.name}")
-        return TestRun(
+        return RunResult(
             ctypes.c_int32(options.retval).value,
             out.raw[: options.data_size_out],
             context_out.raw[: len(context)],
@@ -363,6 +363,7 @@ class Object:
         """Parse an object file. Raises NoLibbpf, BpfError."""
         library = _libbpf()
         _log.clear()
+        self._content = content  # libbpf says nothing of having copied it
         options = _OpenOptions(sz=ctypes.sizeof(_OpenOptions), object_name=name.encode())
         pointer = library.bpf_object__open_mem(content, len(content), ctypes.byref(options))
         self._object: int | None = _checked(pointer, f"open BPF object {name}")

@@ -198,10 +198,15 @@ class Links:
         return answer
 
 
+def rtnetlink() -> AsyncIPRoute:
+    """A netlink socket that hears no notifications; an async context manager."""
+    return AsyncIPRoute(groups=0, ext_ack=True)
+
+
 @asynccontextmanager
 async def open_links() -> AsyncIterator[Links]:
     """Open the netlink socket. Raises OSError."""
-    async with AsyncIPRoute(groups=0, ext_ack=True) as ipr:
+    async with rtnetlink() as ipr:
         yield Links(ipr)
 
 

@@ -1,0 +1,147 @@
+"""BPF filters on the clsact hooks of a device, through rtnetlink (tc-bpf(8)).
+
+A filter of ours is known by its name, at a fixed priority and handle. Others' filters, and a
+clsact that others use, are left alone.
+"""
+
+import errno
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl.tcmsg import sched_bpf
+
+from .links import LinkError, LinkNotFound
+
+# include/uapi/linux/pkt_sched.h: TC_H_CLSACT with TC_H_MIN_INGRESS, TC_H_MIN_EGRESS
+INGRESS = 0xFFFFFFF2
+EGRESS = 0xFFFFFFF3
+_ETH_P_ALL = 0x0003
+_HANDLE = 1
+_GONE = (errno.ENOENT, errno.EINVAL)  # no such filter, no clsact
+
+# include/uapi/linux/pkt_cls.h: what pyroute2 0.9 does not decode
+sched_bpf.options.nla_map += (
+    ("TCA_BPF_FLAGS_GEN", "uint32"),
+    ("TCA_BPF_TAG", "hex"),
+    ("TCA_BPF_ID", "uint32"),
+)
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A filter's place. direction: INGRESS or EGRESS. priority: lower ones run first."""
+
+    direction: int
+    priority: int
+    name: str
+
+
+async def attach(ipr: AsyncIPRoute, ifindex: int, hook: Hook, program: int) -> None:
+    """Put the program with descriptor program on a hook, in place of what we have there.
+
+    Raises LinkNotFound, LinkError (EEXIST: an ingress qdisc or a foreign filter is in the way).
+    """
+    try:
+        await ipr.tc("add", "clsact", ifindex)
+    except NetlinkError as exc:
+        if exc.code != errno.EEXIST:
+            raise _error(exc) from exc
+        await _expect_clsact(ipr, ifindex)
+    if any(name != hook.name for name, _id in await _filters(ipr, ifindex, hook)):
+        raise LinkError(errno.EEXIST, f"a foreign tc filter has priority {hook.priority}")
+    try:
+        await ipr.tc(
+            "replace-filter",
+            "bpf",
+            ifindex,
+            **_place(hook),
+            fd=program,
+            name=hook.name,
+            direct_action=True,
+        )
+    except NetlinkError as exc:
+        raise _error(exc) from exc
+
+
+async def attached(ipr: AsyncIPRoute, ifindex: int, hook: Hook) -> int:
+    """The id of the program that we have on a hook, or 0. Raises LinkNotFound, LinkError."""
+    found = await _filters(ipr, ifindex, hook)
+    return next((number for name, number in found if name == hook.name), 0)
+
+
+async def detach(ipr: AsyncIPRoute, ifindex: int, hooks: Collection[Hook]) -> None:
+    """Take our filters off, then the clsact if nothing is left on it. Not there: success.
+
+    Raises LinkError.
+    """
+    with suppress(LinkNotFound):
+        for hook in hooks:
+            if await attached(ipr, ifindex, hook):
+                await _delete(ipr, "del-filter", "bpf", ifindex, **_place(hook))
+        if await _is_clsact(ipr, ifindex) and not await _in_use(ipr, ifindex):
+            await _delete(ipr, "del", "clsact", ifindex)
+
+
+def _place(hook: Hook) -> dict[str, int]:
+    return {
+        "parent": hook.direction,
+        "prio": hook.priority,
+        "handle": _HANDLE,
+        "protocol": _ETH_P_ALL,
+    }
+
+
+async def _delete(ipr: AsyncIPRoute, *words: str | int, **place: int) -> None:
+    try:
+        await ipr.tc(*words, **place)
+    except NetlinkError as exc:
+        if exc.code not in _GONE:
+            raise _error(exc) from exc
+
+
+async def _expect_clsact(ipr: AsyncIPRoute, ifindex: int) -> None:
+    # An ingress qdisc has the same handle and takes filters for egress, but runs them at ingress
+    # (net/sched/sch_ingress.c: ingress_tcf_block).
+    if not await _is_clsact(ipr, ifindex):
+        raise LinkError(errno.EEXIST, "an ingress qdisc is in the place of clsact")
+
+
+async def _is_clsact(ipr: AsyncIPRoute, ifindex: int) -> bool:
+    qdiscs = await _dump(ipr, "dump", index=ifindex)
+    return any(qdisc["index"] == ifindex and qdisc.get("kind") == "clsact" for qdisc in qdiscs)
+
+
+async def _in_use(ipr: AsyncIPRoute, ifindex: int) -> bool:
+    for direction in (INGRESS, EGRESS):
+        if await _dump(ipr, "dump-filter", index=ifindex, parent=direction):
+            return True
+    return False
+
+
+async def _filters(ipr: AsyncIPRoute, ifindex: int, hook: Hook) -> list[tuple[str, int]]:
+    """(name, program id) of the BPF filters at a hook's priority; "" for another kind's."""
+    found = []
+    for message in await _dump(ipr, "dump-filter", index=ifindex, parent=hook.direction):
+        options = message.get("options")
+        if message["info"] >> 16 == hook.priority and message["handle"]:
+            name = options.get("TCA_BPF_NAME") if message.get("kind") == "bpf" else None
+            found.append((name or "", options.get("TCA_BPF_ID") or 0 if name else 0))
+    return found
+
+
+async def _dump(ipr: AsyncIPRoute, command: str, **what: int) -> list[Any]:
+    try:
+        return [message async for message in await ipr.tc(command, **what)]
+    except NetlinkError as exc:
+        if exc.code in _GONE:
+            return []
+        raise _error(exc) from exc
+
+
+def _error(exc: NetlinkError) -> LinkError:
+    gone = exc.code in (errno.ENODEV, errno.ENXIO)
+    return (LinkNotFound if gone else LinkError)(exc.code, str(exc.args[-1]))

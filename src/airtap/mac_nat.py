@@ -1,0 +1,355 @@
+"""MAC NAT where an uplink takes one MAC only: on which uplinks, for which children, kept so.
+
+Theory of operation. Level-triggered: a notification, a request or a start of the daemon only puts
+a device on a list to look at. _look_at() finds out from the kernel what the uplink is and what
+stands on it, and makes MAC NAT what it should be: on while the uplink needs it and has children,
+whoever made them; off otherwise. Looking again changes nothing where all is well, so it may be done
+at any time: after somebody deleted the qdisc, after a crash, after the uplink's MAC changed.
+
+The maps are pinned (kernel/macnat.py), so a daemon that ends leaves MAC NAT at work.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+from pyroute2 import AsyncIPRoute
+
+from . import uplink
+from .announce import announcement, probe
+from .config import Config
+from .errors import Problem
+from .kernel import macnat
+from .kernel.addresses import Address, host_addresses
+from .kernel.events import Events
+from .kernel.links import GROUP, Link, LinkError, LinkNotFound, Links
+from .owner import Owner
+
+log = logging.getLogger(__name__)
+
+_CHILD_KINDS = ("macvlan", "macvtap")
+# How long to gather notifications: one change of NetworkManager's causes a dozen.
+_GATHER_S = 0.02
+_RETRY_S = 1.0
+_ANSWER_S = 1.0
+_SEEN = 4096
+
+
+# A disputed address: the uplink's ifindex, the address, the VLAN.
+Contest = tuple[int, Address | None, int]
+
+
+@dataclass
+class Uplink:
+    """MAC NAT at work on one uplink.
+
+    events: descriptor of what it reports. children: ifindex to MAC, None while it is to be
+    learned. expected: attaches under way, for whose sake it stays on without a child.
+    """
+
+    link: Link
+    nat: macnat.Macnat
+    events: int
+    children: dict[int, str | None] = field(default_factory=dict)
+    expected: int = 0
+
+
+class MacNat:
+    """MAC NAT on all uplinks of this network namespace. Needs a running event loop.
+
+    config: gives the configuration that counts now.
+    """
+
+    def __init__(self, config: Callable[[], Config], links: Links, ipr: AsyncIPRoute) -> None:
+        self._config = config
+        self._links = links
+        self._ipr = ipr
+        self._uplinks: dict[int, Uplink] = {}
+        self._seen: dict[int, int] = {}  # devices that are no uplink here: ifindex to parent
+        self._suspects: set[int | None] = set()
+        self._wake = asyncio.Event()
+        self._changing = asyncio.Lock()
+        self._contests: set[Contest] = set()
+        self._events = Events(self.look_again)
+        self._task = asyncio.create_task(self._look_forever(), name="mac nat")
+
+    async def close(self) -> None:
+        """Stop looking. What is attached goes on."""
+        self._events.close()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        for active in self._uplinks.values():
+            self._close(active)
+
+    def look_again(self, index: int | None = None) -> None:
+        """Have a look at a device soon; None: at all."""
+        self._suspects.add(index)
+        self._wake.set()
+
+    async def recover(self) -> None:
+        """Look at all, and remove what is left of uplinks that are gone."""
+        async with self._changing:
+            try:
+                await self._look_at_all()
+            except (Problem, LinkError) as exc:
+                log.error("MAC NAT: %s; trying again", exc)
+                self.look_again()
+                return
+            for index, directory in list(macnat.pinned()):
+                if index not in self._uplinks:
+                    with suppress(LinkError):
+                        await macnat.detach(self._ipr, index)
+                    macnat.remove_pins(directory)
+
+    @asynccontextmanager
+    async def ready_for_child(self, link: Link) -> AsyncIterator[None]:
+        """See to it that MAC NAT is on, if link needs it, until its new child is known.
+
+        Raises Problem no-macnat, LinkError.
+        """
+        if not await needs_macnat(link, self._config()):
+            yield
+            return
+        async with self._changing:
+            active = await self._switch_on(link)
+            active.expected += 1
+        try:
+            yield
+        finally:
+            active.expected -= 1
+            self.look_again(link.index)
+
+    async def add_child(self, parent: Link, index: int, mac: str | None) -> None:
+        """Guard and learn on a new child of parent before it is up. Raises Problem, LinkError."""
+        async with self._changing:
+            if active := self._uplinks.get(parent.index):
+                await self._add_child(active, index, mac)
+
+    def set_child_mac(self, index: int, mac: str) -> None:
+        """Note the MAC of a child whose MAC was to be learned."""
+        for active in self._uplinks.values():
+            if index in active.children:
+                active.nat.add_guest(index, mac)
+                active.children[index] = mac
+
+    def learned(self, uplink_index: int) -> list[macnat.Learned]:
+        """The addresses that guests of an uplink have used; [] without MAC NAT."""
+        active = self._uplinks.get(uplink_index)
+        return active.nat.addresses() if active else []
+
+    def counters(self, uplink_index: int) -> dict[int, macnat.GuestCounters]:
+        """What the guards of an uplink dropped, by the guest's ifindex; {} without MAC NAT."""
+        active = self._uplinks.get(uplink_index)
+        return active.nat.counters() if active else {}
+
+    def is_on(self, uplink_index: int) -> bool:
+        return uplink_index in self._uplinks
+
+    async def _look_forever(self) -> None:
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(_GATHER_S)
+            self._wake.clear()
+            suspects, self._suspects = self._suspects, set()
+            try:
+                async with self._changing:
+                    await self._look_at_some(suspects)
+            except (Problem, LinkError, OSError) as exc:
+                log.error("MAC NAT: %s; trying again", exc)
+                self._suspects |= suspects
+                await asyncio.sleep(_RETRY_S)
+                self._wake.set()
+
+    async def _look_at_some(self, suspects: set[int | None]) -> None:
+        if None in suspects:
+            await self._look_at_all()
+            return
+        parents = set()
+        for index in suspects - {None}:
+            assert index is not None
+            parents |= await self._parents_of(index)
+        for parent in parents:
+            await self._look_at(parent)
+
+    async def _parents_of(self, index: int) -> set[int]:
+        """The uplinks that a change at a device concerns."""
+        if index in self._uplinks:
+            return {index}
+        for parent, active in self._uplinks.items():
+            if index in active.children:
+                return {parent}
+        if index not in self._seen:
+            try:
+                link = await self._links.by_index(index)
+            except LinkNotFound:
+                return set()
+            if len(self._seen) > _SEEN:
+                self._seen.clear()
+            self._seen[index] = link.parent if _is_child(link) else 0
+        parent = self._seen[index]
+        return {parent} if parent else set()
+
+    async def _look_at_all(self) -> None:
+        self._seen.clear()
+        dump = await self._links.dump()
+        for parent in {link.parent for link in dump if _is_child(link)} | self._uplinks.keys():
+            await self._look_at(parent)
+
+    async def _look_at(self, index: int) -> None:
+        """Make MAC NAT on one uplink what it should be."""
+        active = self._uplinks.get(index)
+        try:
+            link = await self._links.by_index(index)
+        except LinkNotFound:
+            if active:
+                log.info("%s is gone, and MAC NAT with it", active.link.name)
+                self._close(self._uplinks.pop(index), remove=True)
+            return
+        if not await needs_macnat(link, self._config()):
+            if active:
+                await self._switch_off(active)
+            return
+        children = [child for child in await self._links.dump() if _is_child(child, index)]
+        if children:
+            active = await self._switch_on(link)
+            await self._keep(active, {child.index: _guest_mac(child) for child in children})
+        elif active and not active.expected:
+            await self._switch_off(active)
+
+    async def _switch_on(self, link: Link) -> Uplink:
+        """MAC NAT on an uplink, with all that must be known before a frame passes."""
+        active = self._uplinks.get(link.index)
+        nat = active.nat if active else macnat.open_macnat(macnat.pin_directory(link.index))
+        try:
+            former = nat.parent_mac()
+            addresses = await host_addresses(self._ipr, link.index)
+            nat.set_host_addresses(addresses.own | addresses.gateways, addresses.broadcasts)
+            if former != link.mac:
+                nat.set_parent_mac(link.mac)
+                self._announce(link, nat)
+            await nat.attach_parent(self._ipr, link.index)
+        except BaseException:
+            if not active:
+                nat.close()
+            raise
+        if active is None:
+            on_event = partial(self._on_event, link.index)
+            active = self._uplinks[link.index] = Uplink(link, nat, nat.watch(on_event))
+            asyncio.get_running_loop().add_reader(active.events, nat.consume)
+            log.info("MAC NAT is on for %s", link.name)
+        active.link = link
+        return active
+
+    async def _keep(self, active: Uplink, children: dict[int, str | None]) -> None:
+        """Make the guests of an uplink those that are there."""
+        for index in (active.nat.guests().keys() | active.children.keys()) - children.keys():
+            active.nat.remove_guest(index)
+            active.children.pop(index, None)
+        for index, mac in children.items():
+            try:
+                await self._add_child(active, index, mac)
+            except LinkNotFound:
+                continue  # its own notification follows
+
+    async def _add_child(self, active: Uplink, index: int, mac: str | None) -> None:
+        if index not in active.children or active.children[index] != mac:
+            active.nat.add_guest(index, mac)
+            active.children[index] = mac
+        await active.nat.attach_child(self._ipr, index)
+
+    async def _switch_off(self, active: Uplink) -> None:
+        for index in (*active.children, active.link.index):
+            with suppress(LinkNotFound):
+                await macnat.detach(self._ipr, index)
+        self._close(self._uplinks.pop(active.link.index), remove=True)
+        log.info("MAC NAT is off for %s", active.link.name)
+
+    def _close(self, active: Uplink, remove: bool = False) -> None:
+        asyncio.get_running_loop().remove_reader(active.events)
+        if remove:
+            active.nat.remove()
+        else:
+            active.nat.close()
+
+    def _announce(self, link: Link, nat: macnat.Macnat) -> None:
+        """Tell the LAN that every guest's address is at the uplink's new MAC."""
+        _send(
+            link.name,
+            [announcement(entry.address, entry.vlan, link.mac) for entry in nat.addresses()],
+        )
+
+    def _on_event(self, uplink_index: int, event: macnat.Event) -> None:
+        log.debug("MAC NAT: %s", event)
+        if event.reason == "guest-address":
+            self._contest(uplink_index, event)
+
+    def _contest(self, uplink_index: int, event: macnat.Event) -> None:
+        """A guest wants an address that another holds: ask the holder, who may have left it.
+
+        The question goes out on the newcomer's device, from where a macvlan in bridge mode
+        passes it to the holder alone. The answer is no business of ours: learn notes that the
+        holder uses the address.
+        """
+        active = self._uplinks.get(uplink_index)
+        contest = (uplink_index, event.address, event.vlan)
+        if active is None or event.address is None or contest in self._contests:
+            return
+        held = active.nat.find(event.address, event.vlan)
+        if held is None:
+            return
+        newcomer = active.children.get(event.ifindex)
+        if newcomer is None:
+            return
+        question = probe(held.address, held.vlan, newcomer, held.mac)
+        with suppress(OSError):  # the newcomer is gone again
+            _send(socket.if_indextoname(event.ifindex), [question])
+            self._contests.add(contest)
+            loop = asyncio.get_running_loop()
+            loop.call_later(_ANSWER_S, self._decide, contest, macnat.now())
+
+    def _decide(self, contest: Contest, asked: float) -> None:
+        self._contests.discard(contest)
+        uplink_index, address, vlan = contest
+        active = self._uplinks.get(uplink_index)
+        held = active.nat.find(address, vlan) if active and address else None
+        # That an address is in use is noted once in REFRESH_S.
+        if active and held and held.last_seen < asked - macnat.REFRESH_S:
+            active.nat.forget(held.address, held.vlan)
+            log.info("%s: %s is free: its guest does not answer", active.link.name, address)
+
+
+async def needs_macnat(link: Link, config: Config) -> bool:
+    """Whether guests behind an uplink need MAC NAT: as configured, else by what it is."""
+    setting = config.parent(link.name).macnat
+    if setting != "auto":
+        return setting == "on"
+    return (await uplink.inspect(link)).type == "wifi-station"
+
+
+def _send(device: str, frames: list[bytes]) -> bool:
+    """Send frames as the host on a device; false if it is down or gone."""
+    try:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as packets:
+            packets.bind((device, 0))
+            for frame in frames:
+                packets.send(frame)
+    except OSError as exc:
+        log.debug("%s: %s", device, exc)
+        return False
+    return True
+
+
+def _is_child(link: Link, parent: int | None = None) -> bool:
+    if link.kind not in _CHILD_KINDS or not link.parent_here:
+        return False
+    return parent is None or link.parent == parent
+
+
+def _guest_mac(link: Link) -> str | None:
+    """The MAC of a child's guest; None if it is a device of ours that still learns it."""
+    owner = Owner.from_alias(link.alias) if link.group == GROUP else None
+    return None if owner is not None and owner.learning else link.mac
