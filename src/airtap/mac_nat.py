@@ -11,7 +11,6 @@ The maps are pinned (kernel/macnat.py), so a daemon that ends leaves MAC NAT at 
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,12 +19,14 @@ from functools import partial
 from pyroute2 import AsyncIPRoute
 
 from . import uplink
-from .announce import announcement, probe
+from .announce import announcement
 from .config import Config
+from .disputes import Disputes
 from .errors import Problem
 from .kernel import macnat
-from .kernel.addresses import Address, host_addresses
+from .kernel.addresses import host_addresses
 from .kernel.events import Events
+from .kernel.frames import send
 from .kernel.links import GROUP, Link, LinkError, LinkNotFound, Links
 from .owner import Owner
 
@@ -35,12 +36,7 @@ _CHILD_KINDS = ("macvlan", "macvtap")
 # How long to gather notifications: one change of NetworkManager's causes a dozen.
 _GATHER_S = 0.02
 _RETRY_S = 1.0
-_ANSWER_S = 1.0
 _SEEN = 4096
-
-
-# A disputed address: the uplink's ifindex, the address, the VLAN.
-Contest = tuple[int, Address | None, int]
 
 
 @dataclass
@@ -56,6 +52,10 @@ class Uplink:
     events: int
     children: dict[int, str | None] = field(default_factory=dict)
     expected: int = 0
+    disputes: Disputes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.disputes = Disputes(self.nat, self.link.name)
 
 
 class MacNat:
@@ -73,7 +73,6 @@ class MacNat:
         self._suspects: set[int | None] = set()
         self._wake = asyncio.Event()
         self._changing = asyncio.Lock()
-        self._contests: set[Contest] = set()
         self._events = Events(self.look_again)
         self._task = asyncio.create_task(self._look_forever(), name="mac nat")
 
@@ -270,6 +269,7 @@ class MacNat:
 
     def _close(self, active: Uplink, remove: bool = False) -> None:
         asyncio.get_running_loop().remove_reader(active.events)
+        active.disputes.close()
         if remove:
             active.nat.remove()
         else:
@@ -277,49 +277,17 @@ class MacNat:
 
     def _announce(self, link: Link, nat: macnat.Macnat) -> None:
         """Tell the LAN that every guest's address is at the uplink's new MAC."""
-        _send(
+        send(
             link.name,
             [announcement(entry.address, entry.vlan, link.mac) for entry in nat.addresses()],
         )
 
     def _on_event(self, uplink_index: int, event: macnat.Event) -> None:
         log.debug("MAC NAT: %s", event)
-        if event.reason == "guest-address":
-            self._contest(uplink_index, event)
-
-    def _contest(self, uplink_index: int, event: macnat.Event) -> None:
-        """A guest wants an address that another holds: ask the holder, who may have left it.
-
-        The question goes out on the newcomer's device, from where a macvlan in bridge mode
-        passes it to the holder alone. The answer is no business of ours: learn notes that the
-        holder uses the address.
-        """
         active = self._uplinks.get(uplink_index)
-        contest = (uplink_index, event.address, event.vlan)
-        if active is None or event.address is None or contest in self._contests:
-            return
-        held = active.nat.find(event.address, event.vlan)
-        if held is None:
-            return
-        newcomer = active.children.get(event.ifindex)
-        if newcomer is None:
-            return
-        question = probe(held.address, held.vlan, newcomer, held.mac)
-        with suppress(OSError):  # the newcomer is gone again
-            _send(socket.if_indextoname(event.ifindex), [question])
-            self._contests.add(contest)
-            loop = asyncio.get_running_loop()
-            loop.call_later(_ANSWER_S, self._decide, contest, macnat.now())
-
-    def _decide(self, contest: Contest, asked: float) -> None:
-        self._contests.discard(contest)
-        uplink_index, address, vlan = contest
-        active = self._uplinks.get(uplink_index)
-        held = active.nat.find(address, vlan) if active and address else None
-        # That an address is in use is noted once in REFRESH_S.
-        if active and held and held.last_seen < asked - macnat.REFRESH_S:
-            active.nat.forget(held.address, held.vlan)
-            log.info("%s: %s is free: its guest does not answer", active.link.name, address)
+        newcomer = active.children.get(event.ifindex) if active else None
+        if active and newcomer and event.reason == "guest-address":
+            active.disputes.ask_holder(event, newcomer)
 
 
 async def needs_macnat(link: Link, config: Config) -> bool:
@@ -328,19 +296,6 @@ async def needs_macnat(link: Link, config: Config) -> bool:
     if setting != "auto":
         return setting == "on"
     return (await uplink.inspect(link)).type == "wifi-station"
-
-
-def _send(device: str, frames: list[bytes]) -> bool:
-    """Send frames as the host on a device; false if it is down or gone."""
-    try:
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as packets:
-            packets.bind((device, 0))
-            for frame in frames:
-                packets.send(frame)
-    except OSError as exc:
-        log.debug("%s: %s", device, exc)
-        return False
-    return True
 
 
 def _is_child(link: Link, parent: int | None = None) -> bool:

@@ -650,7 +650,7 @@ static __always_inline int hear_ipv6(struct __sk_buff *skb, struct frame *f, str
 }
 
 /* Frames that speak for the station or port itself, to the access point or switch: with the
- * uplink's MAC a guest's EAPOL-Logoff, TDLS or BPDU would be the host's. */
+ * uplink's MAC a guest's EAPOL-Logoff, TDLS or BPDU would be the host's. None of it is IP. */
 static __always_inline bool is_link_control(const struct ethhdr *eth, __u16 proto)
 {
 	const __u8 *to = eth->h_dest;
@@ -681,12 +681,12 @@ static __noinline int hear(struct __sk_buff *skb, struct frame *f)
 	 * tags would carry anything past the guards. */
 	if (f->stacked)
 		return refuse(&c, table, MALFORMED, 0);
-	if (is_link_control(&eth, f->proto))
-		return refuse(&c, table, LINK_CONTROL, 0);
 	if (f->proto == bpf_htons(ETH_P_IP))
 		return hear_ipv4(skb, f, &c);
 	if (f->proto == bpf_htons(ETH_P_IPV6))
 		return hear_ipv6(skb, f, &c, table);
+	if (is_link_control(&eth, f->proto))
+		return refuse(&c, table, LINK_CONTROL, 0);
 	if (f->proto == bpf_htons(ETH_P_ARP))
 		return hear_arp(skb, f, &c, table);
 	return PASS;
@@ -728,7 +728,6 @@ static __always_inline int learn_frame(struct __sk_buff *skb)
 	} else {
 		return hear(skb, &f);
 	}
-	/* The destination is not looked at here: no bridge group address takes IP. */
 	if ((void *)(eth + 1) <= end && is_settled(skb, (__u16 *)eth->h_source, &key))
 		return PASS;
 	return hear(skb, &f);

@@ -1,4 +1,4 @@
-"""A look at the first frames that a guest sends, for the one thing in them: its MAC."""
+"""Packet sockets: a look at a guest's first frames, for its MAC, and frames of our own."""
 
 import asyncio
 import ctypes
@@ -53,3 +53,15 @@ async def source_macs(frames: socket.socket) -> list[str]:
         while len(headers) < _BURST:
             headers.append(frames.recv(_HEADER_BYTES))
     return [header[6:12].hex(":") for header in headers if len(header) == _HEADER_BYTES]
+
+
+def send(device: str, frames: list[bytes]) -> bool:
+    """Send frames as the host on a device; false if it is down or gone."""
+    try:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as packets:
+            packets.bind((device, 0))
+            for frame in frames:
+                packets.send(frame)
+    except OSError:
+        return False
+    return True

@@ -115,6 +115,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map__key_size": (_U, [_P]),
     "bpf_map__value_size": (_U, [_P]),
     "bpf_program__fd": (_I, [_P]),
+    "bpf_program__set_autoload": (_I, [_P, ctypes.c_bool]),
     "bpf_map_lookup_elem": (_I, [_I, _S, _P]),
     "bpf_map_update_elem": (_I, [_I, _S, _S, ctypes.c_uint64]),
     "bpf_map_delete_elem": (_I, [_I, _S]),
@@ -388,6 +389,13 @@ class Object:
             path = directory / library.bpf_map__name(at).decode()
             _check(library.bpf_map__set_pin_path(at, os.fsencode(path)), f"pin {path}")
             at = library.bpf_object__next_map(self._object, at)
+
+    def leave_out(self, program: str) -> None:
+        """Have load() pass over a program. Raises BpfError."""
+        library = _libbpf()
+        found = library.bpf_object__find_program_by_name(self._object, program.encode())
+        at = _checked(found, f"find program {program}")
+        _check(library.bpf_program__set_autoload(at, False), f"leave out {program}")
 
     def load(self) -> None:
         """Make the maps and have the kernel verify the programs. Raises BpfError."""

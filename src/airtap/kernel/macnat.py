@@ -145,7 +145,6 @@ class Macnat:
     def __init__(self, loaded: Object, directory: Path | None) -> None:
         self._object = loaded
         self._directory = directory
-        self.programs = {name: loaded.program(name) for name in ("learn", "up", "down")}
         self._config = loaded.map("config")
         self._hosts = loaded.map("hosts")
         self._guests = loaded.map("guests")
@@ -308,7 +307,7 @@ class Macnat:
         """Put the programs PARENT, CHILD or IPVTAP_CHILD on a device; see attach_parent()."""
         for name in names:
             if not await self.is_attached(ipr, ifindex, (name,)):
-                await clsact.attach(ipr, ifindex, _HOOKS[name], self.programs[name].fd)
+                await clsact.attach(ipr, ifindex, _HOOKS[name], self._object.program(name).fd)
 
     async def is_attached(
         self, ipr: AsyncIPRoute, ifindex: int, names: Collection[str] = PARENT
@@ -319,7 +318,8 @@ class Macnat:
         """
         for name in names:
             number = await clsact.attached(ipr, ifindex, _HOOKS[name])
-            there, ours = program_by_id(number) if number else None, self.programs[name].info()
+            there = program_by_id(number) if number else None
+            ours = self._object.program(name).info()
             if there is None or (there.tag, there.map_ids) != (ours.tag, ours.map_ids):
                 return False
         return True
