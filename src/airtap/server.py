@@ -189,9 +189,9 @@ class Server:
                 problem = exc if isinstance(exc, Problem) else Problem("no-device", str(exc))
                 self._refusals.note(peer, problem)
                 answer = wire.failure(problem)
-            except (OSError, ArithmeticError, LookupError, TypeError, ValueError) as exc:
-                if isinstance(exc, ConnectionError | TimeoutError):
-                    raise
+            except (ConnectionError, TimeoutError):
+                raise
+            except Exception as exc:
                 log.exception("a request of user %d failed", peer.uid)
                 failed = Problem("internal", f"airtapd failed: {exc}", "see airtapd's log")
                 answer = wire.failure(failed)

@@ -23,6 +23,7 @@ async def uplink_type(name: str, index: int) -> str | None:
         return None
     try:
         async with AsyncIW() as iw:
+            await iw.bind()  # asks for the id of the nl80211 family
             interface = (await iw.get_interface_by_ifindex(index))[0]
     except (NetlinkError, OSError, IndexError) as exc:
         raise Problem("no-nl80211", f"cannot ask nl80211 about {name}: {exc}") from exc
