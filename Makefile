@@ -13,7 +13,7 @@ LIBDIR := $(PREFIX)/lib/airtap
 PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 	qemu-system-x86 qemu-system-common ipxe-qemu dnsmasq-base iproute2 nftables \
 	iputils-ping busybox-static systemd clang libbpf-dev \
-	linux-libc-dev iperf3
+	linux-libc-dev iperf3 isc-dhcp-client dhcpcd-base
 
 .PHONY: help setup test test-unit lint demo bench install uninstall clean
 
@@ -21,7 +21,7 @@ help:
 	@echo 'make demo       two QEMU guests on a LAN of their own, in namespaces'
 	@echo 'make test       lint, type check and every test'
 	@echo 'make test-unit  the tests that need no root'
-	@echo 'make bench      airtap-bridge-helper against its peers'
+	@echo 'make bench      the bridge helper and MAC NAT against their peers'
 	@echo 'make setup      what the above need: Debian packages and .venv/'
 	@echo 'make install    to $$DESTDIR$$PREFIX;  make uninstall: the reverse'
 
@@ -57,6 +57,8 @@ demo: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.helper
+	$(BIN)/python -m benchmarks.macnat_programs
+	$(BIN)/python -m benchmarks.macnat
 
 # The package and pyroute2 (Debian 12's is too old) in a directory of their own.
 install: setup
