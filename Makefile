@@ -13,7 +13,7 @@ LIBDIR := $(PREFIX)/lib/airtap
 PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 	qemu-system-x86 qemu-system-common ipxe-qemu dnsmasq-base iproute2 nftables \
 	iputils-ping busybox-static systemd clang libbpf-dev \
-	linux-libc-dev iperf3 isc-dhcp-client dhcpcd-base
+	linux-libc-dev iperf3 isc-dhcp-client dhcpcd-base iputils-arping
 
 .PHONY: help setup test test-unit lint demo bench install uninstall clean
 

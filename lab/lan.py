@@ -4,7 +4,8 @@
     up0  192.0.2.10, 2001:db8::10  <---->  lan0  192.0.2.1, 2001:db8::1   dnsmasq
 
 On the one-MAC wire the far end does what a Wi-Fi access point does to a station: frames with any
-source MAC but the near end's are dropped, and so are unicast frames to any other MAC.
+source MAC but the near end's are dropped, and so are unicast frames to any other MAC. Frames with
+a MAC that was the near end's until change_near_mac() are dropped too, and counted apart.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import ipaddress
 import json
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -45,14 +47,18 @@ goto stay
 _ONE_MAC = """
 table netdev wire {{
     counter foreign {{ }}
+    counter outdated {{ }}
     counter withheld {{ }}
+    set station {{ type ether_addr; elements = {{ {mac} }} }}
+    set former {{ type ether_addr; }}
     chain in {{
         type filter hook ingress device "{far}" priority 0;
-        ether saddr != {mac} counter name foreign drop
+        ether saddr @former counter name outdated drop
+        ether saddr != @station counter name foreign drop
     }}
     chain out {{
         type filter hook egress device "{far}" priority 0;
-        ether daddr & 01:00:00:00:00:00 == 0 ether daddr != {mac} counter name withheld drop
+        ether daddr & 01:00:00:00:00:00 == 0 ether daddr != @station counter name withheld drop
     }}
 }}
 """
@@ -93,18 +99,23 @@ class Lan:
         namespace: str = "lan",
         bridge: str | None = None,
         one_mac: bool = False,
+        near_mac: str = NEAR_MAC,
+        host: bool = True,
     ) -> None:
         """Describe the LAN; nothing exists before start().
 
         near: the host's uplink. bridge: name of a Linux bridge that has `near` as its port and
         carries the host's addresses. one_mac: enforce the one-MAC rule at the far end.
+        near_mac: of `near`. host: the host has addresses and routes here; without them, a
+        second LAN can stand beside the first.
         """
         self.near = near
         self.far = far
         self.namespace = namespace
         self.bridge = bridge
         self.one_mac = one_mac
-        self.near_mac = NEAR_MAC
+        self.near_mac = near_mac
+        self.host = host
         self.far_mac = FAR_MAC
         self._directory = Path()
         self._undo = contextlib.ExitStack()
@@ -188,6 +199,30 @@ class Lan:
         """Return how many of the far end's own unicast frames had a MAC the wire won't carry."""
         return self._counter("withheld")
 
+    def outdated_frames(self) -> int:
+        """Return how many frames had a source MAC that was the near end's own before."""
+        return self._counter("outdated")
+
+    def change_near_mac(self, mac: str) -> None:
+        """Change the MAC of the running near end, and the one that the one-MAC wire takes."""
+        rules = f"""
+            add element netdev wire former {{ {self.near_mac} }}
+            flush set netdev wire station
+            add element netdev wire station {{ {mac} }}
+        """
+        prefix = sandbox.netns_exec_prefix(self.namespace)
+        if self.one_mac:
+            command(*prefix, "nft", rules)
+        command("ip", "link", "set", self.near, "address", mac)
+        self.near_mac = mac
+
+    def frames(self) -> socket.socket:
+        """Open a packet socket at the far end: for what arrives there, and to send from there.
+
+        It sees frames before the one-MAC rule drops them. The caller closes it.
+        """
+        return sandbox.packet_socket(self.namespace, self.far)
+
     def _counter(self, name: str) -> int:
         listing = self.run("nft", "-j", "list", "counter", "netdev", "wire", name).stdout
         found = [row["counter"] for row in json.loads(listing)["nftables"] if "counter" in row]
@@ -227,6 +262,10 @@ class Lan:
             _no_router_advertisements(self.bridge)
         command("ip", "link", "set", self.near, "up")
         command("ip", "link", "set", self.uplink, "up")
+        if self.host:
+            self._make_host()
+
+    def _make_host(self) -> None:
         command("ip", "address", "add", f"{HOST4}/24", "dev", self.uplink)
         command("ip", "address", "add", f"{HOST6}/64", "dev", self.uplink, "nodad")
         command("ip", "route", "add", "default", "via", ROUTER4)

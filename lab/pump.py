@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -112,13 +113,17 @@ class PumpGuest:
         argv = ["ping", "-n", "-q", "-i", "0.2", "-c", str(count), "-W", f"{timeout:g}", address]
         return self.run(*argv, check=False).returncode == 0
 
-    def dhcp(self, timeout: float = 15.0) -> str:
+    def frames(self) -> socket.socket:
+        """Open a packet socket on eth0; the caller closes it."""
+        return sandbox.packet_socket(self.namespace, "eth0")
+
+    def dhcp(self, timeout: float = 15.0, *options: str) -> str:
         """Get a lease with busybox udhcpc, configure eth0 with it and return the IPv4 address.
 
-        timeout: seconds. Raises TimeoutError without a lease by then.
+        timeout: seconds. options: more of udhcpc's. Raises TimeoutError without a lease by then.
         """
         script = str(self._directory / "udhcpc")
-        argv = ["busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-s", script]
+        argv = ["busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-s", script, *options]
         tries = str(max(1, round(timeout)))
         done = self.run(*argv, "-t", tries, "-T", "1", check=False, timeout=timeout + 5.0)
         if done.returncode != 0:

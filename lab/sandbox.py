@@ -6,12 +6,13 @@ lab's prefix sends half of the lab's packets out of the door.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import socket
 import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 # Where every user finds the repository's directories, also those of a checkout below, or in, a
@@ -21,6 +22,7 @@ TREE = Path("/run/tree")
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _TUN = Path("/dev/net/tun")
 
+_ETH_P_ALL = 0x0003  # linux/if_ether.h
 _CLONE_NEWNS = 0x00020000  # linux/sched.h
 _CLONE_NEWNET = 0x40000000
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
@@ -57,6 +59,34 @@ def require() -> None:
 def netns_exec_prefix(name: str) -> list[str]:
     """Return the words that, put before a command, run it in the named network namespace."""
     return ["ip", "netns", "exec", name]
+
+
+@contextlib.contextmanager
+def inside(name: str) -> Iterator[None]:
+    """Be in the named network namespace: sockets opened there stay there. One thread at a time."""
+    with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{name}") as there:
+        _setns(there.fileno())
+        try:
+            yield
+        finally:
+            _setns(home.fileno())
+
+
+def _setns(descriptor: int) -> None:
+    if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
+        raise RuntimeError(f"setns: {os.strerror(ctypes.get_errno())}")
+
+
+def packet_socket(namespace: str, device: str) -> socket.socket:
+    """Open an AF_PACKET socket for all frames of a device in the named network namespace."""
+    with inside(namespace):
+        frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+        try:
+            frames.bind((device, _ETH_P_ALL))
+        except BaseException:
+            frames.close()
+            raise
+        return frames
 
 
 def dying_with_us(argv: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """The addresses that are the host's own, and its gateways', through rtnetlink."""
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
@@ -37,13 +37,26 @@ async def host_addresses(ipr: AsyncIPRoute, uplink: int) -> HostAddresses:
             address = ip_address(message.get("local") or message.get("address"))
             if not address.is_loopback:
                 own.add(address)
-            if message["index"] == uplink and (broadcast := message.get("broadcast")):
-                broadcasts.add(IPv4Address(broadcast))
+            if message["index"] == uplink:
+                broadcasts |= _broadcasts(message, address)
         async for message in await ipr.route("dump", table=_MAIN_TABLE):
             gateways |= _gateways(message, uplink)
     except NetlinkError as exc:
         raise LinkError(exc.code, f"dump addresses and routes: {exc.args[-1]}") from exc
     return HostAddresses(frozenset(own), frozenset(gateways), frozenset(broadcasts))
+
+
+def _broadcasts(message: Any, address: Address) -> set[IPv4Address]:
+    """Of an IPv4 address: the one that it names, and the one that the kernel makes of its prefix
+    in any case (net/ipv4/fib_frontend.c: fib_add_ifaddr)."""
+    if not isinstance(address, IPv4Address):
+        return set()
+    named = message.get("broadcast")
+    prefix = message["prefixlen"]
+    found = {IPv4Address(named)} if named else set()
+    if prefix < 31:
+        found.add(IPv4Network((int(address), prefix), strict=False).broadcast_address)
+    return found
 
 
 def _gateways(route: Any, uplink: int) -> set[Address]:

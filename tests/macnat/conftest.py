@@ -1,0 +1,43 @@
+"""The one-MAC wire, on which no test here may let a foreign MAC through."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lab.airtap import Airtapd
+from lab.lan import Lan
+from tests.macnat.traffic import Ping
+
+MACNAT_ON = '[parents.up0]\nmacnat = "on"\n'
+
+
+@pytest.fixture
+def counting_lan() -> Iterator[Lan]:
+    """A LAN behind up0 that takes one MAC, for tests that expect it to drop frames."""
+    with Lan(one_mac=True) as lan:
+        yield lan
+
+
+@pytest.fixture
+def lan(counting_lan: Lan) -> Iterator[Lan]:
+    """A LAN behind up0 that takes one MAC, and never sees another."""
+    yield counting_lan
+    assert counting_lan.foreign_frames() == 0
+
+
+@pytest.fixture
+def airtapd(counting_lan: Lan) -> Iterator[Airtapd]:
+    """An airtapd whose ACL allows everything, with MAC NAT on up0."""
+    with Airtapd(config=MACNAT_ON) as daemon:
+        yield daemon
+        print(daemon.log())  # shown with a test that fails
+
+
+@pytest.fixture
+def undisturbed_host(lan: Lan, airtapd: Airtapd) -> Iterator[None]:
+    """The host speaks with the router throughout, over both families, and loses nothing."""
+    with Ping("192.0.2.1") as ipv4, Ping("2001:db8::1") as ipv6:
+        yield
+    for ping in (ipv4, ipv6):
+        assert ping.sent > 5
+        assert ping.lost == 0

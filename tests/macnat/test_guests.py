@@ -1,0 +1,100 @@
+"""Guests on a wire that takes one MAC: what works there, and that these tests could tell."""
+
+import pytest
+
+from lab.airtap import HELPER, Airtapd
+from lab.guest import QemuGuest
+from lab.lan import Lan, slaac_address, wait_for
+from lab.sandbox import command
+from tests.macnat.traffic import (
+    GUEST4,
+    GUEST6,
+    GUEST_MAC,
+    SIBLING4,
+    SIBLING6,
+    SIBLING_MAC,
+    known,
+    pump,
+    reach_each_other,
+    two_guests,
+)
+
+MACS = "52:54:00:bb:00:01", "52:54:00:bb:00:02"
+LEARNS = f"tap,id=n0,helper={HELPER},br=up0"
+TOLD = f"tap,id=n0,helper={HELPER} --mac={MACS[1]},br=up0"
+
+
+def test_two_qemu_guests(lan: Lan, airtapd: Airtapd, undisturbed_host: None) -> None:
+    with (
+        QemuGuest(MACS[0], LEARNS, name="one", env=airtapd.env) as one,
+        QemuGuest(MACS[1], TOLD, name="two", env=airtapd.env) as two,
+        pump(airtapd) as third,
+    ):
+        third.dhcp()
+        wait_for(lambda: third.addresses(6), 10, "an IPv6 address by SLAAC")
+        leased = {guest.mac: guest.wait_booted() for guest in (one, two)}
+        assert len(set(leased.values())) == 2
+        for mac, address in leased.items():
+            assert lan.leases()[mac] == address
+            assert lan.fetched(address)
+            for reached in (address, slaac_address(mac)):
+                assert lan.ping(reached)
+                assert third.ping(reached)
+            assert {address, slaac_address(mac)} <= known(airtapd, mac)
+
+
+def test_both_families_all_ways(lan: Lan, airtapd: Airtapd, undisturbed_host: None) -> None:
+    with two_guests(airtapd) as guests:
+        reach_each_other(lan, guests)
+
+
+def test_learned_mac_and_slaac(lan: Lan, airtapd: Airtapd) -> None:
+    with pump(airtapd, told=False) as guest, pump(airtapd, SIBLING_MAC, name="sibling") as sibling:
+        for each in (guest, sibling):
+            assert each.dhcp() == lan.leases()[each.mac]
+        wait_for(lambda: guest.addresses(6) and sibling.addresses(6), 10, "SLAAC")
+        reach_each_other(lan, (guest, sibling))
+
+
+@pytest.mark.parametrize(
+    ("own", "other"), [(GUEST4, SIBLING4), (GUEST6, SIBLING6)], ids=["ipv4", "ipv6"]
+)
+def test_guest_that_spoke_to_a_sibling_only(
+    lan: Lan, airtapd: Airtapd, own: str, other: str
+) -> None:
+    """The router asks nobody for its MAC, so that no answer of the guest's can teach the uplink."""
+    with two_guests(airtapd) as (guest, sibling):
+        guest.run("ip", "neigh", "replace", other, "lladdr", sibling.mac, "dev", "eth0")
+        sibling.run("ip", "neigh", "replace", own, "lladdr", guest.mac, "dev", "eth0")
+        lan.run("ip", "neigh", "replace", own, "lladdr", lan.near_mac, "dev", lan.far)
+        assert guest.ping(other)
+        assert own in known(airtapd, guest.mac)
+        assert lan.ping(own)
+
+
+def test_jumbo_frames(lan: Lan, airtapd: Airtapd) -> None:
+    command("ip", "link", "set", lan.near, "mtu", "9000")
+    lan.run("ip", "link", "set", lan.far, "mtu", "9000")
+    with pump(airtapd, ipv4=GUEST4, ipv6=GUEST6) as guest:
+        guest.run("ip", "link", "set", "eth0", "mtu", "9000")
+        for address in ("192.0.2.1", "2001:db8::1"):
+            guest.run("ping", "-c", "1", "-W", "1", "-M", "do", "-s", "8900", address)
+            guest.run("ping", "-c", "1", "-W", "1", "-s", "30000", address)
+
+
+def test_without_macnat_none_of_it_works(counting_lan: Lan) -> None:
+    """The wire does drop foreign MACs, and guests then are deaf and mute."""
+    with (
+        Airtapd(config='[parents.up0]\nmacnat = "off"\n') as airtapd,
+        pump(airtapd, ipv6=GUEST6) as guest,
+    ):
+        with pytest.raises(TimeoutError, match="no lease"):
+            guest.dhcp(2)
+        guest.run("ip", "address", "add", f"{GUEST4}/24", "dev", "eth0")
+        assert not guest.ping("192.0.2.1")
+        assert not guest.ping("2001:db8::1")
+        assert not counting_lan.ping(GUEST4)
+        assert not counting_lan.ping(GUEST6)
+        assert counting_lan.foreign_frames() > 5
+        assert GUEST_MAC not in counting_lan.leases()
+        assert not airtapd.status()["uplinks"][0]["macnat"]

@@ -1,0 +1,128 @@
+"""airtapd ends, or dies, under guests that are at work: they do not notice."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lab.airtap import Airtapd
+from lab.lan import Lan, wait_for
+from lab.sandbox import dying_with_us, netns_exec_prefix
+from tests.macnat.traffic import GUEST4, GUEST6, GUEST_MAC, known, pump
+
+# Sends back what it gets, and prints its hash.
+_ECHO = """
+import hashlib, socket, sys
+listener = socket.create_server((sys.argv[1], 5001), family=int(sys.argv[2]))
+print("ready", flush=True)
+peer, _ = listener.accept()
+digest = hashlib.sha256()
+while data := peer.recv(1 << 16):
+    digest.update(data)
+    peer.sendall(data)
+print(digest.hexdigest())
+"""
+
+# Sends for so many seconds while it reads; prints bytes, longest silence in ms, both hashes.
+_TALK = """
+import hashlib, os, socket, sys, threading, time
+peer = socket.create_connection((sys.argv[1], 5001), timeout=10)
+sent, got = hashlib.sha256(), hashlib.sha256()
+end = time.monotonic() + float(sys.argv[2])
+total = 0
+
+def send():
+    while time.monotonic() < end:
+        data = os.urandom(1 << 15)
+        sent.update(data)
+        peer.sendall(data)
+        time.sleep(0.001)
+    peer.shutdown(socket.SHUT_WR)
+
+sender = threading.Thread(target=send)
+sender.start()
+last, silence = time.monotonic(), 0.0
+while data := peer.recv(1 << 16):
+    now = time.monotonic()
+    silence, last = max(silence, now - last), now
+    total += len(data)
+    got.update(data)
+sender.join()
+print(total, round(silence * 1000), sent.hexdigest(), got.hexdigest())
+"""
+
+
+@contextmanager
+def script(namespace: str, text: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python program in a namespace."""
+    argv = [*netns_exec_prefix(namespace), sys.executable, "-I", "-S", "-c", text, *arguments]
+    process = subprocess.Popen(
+        dying_with_us(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def retransmissions(namespace: str) -> int:
+    """TCP segments that were sent again in a network namespace."""
+    argv = [*netns_exec_prefix(namespace), "cat", "/proc/net/snmp"]
+    text = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+    names, values = (line.split() for line in text.splitlines() if line.startswith("Tcp:"))
+    return int(values[names.index("RetransSegs")])
+
+
+@pytest.mark.parametrize("family", [2, 10], ids=["ipv4", "ipv6"])
+def test_transfer_through_the_daemons_ends(lan: Lan, airtapd: Airtapd, family: int) -> None:
+    """A guest and the LAN send each other random bytes, and never wait long for them."""
+    server = "192.0.2.1" if family == 2 else "2001:db8::1"
+    with (
+        pump(airtapd, ipv4=GUEST4, ipv6=GUEST6) as guest,
+        script(lan.namespace, _ECHO, server, str(family)) as echo,
+    ):
+        assert echo.stdout is not None and echo.stdout.readline() == "ready\n"
+        assert guest.ping(server)
+        with script(guest.namespace, _TALK, server, "3.5") as talk:
+            for end in (airtapd.stop, airtapd.kill, airtapd.stop, airtapd.kill):
+                time.sleep(0.2)
+                end()
+                time.sleep(0.2)
+                airtapd.start()
+            talked, _ = talk.communicate(timeout=30)
+        total, silence, sent, got = talked.split()
+        echoed, _ = echo.communicate(timeout=10)
+        assert sent == got == echoed.strip()
+        assert int(total) > 10_000_000
+        assert int(silence) < 200
+        # Up to 3 were seen without an end of the daemon's too: tail loss probes.
+        assert retransmissions(guest.namespace) + retransmissions(lan.namespace) < 10
+        assert known(airtapd, GUEST_MAC) >= {GUEST4 if family == 2 else GUEST6}
+
+
+def test_guest_that_changes_while_the_daemon_is_away(lan: Lan, airtapd: Airtapd) -> None:
+    """What it says in the meantime is learned, guarded, and in the status afterwards."""
+    with pump(airtapd, ipv4=GUEST4) as guest:
+        assert guest.ping("192.0.2.1")
+        airtapd.kill()
+        guest.run("ip", "address", "add", f"{GUEST6}/64", "dev", "eth0", "nodad")
+        assert guest.ping("2001:db8::1")
+        assert lan.ping(GUEST6)
+        airtapd.start()
+        assert known(airtapd, GUEST_MAC) >= {GUEST4, GUEST6}
+
+
+def test_guest_that_ends_while_the_daemon_is_away(lan: Lan, airtapd: Airtapd) -> None:
+    """Its address is free, and the next guest has it at once."""
+    with pump(airtapd, ipv4=GUEST4) as guest:
+        assert guest.ping("192.0.2.1")
+        airtapd.kill()
+    airtapd.start()
+    wait_for(lambda: not airtapd.guests(), 5, "the guest's device to go")
+    with pump(airtapd, "52:54:00:00:00:09", GUEST4) as other:
+        assert other.ping("192.0.2.1")
+        assert lan.ping(GUEST4)

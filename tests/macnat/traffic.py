@@ -1,0 +1,243 @@
+"""Guests with a stack of their own, pings that run beside a test, and frames made by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6
+from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.packet import Packet
+
+from lab.airtap import Airtapd, Attached
+from lab.lan import Lan, wait_for
+from lab.pump import PumpGuest
+from lab.sandbox import children, dying_with_us, netns_exec_prefix
+
+GUEST_MAC, SIBLING_MAC, ROGUE_MAC = (f"52:54:00:00:00:{n:02x}" for n in (1, 2, 3))
+GUEST4, SIBLING4, ROGUE4 = "192.0.2.21", "192.0.2.22", "192.0.2.23"
+GUEST6, SIBLING6, ROGUE6 = "2001:db8::21", "2001:db8::22", "2001:db8::23"
+BROADCAST = "ff:ff:ff:ff:ff:ff"
+_VNET_HDR = bytes(10)
+
+_SOL_PACKET = 263  # linux/if_packet.h
+_PACKET_OUTGOING = 4
+_PACKET_AUXDATA = 8
+_TP_STATUS_VLAN_VALID = 0x10
+
+
+class Ping:
+    """ping in the background, from __enter__ to __exit__.
+
+    namespace: None for the host. sent and lost: packets, known after the end. One that was sent
+    last, and whose answer the end came before, is not lost.
+    """
+
+    def __init__(self, address: str, *, namespace: str | None = None, interval: float = 0.1):
+        prefix = netns_exec_prefix(namespace) if namespace else []
+        self._argv = [*prefix, "ping", "-n", "-i", f"{interval:g}", address]
+        self.sent = self.lost = 0
+        self.said = ""
+
+    def __enter__(self) -> Ping:
+        self._process = subprocess.Popen(
+            dying_with_us(self._argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.send_signal(signal.SIGINT)
+        self.said, _ = self._process.communicate(timeout=10)
+        counted = re.search(r"(\d+) packets transmitted, (\d+) received", self.said)
+        if counted:
+            self.sent = int(counted[1])
+            received = re.findall(r"icmp_seq=(\d+) .*time=", self.said)
+            in_flight = bool(received) and int(received[-1]) == self.sent - 1
+            self.lost = self.sent - int(counted[2]) - in_flight
+
+
+@contextmanager
+def pump(
+    airtapd: Airtapd,
+    mac: str = GUEST_MAC,
+    ipv4: str | None = None,
+    ipv6: str | None = None,
+    *,
+    told: bool = True,
+    name: str = "guest",
+    uplink: str = "up0",
+) -> Iterator[PumpGuest]:
+    """A guest behind an uplink, with these addresses. told: its MAC is given to the helper."""
+    tap = airtapd.attach(uplink, mac if told else None)
+    with PumpGuest(tap.take(), mac, name=name) as guest:
+        configure(guest, ipv4, ipv6)
+        yield guest
+
+
+def configure(guest: PumpGuest, ipv4: str | None, ipv6: str | None) -> None:
+    if ipv4:
+        guest.run("ip", "address", "add", f"{ipv4}/24", "dev", "eth0")
+    if ipv6:
+        guest.run("ip", "address", "add", f"{ipv6}/64", "dev", "eth0", "nodad")
+
+
+@contextmanager
+def two_guests(airtapd: Airtapd) -> Iterator[tuple[PumpGuest, PumpGuest]]:
+    """A guest and its sibling, with both families' addresses."""
+    with (
+        pump(airtapd, GUEST_MAC, GUEST4, GUEST6) as guest,
+        pump(airtapd, SIBLING_MAC, SIBLING4, SIBLING6, name="sibling") as sibling,
+    ):
+        yield guest, sibling
+
+
+class RawGuest:
+    """A guest that says what it likes: frames written to its tap."""
+
+    def __init__(self, tap: Attached, mac: str = ROGUE_MAC) -> None:
+        self.mac = mac
+        self.device = tap.device
+        self._tap = tap
+
+    def send(self, frame: Packet | bytes, times: int = 1) -> None:
+        octets = _VNET_HDR + bytes(frame)
+        for _ in range(times):
+            os.write(self._tap.fd, octets)
+
+    def received(self, seconds: float) -> list[bytes]:
+        """What reaches the guest until nothing has come for so many seconds."""
+        found = []
+        while select.select([self._tap.fd], [], [], seconds)[0]:
+            found.append(os.read(self._tap.fd, 1 << 16)[len(_VNET_HDR) :])
+        return found
+
+    def claim(self, address: str) -> None:
+        """Say that an address is at this guest's MAC, to everybody."""
+        self.send(claim(address, self.mac))
+
+
+@contextmanager
+def raw_guest(airtapd: Airtapd, mac: str = ROGUE_MAC, uplink: str = "up0") -> Iterator[RawGuest]:
+    with airtapd.attach(uplink, mac) as tap:
+        yield RawGuest(tap, mac)
+
+
+def claim(address: str, mac: str, to: str = BROADCAST, vlan: int = 0) -> Packet:
+    """An ARP announcement, or an unsolicited neighbour advertisement."""
+    ether = Ether(src=mac, dst=to)
+    if vlan:
+        ether = ether / Dot1Q(vlan=vlan)
+    if ":" not in address:
+        return ether / ARP(op=2, hwsrc=mac, psrc=address, hwdst=BROADCAST, pdst=address)
+    advert = ICMPv6ND_NA(tgt=address, R=0, S=0, O=1) / ICMPv6NDOptDstLLAddr(lladdr=mac)
+    return ether / IPv6(src=address, dst="ff02::1", hlim=255) / advert
+
+
+def status_of(airtapd: Airtapd, mac: str) -> dict[str, Any]:
+    """What airtap status says of the guest with this MAC."""
+    [guest] = [guest for guest in airtapd.guests() if guest["mac"] == mac]
+    return guest
+
+
+def refused(airtapd: Airtapd, mac: str = ROGUE_MAC) -> dict[str, int]:
+    counters: dict[str, int] = status_of(airtapd, mac)["refused"]
+    return counters
+
+
+def known(airtapd: Airtapd, mac: str) -> set[str]:
+    """The learned addresses of the guest with this MAC."""
+    return set(status_of(airtapd, mac)["addresses"])
+
+
+def neighbour(namespace: str | None, address: str) -> str | None:
+    """The MAC that a namespace, or the host, has noted for an address."""
+    prefix = netns_exec_prefix(namespace) if namespace else []
+    argv = [*prefix, "ip", "-json", "neighbour", "show", address]
+    rows = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout or "[]")
+    return rows[0].get("lladdr") if rows else None
+
+
+def collect(frames: socket.socket, seconds: float) -> list[bytes]:
+    """What comes in at a packet socket in so many seconds; not what was sent there."""
+    frames.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+    found = []
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        frames.settimeout(left)
+        try:
+            frame, beside, _flags, address = frames.recvmsg(1 << 16, 256)
+        except TimeoutError:
+            break
+        if address[2] != _PACKET_OUTGOING:
+            found.append(_with_tag(frame, beside[0][2]))
+    return found
+
+
+def _with_tag(frame: bytes, beside: bytes) -> bytes:
+    """A frame as it was on the wire: packet(7) has the VLAN tag in struct tpacket_auxdata."""
+    status, tci, tpid = struct.unpack("=I12xHH", beside)
+    if not status & _TP_STATUS_VLAN_VALID:
+        return frame
+    return frame[:12] + struct.pack("!HH", tpid, tci) + frame[12:]
+
+
+def seconds_until(predicate: Callable[[], object], timeout: float, what: str) -> float:
+    """How long it took until predicate returned something true."""
+    began = time.monotonic()
+    wait_for(predicate, timeout, what, interval=0.01)
+    return time.monotonic() - began
+
+
+@contextmanager
+def running(guest: PumpGuest, argv: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """A program in the guest's namespace, ended at the end with all that it has started."""
+    before = children()
+    process = subprocess.Popen(
+        dying_with_us([*netns_exec_prefix(guest.namespace), *argv]),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        for orphan in children() - before:
+            os.waitpid(orphan, 0)
+
+
+def reach_each_other(lan: Lan, guests: Sequence[PumpGuest]) -> None:
+    """The LAN and every guest, over every address of theirs."""
+    for guest in guests:
+        for address in guest.addresses(4) + guest.addresses(6):
+            assert lan.ping(address), f"the LAN does not reach {guest.namespace} at {address}"
+            for other in guests:
+                assert other is guest or other.ping(address), f"{other.namespace} to {address}"
+        for address in ("192.0.2.1", "2001:db8::1"):
+            assert guest.ping(address), f"{guest.namespace} does not reach {address}"
