@@ -146,9 +146,15 @@ def test_off_and_on_again_under_guests(counting_lan: Lan, airtapd: Airtapd) -> N
             assert seconds_until(is_on, 5, "MAC NAT to be on") < PROMPTLY
             foreign = lan.foreign_frames()
             for guest in guests:  # what was known of them is forgotten: they speak first
-                assert guest.ping("192.0.2.1") and guest.ping("2001:db8::1")
+                speak_from_all_addresses(guest)
             reach_each_other(lan, guests)
             assert lan.foreign_frames() == foreign
+
+
+def speak_from_all_addresses(guest: PumpGuest) -> None:
+    for family, router in ((4, "192.0.2.1"), (6, "2001:db8::1")):
+        for address in guest.addresses(family):
+            guest.run("ping", "-c1", "-W2", "-I", address, router)
 
 
 def test_two_uplinks(lan: Lan) -> None:
