@@ -12,7 +12,7 @@ LIBDIR := $(PREFIX)/lib/airtap
 # What the tests, the demo and the benchmarks use, and what building libvirt-python needs.
 PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 	qemu-system-x86 qemu-system-common ipxe-qemu dnsmasq-base iproute2 nftables \
-	iputils-ping busybox-static systemd clang libbpf-dev \
+	iputils-ping busybox-static systemd clang libbpf1 libbpf-dev \
 	linux-libc-dev iperf3 isc-dhcp-client dhcpcd-base iputils-arping
 
 .PHONY: help setup test test-unit lint demo bench install uninstall clean

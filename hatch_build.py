@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+    from hatchling.builders.hooks.plugin.interface import (  # type: ignore[import-not-found]
+        BuildHookInterface,
+    )
 except ImportError:  # run by make, outside a build
     BuildHookInterface = object
 
 SOURCES = Path(__file__).resolve().parent / "src/airtap/bpf"
 
 
-class BpfBuildHook(BuildHookInterface):
+class BpfBuildHook(BuildHookInterface):  # type: ignore[misc]
     """Named by [tool.hatch.build.hooks.custom]; the objects are artifacts in pyproject.toml."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

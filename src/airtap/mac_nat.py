@@ -100,9 +100,15 @@ class MacNat:
                 return
             for index, directory in list(macnat.pinned()):
                 if index not in self._uplinks:
-                    with suppress(LinkError):
-                        await macnat.detach(self._ipr, index)
+                    await self._clear(index)
                     macnat.remove_pins(directory)
+
+    async def _clear(self, index: int) -> None:
+        """Take MAC NAT off an uplink and its children, of whichever daemon it is."""
+        children = [link.index for link in await self._links.dump() if _is_child(link, index)]
+        for device in (*children, index):
+            with suppress(LinkNotFound):
+                await macnat.detach(self._ipr, device)
 
     @asynccontextmanager
     async def ready_for_child(self, link: Link) -> AsyncIterator[None]:
@@ -264,9 +270,7 @@ class MacNat:
         await active.nat.attach_child(self._ipr, index)
 
     async def _switch_off(self, active: Uplink) -> None:
-        for index in (*active.children, active.link.index):
-            with suppress(LinkNotFound):
-                await macnat.detach(self._ipr, index)
+        await self._clear(active.link.index)
         self._close(self._uplinks.pop(active.link.index), remove=True)
         log.info("MAC NAT is off for %s", active.link.name)
 

@@ -38,8 +38,9 @@ targets = st.one_of(
     macs, st.sampled_from([PARENT] * 4 + ["33:33:ff:00:00:01", "01:00:5e:00:00:fb"])
 )
 
-guest4 = st.integers(100, 119).map(lambda n: f"192.0.2.{n}")
-guest6 = st.integers(1, 36).map(lambda n: f"2001:db8::1:{n:x}")
+# Few, so that what one frame says matters to the next.
+guest4 = st.integers(100, 103).map(lambda n: f"192.0.2.{n}")
+guest6 = st.integers(0, 3).map(lambda n: f"2001:db8::1:{n:x}")
 odd4 = st.sampled_from(
     (
         f"{HOST4} {GATEWAY4} {BROADCAST4} 0.0.0.0 0.0.0.1 126.0.0.1 127.0.0.1 127.255.0.9 "
@@ -54,43 +55,48 @@ odd6 = st.sampled_from(
 )
 ipv4 = st.one_of(guest4, guest4, guest4, odd4)
 ipv6 = st.one_of(guest6, guest6, guest6, odd6)
-rarely = st.integers(0, 9).map(lambda n: n == 0)
+host4 = st.sampled_from([HOST4, GATEWAY4, BROADCAST4])
+group4 = st.sampled_from(["224.0.0.251", "239.255.255.250", "255.255.255.255"])
+to4 = st.one_of(guest4, guest4, host4, group4, odd4)
+rarely = st.sampled_from([False] * 11 + [True])
+at_times = st.sampled_from([False] * 3 + [True])
 
 
 @st.composite
-def arp(draw: st.DrawFn) -> Packet:
+def arp(draw: st.DrawFn) -> tuple[int, Packet]:
+    """In bytes: scapy would write other addresses for other hardware types."""
     packet = ARP(
         op=draw(st.integers(1, 2)),
         hwsrc=draw(stations),
         psrc=draw(ipv4),
-        hwdst=draw(st.one_of(st.just("00:00:00:00:00:00"), stations)),
-        pdst=draw(ipv4),
+        hwdst=draw(st.one_of(st.just("00:00:00:00:00:00"), st.just(PARENT), stations)),
+        pdst=draw(to4),
     )
+    octets = bytearray(raw(packet))
+    if draw(at_times):
+        octets[0:2] = draw(st.sampled_from([b"\0\6", b"\0\6", b"\0\7", b"\1\0"]))
     if draw(rarely):
-        packet.hwtype = draw(st.sampled_from([6, 7, 0x0100]))
+        octets[2:4] = draw(st.sampled_from([b"\x08\x06", b"\x86\xdd"]))
     if draw(rarely):
-        packet.ptype = draw(st.sampled_from([0x0806, 0x86DD]))
-    if draw(rarely):
-        packet.hwlen = draw(st.sampled_from([5, 8]))
+        octets[4] = draw(st.sampled_from([5, 8]))
     elif draw(rarely):
-        packet.plen = draw(st.sampled_from([3, 16]))
-    return packet
+        octets[5] = draw(st.sampled_from([3, 16]))
+    return 0x0806, Raw(bytes(octets))
 
 
 @st.composite
 def dhcp(draw: st.DrawFn) -> Packet:
     udp = UDP(sport=68, dport=draw(st.sampled_from([67, 67, 67, 68, 69])))
-    if draw(rarely):
+    if draw(at_times):
         udp.chksum = 0
     elif draw(rarely):
         udp.chksum = draw(st.integers(1, 0xFFFF))
-    if draw(rarely):
-        udp.len = draw(st.integers(0, 40))
+    if draw(at_times):
+        udp.len = draw(st.sampled_from([0, 8, 19, 20, 40]))
     flags = draw(st.sampled_from([0, 0x8000, 0x7FFF, 0x0080]))
     message = BOOTP(
         op=draw(st.sampled_from([1, 1, 1, 2])),
-        xid=draw(st.integers(0, 2**32 - 1)),
-        secs=draw(st.integers(0, 0xFFFF)),
+        xid=draw(st.integers(0, 0xFFFF)),
         flags=flags,
         ciaddr=draw(ipv4),
         chaddr=b"\2\0\0\0\1\1",
@@ -111,12 +117,12 @@ def datagrams() -> st.SearchStrategy[Packet]:
 
 @st.composite
 def ip(draw: st.DrawFn) -> Packet:
-    packet = IP(src=draw(ipv4), dst=draw(ipv4))
+    packet = IP(src=draw(ipv4), dst=draw(to4))
     if draw(rarely):
         packet.options = [b"\1\1\1\1" * draw(st.integers(1, 10))]
     if draw(rarely):
         packet.flags = "MF"
-    if draw(rarely):
+    if draw(at_times):
         packet.frag = draw(st.sampled_from([0, 1, 0x1000]))
     if draw(rarely):
         packet.ihl = draw(st.integers(0, 15))
@@ -129,7 +135,7 @@ def ip(draw: st.DrawFn) -> Packet:
 
 nd_option = st.one_of(
     st.builds(lambda a: ICMPv6NDOptSrcLLAddr(lladdr=a), stations),
-    st.builds(lambda a: ICMPv6NDOptDstLLAddr(lladdr=a), stations),
+    st.builds(lambda a: ICMPv6NDOptDstLLAddr(lladdr=a), st.one_of(stations, st.just(PARENT))),
     st.just(ICMPv6NDOptMTU()),
     st.builds(
         lambda t, n: ICMPv6NDOptUnknown(type=t, len=n, data=b"\5" * (n * 8 - 2)),
@@ -184,7 +190,7 @@ def ip6(draw: st.DrawFn) -> Packet:
     if draw(rarely):
         for header in draw(st.lists(extension, max_size=9)):
             packet = packet / header
-    elif draw(rarely):
+    elif draw(at_times):
         packet = packet / draw(extension)
     if draw(rarely):
         packet.plen = draw(st.integers(0, 120))
@@ -209,9 +215,8 @@ def frames(draw: st.DrawFn, source: st.SearchStrategy[str]) -> bytes:
     packet = Ether(dst=to, src=draw(source))
     for _ in range(draw(st.sampled_from([0] * 8 + [1] * 4 + [2]))):
         kind = draw(st.sampled_from([0x8100, 0x8100, 0x8100, 0x88A8]))
+        packet.lastlayer().type = kind
         packet = packet / Dot1Q(vlan=draw(st.sampled_from([0, VLAN])), prio=draw(st.integers(0, 7)))
-        (packet.underlayer or packet).type = kind
-        packet.getlayer(Dot1Q).underlayer.type = kind
     payload = draw(st.one_of(arp(), ip(), ip6(), ip6(), other))
     if isinstance(payload, tuple):
         packet.lastlayer().type, payload = payload
@@ -221,6 +226,78 @@ def frames(draw: st.DrawFn, source: st.SearchStrategy[str]) -> bytes:
     if draw(rarely):
         octets += bytes(draw(st.integers(1, 20)))
     return octets.ljust(15, b"\0")
+
+
+def packed(packets: st.SearchStrategy[Packet]) -> st.SearchStrategy[bytes]:
+    return packets.map(raw)
+
+
+@st.composite
+def dhcp_to_server(draw: st.DrawFn) -> Packet:
+    """What only the details of DHCP decide upon."""
+    packet = IP(src="0.0.0.0", dst="255.255.255.255")
+    if draw(at_times):
+        packet.options = [b"\1\1\1\1" * draw(st.integers(1, 10))]
+    if draw(at_times):
+        packet.frag = draw(st.sampled_from([1, 0x1000]))
+    return Ether(src=draw(st.sampled_from(GUEST_MACS))) / packet / draw(dhcp())
+
+
+@st.composite
+def guest_ip(draw: st.DrawFn) -> Packet:
+    """From any address there is."""
+    ether = Ether(src=draw(st.sampled_from(GUEST_MACS)), dst=ROUTER)
+    if draw(st.booleans()):
+        return ether / IP(src=draw(st.one_of(odd4, host4)), dst=GATEWAY4) / UDP()
+    return ether / IPv6(src=draw(odd6), dst=GATEWAY6) / UDP()
+
+
+@st.composite
+def guest_nd(draw: st.DrawFn) -> Packet:
+    """ND at different depths."""
+    packet = Ether(src=draw(st.sampled_from(GUEST_MACS)), dst=ROUTER) / IPv6(src="::", dst=GATEWAY6)
+    for header in draw(st.lists(extension, max_size=2)):
+        packet = packet / header
+    return packet / draw(nd())
+
+
+@st.composite
+def lan_arp(draw: st.DrawFn) -> Packet:
+    """ARP that an access point sends to the uplink."""
+    return Ether(dst=PARENT, src=ROUTER) / ARP(
+        op=draw(st.integers(1, 2)),
+        hwsrc=draw(st.sampled_from([ROUTER, ROUTER, PARENT])),
+        psrc=GATEWAY4,
+        hwdst=draw(st.sampled_from([PARENT, "00:00:00:00:00:00", ROUTER])),
+        pdst=draw(st.one_of(guest4, guest4, host4, st.just("0.0.0.0"))),
+    )
+
+
+@st.composite
+def lan_ip(draw: st.DrawFn) -> Packet:
+    ether = Ether(dst=PARENT, src=ROUTER)
+    if draw(st.booleans()):
+        return ether / IP(src=GATEWAY4, dst=draw(st.one_of(guest4, guest4, group4, host4))) / UDP()
+    return ether / IPv6(src=GATEWAY6, dst=draw(st.one_of(guest6, guest6, odd6))) / UDP()
+
+
+@st.composite
+def lan_nd(draw: st.DrawFn) -> Packet:
+    ether = Ether(dst=draw(st.sampled_from([PARENT, "33:33:00:00:00:01"])))
+    ether.src = draw(st.sampled_from([ROUTER, PARENT]))
+    address = draw(st.sampled_from([PARENT, ROUTER]))
+    message = draw(
+        st.sampled_from(
+            [
+                ICMPv6ND_NA(tgt=HOST6) / ICMPv6NDOptDstLLAddr(lladdr=address),
+                ICMPv6ND_NA(tgt=HOST6) / ICMPv6NDOptSrcLLAddr(lladdr=address),
+                ICMPv6ND_NS(tgt=HOST6) / ICMPv6NDOptSrcLLAddr(lladdr=address),
+                ICMPv6ND_NS(tgt=HOST6),
+                ICMPv6ND_RA() / ICMPv6NDOptSrcLLAddr(lladdr=address),
+            ]
+        )
+    )
+    return ether / IPv6(src=GATEWAY6, dst=draw(st.one_of(guest6, odd6))) / message
 
 
 tags = st.one_of(st.none(), st.none(), st.none(), st.sampled_from([VLAN, 0x6000 + VLAN, 0, 0x2000]))

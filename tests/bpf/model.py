@@ -113,9 +113,7 @@ class Model:
             return "wrong_mac"
         if view.stacked:
             return "malformed"
-        if view.ethertype in LINK_CONTROL or frame[:5] + bytes([frame[5] & 0xF0]) == (
-            b"\x01\x80\xc2\0\0\0"
-        ):
+        if view.ethertype not in (IPV4, IPV6) and is_link_control(view, frame[:6]):
             return "link_control"
         for claim in self._claims(view, frame[view.at :]):
             if claim is None:
@@ -287,6 +285,12 @@ def is_nobodys(address: Address) -> bool:
         or address.is_loopback
         or address == IPv4Address("255.255.255.255")
     )
+
+
+def is_link_control(view: View, to: bytes) -> bool:
+    """Ethertypes and group addresses (IEEE 802.1Q 8.6.3) that a switch or station keeps."""
+    reserved = to[:5] == b"\x01\x80\xc2\0\0" and to[5] < 16
+    return view.ethertype in LINK_CONTROL or reserved
 
 
 def is_ipv4_arp(data: bytes) -> bool:

@@ -39,6 +39,9 @@ class Rig:
     def __init__(self, content: bytes, devices: list[int]) -> None:
         self.devices = devices
         self._object = Object(content, "probe")
+        for name in ("learn", "up", "down"):
+            self._object.leave_out(name)
+            self._object.leave_out(f"bench_{name}")
         self._object.load()
         self.macnat = Macnat(self._object, None)
         self._programs = {
@@ -68,11 +71,11 @@ class Rig:
 
     def reset(self) -> None:
         """Empty maps, timing of an hour: nothing grows old by itself during a test."""
-        for ifindex in self.macnat.guests():
-            self.macnat.remove_guest(ifindex)
         self.macnat.set_host_addresses(set(), set())
         for entry in self.macnat.addresses():
             self.macnat.forget(entry.address, entry.vlan)
+        for ifindex in self.macnat.guests():
+            self.macnat.remove_guest(ifindex)
         self.macnat.set_timing(alive=HOUR, refresh=HOUR)
 
     def age(self) -> None:
@@ -80,7 +83,7 @@ class Rig:
         addresses = self._object.map("addresses")
         then = (time.monotonic_ns() - int(2 * HOUR * 1e9)) % 2**64  # before boot, perhaps
         for key, value in list(addresses.items()):
-            addresses.update(key, struct.pack("=Q", then) + value[8:])
+            addresses.update(key, struct.pack("=QQ", 0, then) + value[16:])
 
 
 def compile_probe(source: Path = SOURCE, *options: str) -> bytes:

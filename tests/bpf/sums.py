@@ -1,4 +1,7 @@
-"""Checksums, by scapy: what is left when a packet is summed together with its checksum."""
+"""Checksums, by scapy: what is left when a packet is summed together with its checksum.
+
+Of a packet that is cut this is not 0, but translation does not change it either.
+"""
 
 from dataclasses import dataclass
 
@@ -34,7 +37,7 @@ def _udp_sum(base: int, data: bytes) -> Sum | None:
     header = (data[0] & 0xF) * 4
     length = int.from_bytes(data[header + 4 : header + 6], "big")
     body = data[header : header + length]
-    if data[9] != 17 or header < 20 or len(body) < 8 or len(body) < length:
+    if data[9] != 17 or header < 20 or len(body) < 8:
         return None
     packet = IP(src=_dotted(data[12:16]), dst=_dotted(data[16:20]), proto=17)
     value = int.from_bytes(body[6:8], "big")
@@ -47,7 +50,11 @@ def _sum6(base: int, data: bytes, at: int, end: int) -> Sum | None:
     packet = IPv6(data[:8] + data[8:40])
     packet.nh = 58  # a routing header's final destination does not matter: it does not change
     value = int.from_bytes(data[at + 2 : at + 4], "big")
-    return Sum(base + at + 2, value, in6_chksum(58, packet, data[at:end]) % 0xFFFF)
+    return Sum(base + at + 2, value, _chksum6(packet, data[at:end]) % 0xFFFF)
+
+
+def _chksum6(packet: IPv6, data: bytes) -> int:
+    return int(in6_chksum(58, packet, data))  # type: ignore[no-untyped-call]
 
 
 def _dotted(octets: bytes) -> str:

@@ -3,14 +3,14 @@
 from hypothesis import HealthCheck, given, settings
 
 from tests.bpf.rig import Rig
-from tests.bpf.scenario import Scenario, scenarios
+from tests.bpf.scenario import Scenario, Step, scenarios
 
 
 @settings(
-    max_examples=400,
+    max_examples=600,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(scenario=scenarios)
-def test_programs_do_as_the_model_says(rig: Rig, scenario: list[tuple[object, ...]]) -> None:
+def test_programs_do_as_the_model_says(rig: Rig, scenario: list[Step]) -> None:
     Scenario(rig).play(scenario)

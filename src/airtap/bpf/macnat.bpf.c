@@ -34,9 +34,9 @@
  * done: receivers discard such ND anyway (RFC 4861 6.1, 7.1; RFC 6980; RFC 7112), and half an ARP
  * packet that Ethernet padding completes would speak for a foreign MAC.
  *
- * Packet data is written by helpers only. Direct writes would make the verifier add a prologue
- * that un-clones every frame, the host's own TCP included (net/core/filter.c:
- * bpf_unclone_prologue).
+ * On egress packet data is written by helpers only: for direct writes the verifier adds a prologue
+ * that un-clones each frame, and the host's own TCP is all clones (net/core/filter.c:
+ * bpf_unclone_prologue). On ingress clones are rare, and a direct write is cheaper.
  *
  * A limit: with a virtio header a guest may have the kernel write a checksum, late and where the
  * guest says (virtio_net_hdr_to_skb()), for instance into its IPv4 source address. For ARP and ND
@@ -102,7 +102,7 @@ struct config {
 	struct mac parent;
 	struct mac shim; /* the host's own device among the guests; its frames stay here */
 	__u64 alive; /* ns for which an address is its holder's without being used */
-	__u64 refresh; /* ns between two notes that an address is in use */
+	__u64 refresh; /* jiffies between two notes that an address is in use */
 };
 
 struct key {
@@ -113,7 +113,8 @@ struct key {
 
 /* ifindex 0: a broadcast address of the LAN, nobody's. */
 struct entry {
-	__u64 last_seen; /* CLOCK_MONOTONIC_COARSE */
+	__u64 settled; /* jiffies up to which use need not be noted: a clock that costs 1 ns, not 13 */
+	__u64 last_seen; /* ns of CLOCK_MONOTONIC_COARSE */
 	__u32 ifindex;
 	__u32 slot;
 	struct mac mac;
@@ -378,6 +379,7 @@ struct claim {
 	struct key key;
 	__u32 ifindex;
 	__u64 now;
+	__u64 until;
 	struct mac mac;
 	bool learn;
 };
@@ -493,7 +495,12 @@ static __always_inline void evict(struct claim *c, struct table *table, struct k
 
 static __noinline int remember(struct claim *c, struct table *table, __u32 holder)
 {
-	struct entry entry = { .last_seen = c->now, .ifindex = c->ifindex, .mac = c->mac };
+	struct entry entry = {
+		.settled = c->until,
+		.last_seen = c->now,
+		.ifindex = c->ifindex,
+		.mac = c->mac,
+	};
 	struct key former = {};
 
 	entry.slot = take_slot(c, table, &former);
@@ -519,6 +526,7 @@ static __always_inline void refresh(struct claim *c, struct table *table, struct
 {
 	__u32 slot = entry->slot;
 
+	entry->settled = c->until;
 	entry->last_seen = c->now;
 	table->last_seen = c->now;
 	if (slot < SLOTS)
@@ -554,10 +562,11 @@ __noinline int settle(struct claim *given)
 	entry = bpf_map_lookup_elem(&addresses, &c->key);
 	if (!cfg || !table)
 		return DROP;
+	c->until = bpf_jiffies64() + cfg->refresh;
 	if (entry && entry->ifindex == c->ifindex && c->learn) {
 		if (!same(entry->mac.w, c->mac.w))
 			entry->mac = c->mac;
-		if (c->now - entry->last_seen >= cfg->refresh)
+		if (bpf_jiffies64() >= entry->settled)
 			refresh(c, table, entry);
 		return PASS;
 	}
@@ -696,11 +705,9 @@ static __noinline int hear(struct __sk_buff *skb, struct frame *f)
 static __always_inline bool is_settled(struct __sk_buff *skb, const __u16 *source, struct key *key)
 {
 	struct entry *entry = bpf_map_lookup_elem(&addresses, key);
-	__u32 zero = 0;
-	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
 
-	return entry && cfg && entry->ifindex == skb->ifindex && same(entry->mac.w, source) &&
-	       bpf_ktime_get_coarse_ns() - entry->last_seen < cfg->refresh;
+	return entry && entry->ifindex == skb->ifindex && same(entry->mac.w, source) &&
+	       bpf_jiffies64() < entry->settled;
 }
 
 static __always_inline int learn_frame(struct __sk_buff *skb)
@@ -935,10 +942,15 @@ static __always_inline int drop_echo(void)
  * Readdress the frame. type: PACKET_OTHERHOST for a guest's, so that the host's stack will not
  * forward it when its device is gone (a macvlan makes it PACKET_HOST on delivery).
  */
-static __always_inline int deliver(struct __sk_buff *skb, const void *mac, __u32 type)
+static __always_inline int deliver(struct __sk_buff *skb, const __u16 *mac, __u32 type)
 {
-	if (bpf_skb_store_bytes(skb, 0, mac, ETH_ALEN, 0))
+	__u16 *to = (void *)(long)skb->data;
+
+	if ((void *)(to + 3) > (void *)(long)skb->data_end)
 		return DROP;
+	to[0] = mac[0];
+	to[1] = mac[1];
+	to[2] = mac[2];
 	if (skb->pkt_type != type)
 		bpf_skb_change_type(skb, type);
 	return PASS;
@@ -1026,7 +1038,8 @@ static __always_inline int lower_ipv4(struct __sk_buff *skb, struct frame *f, __
 {
 	struct key key = { .vlan = f->vlan };
 	__u32 address = bpf_ntohl(to);
-	__u8 group[] = { 0x01, 0x00, 0x5e, (address >> 16) & 0x7f, address >> 8, address };
+	__u16 group[] = { bpf_htons(0x0100), bpf_htons(0x5e00 | (address >> 16 & 0x7f)),
+			  bpf_htons(address & 0xffff) };
 
 	if (address == 0xffffffff)
 		return deliver_to_all(skb);
@@ -1039,11 +1052,10 @@ static __always_inline int lower_ipv4(struct __sk_buff *skb, struct frame *f, __
 /* RFC 2464 7 */
 static __always_inline int lower_ipv6(struct __sk_buff *skb, struct frame *f, struct in6_addr *to)
 {
-	const __u8 *b = to->s6_addr + 12;
-	__u8 group[] = { 0x33, 0x33, b[0], b[1], b[2], b[3] };
+	__u16 group[] = { 0x3333, to->s6_addr16[6], to->s6_addr16[7] };
 	struct key key = { .vlan = f->vlan };
 
-	if (to->s6_addr[0] == 0xff)
+	if ((to->s6_addr32[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000))
 		return deliver(skb, group, PACKET_MULTICAST);
 	set_ipv6(&key, to);
 	return deliver_to_entry(skb, bpf_map_lookup_elem(&addresses, &key));

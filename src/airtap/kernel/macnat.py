@@ -26,7 +26,7 @@ from pyroute2 import AsyncIPRoute
 from ..errors import Problem, reason
 from . import clsact
 from .clsact import EGRESS, INGRESS, Hook
-from .libbpf import BpfError, NoLibbpf, Object, Ring, is_bpffs, program_by_id
+from .libbpf import BpfError, NoLibbpf, Object, Program, Ring, is_bpffs, program_by_id
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +53,13 @@ _INDEX = struct.Struct("=I")
 _MAC = struct.Struct("=6s2x")
 _CONFIG = struct.Struct("=6s2x6s2xQQ")
 _KEY = struct.Struct("=16sHH")
-_ENTRY = struct.Struct("=QII6s2x")
+_ENTRY = struct.Struct("=QQII6s2x")
 _TABLE = struct.Struct("=8x8xQ5QQQQQ")
 _STATISTICS = struct.Struct("=QQQ")
 _EVENT = struct.Struct("=Q16sHHII6s2xBB2x")
 _FIRST = _INDEX.pack(0)
 _NS = 1_000_000_000
+_CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h
 
 _CHANGES = ("learned", "moved", "evicted", "refused", "withheld")
 _REASONS = ("wrong-mac", "host-address", "guest-address", "malformed", "link-control")
@@ -165,11 +166,17 @@ class Macnat:
         if self._directory is not None:
             remove_pins(self._directory)
 
+    def program(self, name: str) -> Program:
+        """One of learn, up and down."""
+        return self._object.program(name)
+
     def set_timing(self, alive: float = ALIVE_S, refresh: float = REFRESH_S) -> None:
         """Set for how many seconds an unused address is still its guest's, and how often its use
         is noted."""
         parent, shim, _alive, _refresh = self._read_config()
-        self._write_config(parent, shim, int(alive * _NS), int(refresh * _NS))
+        # That clock's resolution is a jiffy (kernel/time/posix-timers.c: posix_get_coarse_res).
+        jiffies = int(refresh / time.clock_getres(_CLOCK_MONOTONIC_COARSE))
+        self._write_config(parent, shim, int(alive * _NS), jiffies)
 
     def parent_mac(self) -> str:
         """The MAC that all frames get; UNKNOWN_MAC before set_parent_mac()."""
@@ -222,17 +229,10 @@ class Macnat:
         Raises BpfError (E2BIG: there are GUESTS already).
         """
         key = _INDEX.pack(ifindex)
-        self._tables.insert(key, bytes(self._tables.value_size))
+        new = self._tables.insert(key, bytes(self._tables.value_size))
         self._guests.update(key, _MAC.pack(_octets(mac or UNKNOWN_MAC)))
-        for address, entry in self._addresses.items():
-            last_seen, holder, slot, old = _ENTRY.unpack(entry)
-            if holder != ifindex:
-                continue
-            if mac is None:
-                self._addresses.delete(address)
-            elif old != _octets(mac):
-                value = _ENTRY.pack(last_seen, holder, slot, _octets(mac))
-                self._addresses.replace(address, value)
+        if not new:
+            self._set_mac_of_addresses(ifindex, mac)
 
     def remove_guest(self, ifindex: int) -> list[Learned]:
         """Forget a guest and return the addresses it had. Not there: success.
@@ -307,7 +307,7 @@ class Macnat:
         """Put the programs PARENT, CHILD or IPVTAP_CHILD on a device; see attach_parent()."""
         for name in names:
             if not await self.is_attached(ipr, ifindex, (name,)):
-                await clsact.attach(ipr, ifindex, _HOOKS[name], self._object.program(name).fd)
+                await clsact.attach(ipr, ifindex, _HOOKS[name], self.program(name).fd)
 
     async def is_attached(
         self, ipr: AsyncIPRoute, ifindex: int, names: Collection[str] = PARENT
@@ -319,7 +319,7 @@ class Macnat:
         for name in names:
             number = await clsact.attached(ipr, ifindex, _HOOKS[name])
             there = program_by_id(number) if number else None
-            ours = self._object.program(name).info()
+            ours = self.program(name).info()
             if there is None or (there.tag, there.map_ids) != (ours.tag, ours.map_ids):
                 return False
         return True
@@ -332,11 +332,21 @@ class Macnat:
     def _write_config(self, parent: bytes, shim: bytes, alive: int, refresh: int) -> None:
         self._config.update(_FIRST, _CONFIG.pack(parent, shim, alive, refresh))
 
+    def _set_mac_of_addresses(self, guest: int, mac: str | None) -> None:
+        for key, value in self._addresses.items():
+            *rest, ifindex, slot, old = _ENTRY.unpack(value)
+            if ifindex != guest:
+                continue
+            if mac is None:
+                self._addresses.delete(key)
+            elif old != _octets(mac):
+                self._addresses.replace(key, _ENTRY.pack(*rest, ifindex, slot, _octets(mac)))
+
     def _set_broadcasts(self, new: set[IPv4Address]) -> None:
-        entry = _ENTRY.pack(0, 0, 0, b"\xff" * 6)
+        entry = _ENTRY.pack(0, 0, 0, 0, b"\xff" * 6)
         wanted = {_key(address, 0) for address in new}
         for key, value in self._addresses.items():
-            if not _ENTRY.unpack(value)[1] and key not in wanted:
+            if not _ENTRY.unpack(value)[2] and key not in wanted:
                 self._addresses.delete(key)
         for key in wanted:
             self._addresses.update(key, entry)
@@ -453,7 +463,7 @@ def _decode(key: bytes) -> tuple[Address | None, int]:
 def _learned(key: bytes, value: bytes) -> Learned | None:
     """An entry of addresses; None for a broadcast address, which is nobody's."""
     address, vlan = _decode(key)
-    last_seen, ifindex, _slot, mac = _ENTRY.unpack(value)
+    _settled, last_seen, ifindex, _slot, mac = _ENTRY.unpack(value)
     if not ifindex or address is None:
         return None
     return Learned(address, vlan, ifindex, mac.hex(":"), last_seen / _NS)

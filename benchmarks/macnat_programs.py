@@ -1,0 +1,121 @@
+"""What MAC NAT costs a packet: the programs alone, by BPF_PROG_TEST_RUN, without devices.
+
+With 1, 64 and 1,024 guests, each with an IPv4 and an IPv6 address. A translated frame is made as
+it was before the next repetition (tests/bpf/probe.bpf.c); what that costs is measured in turn and
+taken off.
+"""
+
+import struct
+import sys
+import time
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from airtap.kernel.libbpf import Object
+from airtap.kernel.macnat import Macnat
+from lab import sandbox
+from lab.sandbox import command
+from tests.bpf.rig import compile_probe
+
+REPEAT = 200_000
+ROUNDS = 7
+GUESTS = (1, 64, 1024)
+AIM_NS = 60
+
+PARENT, ROUTER = bytes.fromhex("020000000001"), bytes.fromhex("020000000003")
+DEVICE = "bench0"
+_CONTEXT = struct.Struct("=40xI4x12s132x")  # struct __sk_buff: ifindex, cb[0] to cb[2]
+_KEY, _ENTRY = struct.Struct("=16sHH"), struct.Struct("=QQII6s2x")  # of macnat.bpf.c
+
+
+def main() -> int:
+    sandbox.enter()
+    command("ip", "link", "add", DEVICE, "type", "veth", "peer", "name", "bench1")
+    ifindex = int(Path(f"/sys/class/net/{DEVICE}/ifindex").read_text())
+    print(f"ns a packet, least of {ROUNDS} x {REPEAT:,} runs; aim: under {AIM_NS} each way")
+    print(f"{'guests':>30}{''.join(f'{n:>8,}' for n in GUESTS)}")
+    rows: dict[str, list[int]] = {}
+    content = compile_probe()
+    for count in GUESTS:
+        with Object(content, "bench") as loaded:
+            loaded.load()
+            fill(loaded, count, ifindex)
+            for name, program, frame in frames(count):
+                rows.setdefault(name, []).append(cost(loaded, program, frame, ifindex))
+    for name, costs in rows.items():
+        print(f"{name:>30}{''.join(f'{ns:>8}' for ns in costs)}")
+    return 0
+
+
+def fill(loaded: Object, count: int, ifindex: int) -> None:
+    """Have count guests hold two addresses each, the one that is measured the last of them."""
+    macnat = Macnat(loaded, None)
+    macnat.set_parent_mac(PARENT.hex(":"))
+    macnat.set_timing(refresh=3600)
+    macnat.set_host_addresses({IPv4Address("192.0.2.1"), IPv6Address("fe80::1")})
+    held = loaded.map("addresses")
+    for number in range(1, count + 1):
+        index = ifindex + count - number
+        macnat.add_guest(index, mac(number).hex(":"))
+        for address in addresses(number):
+            key = _KEY.pack(address.packed, 0, address.version)
+            held.update(key, _ENTRY.pack(2**63, time.monotonic_ns(), index, 0, mac(number)))
+
+
+def frames(count: int) -> list[tuple[str, str, bytes]]:
+    """(what, program, frame) of the guest that was filled in last."""
+    own, (four, six) = mac(count), addresses(count)
+    lan4, lan6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
+    arp = bytes.fromhex("08060001080006040001") + own + four.packed + bytes(6) + lan4.packed
+    return [
+        ("learn, IPv4", "learn", ROUTER + own + ipv4(four, lan4)),
+        ("learn, IPv6", "learn", ROUTER + own + ipv6(six, lan6)),
+        ("learn, ARP", "learn", ROUTER + own + arp),
+        ("up, IPv4", "up", ROUTER + own + ipv4(four, lan4)),
+        ("up, IPv6", "up", ROUTER + own + ipv6(six, lan6)),
+        ("up, the host's own", "up", ROUTER + PARENT + ipv4(four, lan4)),
+        ("down, IPv4", "down", PARENT + ROUTER + ipv4(lan4, four)),
+        ("down, IPv6", "down", PARENT + ROUTER + ipv6(lan6, six)),
+        ("down, the host's own", "down", PARENT + ROUTER + ipv4(four, lan4)),
+    ]
+
+
+def cost(loaded: Object, program: str, frame: bytes, ifindex: int) -> int:
+    """ns that a program takes for a frame, without what test_run and the repetition take."""
+    context = _CONTEXT.pack(ifindex, frame[:12])
+    verdict = loaded.program(f"bench_{program}").test_run(frame, context).verdict
+    if verdict != -1:
+        raise RuntimeError(f"{program} drops the frame of this benchmark: {verdict}")
+    least = {program: 10**9, "nothing": 10**9}
+    for _ in range(ROUNDS):
+        for name in least:
+            run = loaded.program(f"bench_{name}").test_run(frame, context, REPEAT)
+            least[name] = min(least[name], run.duration)
+    return least[program] - least["nothing"]
+
+
+def mac(number: int) -> bytes:
+    return bytes.fromhex("0200") + struct.pack(">I", 0x10000 + number)
+
+
+def addresses(number: int) -> tuple[IPv4Address, IPv6Address]:
+    return IPv4Address("10.0.0.0") + number, IPv6Address("2001:db8::1:0") + number
+
+
+def ipv4(source: IPv4Address, target: IPv4Address) -> bytes:
+    """64 bytes in all with the Ethernet header before it: UDP."""
+    head = struct.pack(">BBHHHBBH", 0x45, 0, 50, 1, 0, 64, 17, 0)
+    return b"\x08\x00" + head + source.packed + target.packed + udp()
+
+
+def ipv6(source: IPv6Address, target: IPv6Address) -> bytes:
+    head = struct.pack(">IHBB", 0x60000000, 30, 17, 64)
+    return b"\x86\xdd" + head + source.packed + target.packed + udp()
+
+
+def udp() -> bytes:
+    return struct.pack(">HHHH", 9, 9, 30, 0) + bytes(22)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,328 @@
+"""Maps, pins, events and attachment: what the service above relies on."""
+
+import asyncio
+import errno
+import json
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyroute2 import AsyncIPRoute
+from scapy.compat import raw
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import ARP, Ether
+
+from airtap.errors import Problem
+from airtap.kernel import clsact, libbpf, macnat
+from airtap.kernel.links import LinkError, LinkNotFound
+from airtap.kernel.macnat import CHILD, PARENT, Address, Event, Macnat, open_macnat
+from lab.sandbox import command
+from tests.bpf.rig import Rig, devices
+
+MAC_A, MAC_B, UPLINK = "02:00:00:00:0a:01", "02:00:00:00:0b:01", "02:00:00:00:00:01"
+HOST = IPv4Address("192.0.2.10")
+
+
+def packet(mac: str, source: str) -> bytes:
+    return raw(Ether(src=mac, dst=UPLINK) / IP(src=source, dst="192.0.2.1") / UDP())
+
+
+@pytest.fixture
+def two(rig: Rig) -> Rig:
+    """A rig with two guests."""
+    rig.macnat.set_parent_mac(UPLINK)
+    for ifindex, mac in zip(rig.devices, (MAC_A, MAC_B), strict=False):
+        rig.macnat.add_guest(ifindex, mac)
+    return rig
+
+
+@contextmanager
+def watching(watched: Macnat) -> Iterator[list[Event]]:
+    """Events from now on; those that earlier tests left unread are passed over."""
+    seen: list[Event] = []
+    watched.watch(seen.append)
+    watched.consume()
+    seen.clear()
+    yield seen
+    watched.unwatch()
+
+
+def test_what_is_learned_is_reported_and_listed(two: Rig) -> None:
+    with watching(two.macnat) as seen:
+        two.run("learn", packet(MAC_A, "192.0.2.100"), two.devices[0], tag=0x6005)
+        two.macnat.consume()
+    [entry] = two.macnat.addresses()
+    assert (str(entry.address), entry.vlan, entry.ifindex, entry.mac) == (
+        *("192.0.2.100", 5, two.devices[0], MAC_A),
+    )
+    assert abs(macnat.now() - entry.last_seen) < 5
+    [event] = seen
+    assert (event.what, event.address, event.vlan) == ("learned", entry.address, 5)
+    assert (event.ifindex, event.mac, event.reason) == (two.devices[0], MAC_A, "")
+    assert abs(macnat.now() - event.time) < 5
+
+
+def test_a_flood_costs_only_the_guests_own_places_and_events(two: Rig) -> None:
+    a, b = two.devices[:2]
+    two.run("learn", packet(MAC_B, "192.0.2.200"), b)
+    with watching(two.macnat) as seen:
+        for n in range(10_000):
+            two.run("learn", packet(MAC_A, str(IPv4Address("10.0.0.0") + n + 1)), a)
+        two.run("learn", packet(MAC_B, "192.0.2.201"), b)
+        two.macnat.consume()
+    held = two.macnat.addresses()
+    assert sum(entry.ifindex == a for entry in held) == 16
+    assert {str(e.address) for e in held if e.ifindex == b} == {"192.0.2.200", "192.0.2.201"}
+    assert [event.what for event in seen if event.ifindex == b] == ["learned"]
+    mine = [event.what for event in seen if event.ifindex == a]
+    assert "withheld" in mine
+    counters = two.macnat.counters()[a]
+    assert (counters.learned, counters.evicted) == (10_000, 9_984)
+    assert len(mine) - mine.count("withheld") + counters.unreported == 19_984
+
+
+def test_refusals_are_reported_a_few_times_and_always_counted(two: Rig) -> None:
+    a, b = two.devices[:2]
+    two.run("learn", packet(MAC_B, "192.0.2.200"), b)
+    two.macnat.set_host_addresses({HOST})
+    with watching(two.macnat) as seen:
+        for n in range(1000):
+            stranger = f"02:00:00:01:{n >> 8:02x}:{n & 255:02x}"
+            assert not two.run("learn", packet(stranger, "192.0.2.7"), a).passed
+        assert not two.run("learn", packet(MAC_A, "192.0.2.200"), a).passed
+        two.macnat.consume()
+    counters = two.macnat.counters()[a]
+    assert (counters.wrong_mac, counters.guest_address) == (1000, 1)
+    assert 8 <= len(seen) < 100
+    assert {(event.what, event.reason) for event in seen} >= {("refused", "wrong-mac")}
+
+
+def test_a_contested_address_is_the_newcomers_once_it_is_forgotten(two: Rig) -> None:
+    a, b = two.devices[:2]
+    frame = packet(MAC_B, "192.0.2.100")
+    two.run("learn", packet(MAC_A, "192.0.2.100"), a)
+    with watching(two.macnat) as seen:
+        assert not two.run("learn", frame, b).passed
+        two.macnat.consume()
+        [event] = seen
+        assert (event.reason, event.ifindex, event.other) == ("guest-address", b, a)
+        assert event.address is not None
+        two.macnat.forget(event.address, event.vlan)
+        assert two.run("learn", frame, b).passed
+    assert [entry.ifindex for entry in two.macnat.addresses()] == [b]
+
+
+def test_a_silent_guest_loses_its_address_to_who_uses_it(two: Rig) -> None:
+    a, b = two.devices[:2]
+    two.run("learn", packet(MAC_A, "192.0.2.100"), a)
+    two.age()
+    with watching(two.macnat) as seen:
+        assert two.run("learn", packet(MAC_B, "192.0.2.100"), b).passed
+        two.macnat.consume()
+    assert [(e.what, e.ifindex, e.other) for e in seen] == [("moved", b, a)]
+
+
+def test_an_address_that_becomes_the_hosts_is_no_guests_any_more(two: Rig) -> None:
+    two.run("learn", packet(MAC_A, str(HOST)), two.devices[0], tag=5)
+    hosts: set[Address] = {HOST, IPv6Address("fe80::1")}
+    taken = two.macnat.set_host_addresses(hosts, {IPv4Address("192.0.2.255")})
+    assert [(entry.address, entry.vlan) for entry in taken] == [(HOST, 5)]
+    assert two.macnat.addresses() == []
+    assert two.macnat.host_addresses() == {HOST, IPv6Address("fe80::1")}
+    assert not two.run("learn", packet(MAC_A, str(HOST)), two.devices[0]).passed
+    two.macnat.set_host_addresses(set())
+    assert two.run("learn", packet(MAC_A, str(HOST)), two.devices[0]).passed
+
+
+def test_512_guests_hold_all_their_addresses_at_once(rig: Rig) -> None:
+    """By hand: so many devices would take a minute to make."""
+    key, entry = struct.Struct("=16sHH"), struct.Struct("=QQII6s2x")
+    addresses = rig._object.map("addresses")
+    for guest in range(512):
+        rig.macnat.add_guest(100_000 + guest, f"02:00:00:00:{guest >> 8:02x}:{guest & 255:02x}")
+        for n in range(48):
+            octets = (guest * 48 + n).to_bytes(16, "big")
+            addresses.update(key.pack(octets, 0, 6), entry.pack(0, 0, 100_000 + guest, n, bytes(6)))
+    assert len(rig.macnat.addresses()) == 512 * 48
+    assert len(rig.macnat.remove_guest(100_000)) == 48
+    assert len(rig.macnat.guests()) == 511
+
+
+def test_counters_go_with_the_guest(two: Rig) -> None:
+    two.run("learn", packet(MAC_B, "192.0.2.7"), two.devices[0])
+    assert two.macnat.counters()[two.devices[0]].wrong_mac == 1
+    two.macnat.remove_guest(two.devices[0])
+    two.macnat.remove_guest(two.devices[0])
+    two.macnat.add_guest(two.devices[0], MAC_A)
+    assert two.macnat.counters()[two.devices[0]].wrong_mac == 0
+
+
+# Pins and attachment
+
+DIRECTORY = Path("/sys/fs/bpf/airtap/test-1")
+
+
+@contextmanager
+def opened() -> Iterator[Macnat]:
+    found = open_macnat(DIRECTORY)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def pins() -> Iterator[Path]:
+    yield DIRECTORY
+    macnat.remove_pins(DIRECTORY)
+
+
+def filters(name: str) -> list[dict[str, Any]]:
+    found = []
+    for direction in ("ingress", "egress"):
+        listed = json.loads(command("tc", "-j", "filter", "show", "dev", name, direction))
+        found += [f["options"] | {"where": direction} for f in listed if "options" in f]
+    return found
+
+
+def qdiscs(name: str) -> str:
+    return command("tc", "qdisc", "show", "dev", name)
+
+
+def test_state_and_programs_outlive_the_daemon(pins: Path) -> None:
+    with devices("mn0") as [ifindex]:
+
+        async def first() -> None:
+            async with AsyncIPRoute() as ipr:
+                with opened() as one:
+                    one.set_parent_mac(UPLINK)
+                    one.set_host_addresses({HOST})
+                    one.add_guest(7, MAC_A)
+                    assert not await one.is_attached(ipr, ifindex)
+                    await one.attach_parent(ipr, ifindex)
+                    await one.attach_parent(ipr, ifindex)
+                    assert await one.is_attached(ipr, ifindex)
+
+        async def second() -> None:
+            async with AsyncIPRoute() as ipr:
+                with opened() as two:
+                    assert two.parent_mac() == UPLINK
+                    assert two.host_addresses() == {HOST}
+                    assert two.guests() == {7: MAC_A}
+                    assert await two.is_attached(ipr, ifindex, PARENT)
+                    assert not await two.is_attached(ipr, ifindex, CHILD)
+                    before = filters("mn0")
+                    await two.attach_parent(ipr, ifindex)
+                    assert filters("mn0") == before
+                    await macnat.detach(ipr, ifindex)
+                    await macnat.detach(ipr, ifindex)
+                    assert "clsact" not in qdiscs("mn0")
+
+        asyncio.run(first())
+        assert {f["bpf_name"] for f in filters("mn0")} == {"airtap_up", "airtap_down"}
+        asyncio.run(second())
+
+
+def test_programs_on_other_maps_are_replaced(pins: Path) -> None:
+    with devices("mn0") as [ifindex]:
+
+        async def scenario() -> None:
+            async with AsyncIPRoute() as ipr:
+                with opened() as one:
+                    await one.attach_parent(ipr, ifindex)
+                macnat.remove_pins(DIRECTORY)
+                with opened() as two:
+                    assert not await two.is_attached(ipr, ifindex)
+                    await two.attach_parent(ipr, ifindex)
+                    assert await two.is_attached(ipr, ifindex)
+                assert len(filters("mn0")) == 2
+
+        asyncio.run(scenario())
+
+
+def test_foreign_filters_and_their_clsact_stay(pins: Path) -> None:
+    with devices("mn0") as [ifindex]:
+        command("tc", "qdisc", "add", "dev", "mn0", "clsact")
+        foreign = clsact.Hook(clsact.EGRESS, 7, "somebody_else")
+        in_the_way = clsact.Hook(clsact.EGRESS, 0xA2, "somebody_else")
+
+        async def scenario() -> None:
+            async with AsyncIPRoute() as ipr:
+                with opened() as found:
+                    program = found.program("learn").fd
+                    await clsact.attach(ipr, ifindex, foreign, program)
+                    await found.attach_child(ipr, ifindex)
+                    assert len(filters("mn0")) == 2
+                    await macnat.detach(ipr, ifindex)
+                    assert [f["bpf_name"] for f in filters("mn0")] == ["somebody_else"]
+                    await clsact.attach(ipr, ifindex, in_the_way, program)
+                    with pytest.raises(LinkError):
+                        await found.attach_parent(ipr, ifindex)
+                    await macnat.detach(ipr, ifindex)
+
+        asyncio.run(scenario())
+        assert len(filters("mn0")) == 2
+        assert "clsact" in qdiscs("mn0")
+
+
+def test_an_ingress_qdisc_is_no_clsact(pins: Path) -> None:
+    with devices("mn0") as [ifindex]:
+        command("tc", "qdisc", "add", "dev", "mn0", "ingress")
+
+        async def scenario() -> None:
+            async with AsyncIPRoute() as ipr:
+                with opened() as found:
+                    with pytest.raises(LinkError) as caught:
+                        await found.attach_parent(ipr, ifindex)
+                    assert caught.value.errno == errno.EEXIST
+                    with pytest.raises(LinkNotFound):
+                        await found.attach_parent(ipr, 99_999)
+                    await macnat.detach(ipr, 99_999)
+
+        asyncio.run(scenario())
+        assert filters("mn0") == []
+
+
+def test_pins_of_another_version_are_replaced(pins: Path) -> None:
+    with opened() as one:
+        one.add_guest(7, MAC_A)
+    (DIRECTORY / "addresses").unlink()
+    (DIRECTORY / "guests").rename(DIRECTORY / "addresses")
+    with opened() as two:
+        assert two.guests() == {}
+
+
+def test_a_missing_bpffs_is_named() -> None:
+    with pytest.raises(Problem) as caught:
+        open_macnat(Path("/run/airtap-no-bpffs/1"))
+    assert caught.value.code == "no-macnat"
+    assert "mount -t bpf" in caught.value.hint
+
+
+def test_the_verifiers_words_are_kept() -> None:
+    with pytest.raises(libbpf.BpfError) as caught:
+        libbpf.Object(b"no object file at all", "nonsense")
+    assert caught.value.text
+
+
+def test_ip_addresses_of_both_families_survive_the_maps(rig: Rig) -> None:
+    addresses: set[Address] = {
+        IPv4Address("192.0.2.1"),
+        IPv4Address(0),
+        IPv6Address(0),
+        IPv6Address("fe80::1"),
+    }
+    rig.macnat.set_host_addresses(addresses)
+    assert rig.macnat.host_addresses() == addresses
+
+
+def test_arp_of_the_gateway_is_dropped(two: Rig) -> None:
+    two.macnat.set_host_addresses({IPv4Address("192.0.2.1")})
+    claim = raw(Ether(src=MAC_A, dst=MAC_B) / ARP(op=2, hwsrc=MAC_A, psrc="192.0.2.1"))
+    probe = raw(Ether(src=MAC_A) / ARP(op=1, hwsrc=MAC_A, psrc="0.0.0.0", pdst="192.0.2.1"))
+    assert not two.run("learn", claim, two.devices[0]).passed
+    assert two.run("learn", probe, two.devices[0]).passed
