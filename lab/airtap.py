@@ -43,6 +43,7 @@ class Airtapd:
             self.acl.write_text(acl)
             self.acl.chmod(0o644)
         self.env = {"AIRTAP_SOCKET": self.socket}
+        self.arguments: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Airtapd:
@@ -71,7 +72,10 @@ class Airtapd:
         with self._log().open("ab") as log:
             self._process = subprocess.Popen(
                 sandbox.dying_with_us(
-                    [str(BIN / "airtapd"), "--config", str(self.config), "--socket", self.socket]
+                    [
+                        *(str(BIN / "airtapd"), "--config", str(self.config)),
+                        *("--socket", self.socket, *self.arguments),
+                    ]
                 ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -67,12 +67,16 @@ class Broker:
                     self._learning.start(guest)
                 except OSError as exc:  # its guest has just ended
                     log.info("%s: cannot learn its MAC: %s", guest.name, reason(exc))
-
         await self.mac_nat.recover()
 
     async def close(self) -> None:
         await self._learning.close()
         await self.mac_nat.close()
+
+    def is_needed(self) -> bool:
+        """Whether there is a guest of ours, or an uplink to keep MAC NAT on for anybody's."""
+        self._guests.forget_vanished()
+        return len(self._guests) > 0 or self.mac_nat.is_needed()
 
     def _mac_learned(self, guest: Guest, mac: str) -> None:
         self._guests.update(guest)

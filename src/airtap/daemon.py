@@ -97,7 +97,7 @@ class Daemon:
             server.start()
             _notify("READY=1")
             log.info("%s listens at %s", __version__, self._path)
-            await self._serve(guests, server)
+            await self._serve(broker, server)
             _notify("STOPPING=1")
 
     async def _listen(self, broker: Broker) -> socket.socket:
@@ -117,13 +117,13 @@ class Daemon:
             raise Problem("bad-socket", f"cannot listen at {self._path}: {reason(exc)}") from exc
         raise Problem("already-running", f"an airtapd answers at {self._path} already")
 
-    async def _serve(self, guests: Guests, server: Server) -> None:
+    async def _serve(self, broker: Broker, server: Server) -> None:
         """Return when told to stop, or idle; a path of ours is given up by then.
 
         The socket is shut down under the lock before idleness is certain: whoever comes later
         is refused, waits for the lock, and starts a successor.
         """
-        while not await self._stopped_or_idle(guests, server):
+        while not await self._stopped_or_idle(broker, server):
             with locked(self._path):
                 server.refuse_more()
                 if not server.connections:
@@ -135,7 +135,7 @@ class Daemon:
             with locked(self._path):
                 give_up(self._path)
 
-    async def _stopped_or_idle(self, guests: Guests, server: Server) -> bool:
+    async def _stopped_or_idle(self, broker: Broker, server: Server) -> bool:
         """True when told to stop; false when there was nobody for as long as was asked."""
         while True:
             accepted = server.accepted
@@ -143,8 +143,7 @@ class Daemon:
                 async with asyncio.timeout(self._idle_s):
                     await self._stop.wait()
                     return True
-            guests.forget_vanished()
-            if not (len(guests) or server.connections or server.accepted != accepted):
+            if not (broker.is_needed() or server.connections or server.accepted != accepted):
                 return False
 
     def _handle_signals(self, broker: Broker) -> None:

@@ -151,6 +151,9 @@ class MacNat:
         active = self._uplinks.get(uplink_index)
         return active.nat.counters() if active else {}
 
+    def is_needed(self) -> bool:
+        return bool(self._uplinks)
+
     def is_on(self, uplink_index: int) -> bool:
         return uplink_index in self._uplinks
 

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -222,3 +223,18 @@ def test_address_moves_to_a_guest_when_its_holder_is_silent(lan: Lan, airtapd: A
             assert not guest.ping("192.0.2.1")
         assert GUEST4 in known(airtapd, SIBLING_MAC)
         assert sibling.ping("192.0.2.1")
+
+
+def test_idle_daemon_stays_for_the_children_of_others(counting_lan: Lan) -> None:
+    """Started as a client does it; it has no guest of its own, and MAC NAT to keep."""
+    airtapd = Airtapd(config=MACNAT_ON)
+    airtapd.arguments = ["--exit-when-idle", "0.3"]
+    command("ip", "link", "add", "mv0", "link", counting_lan.near, "type", "macvtap")
+    with airtapd:
+        command("ip", "link", "set", "mv0", "up")
+        wait_for(is_on, PROMPTLY, "MAC NAT to be on")
+        time.sleep(1)
+        assert airtapd.alive
+        command("ip", "link", "delete", "mv0")
+        wait_for(lambda: not airtapd.alive, 5, "the daemon to end")
+        assert is_clean()
