@@ -176,43 +176,49 @@ class MacNat:
         if None in suspects:
             await self._look_at_all()
             return
-        parents = set()
-        for index in suspects - {None}:
-            assert index is not None
-            parents |= await self._parents_of(index)
-        for parent in parents:
-            await self._look_at(parent)
+        by_uplink: dict[int, set[int]] = {}
+        for index in suspects:
+            if index is not None and (parent := await self._uplink_of(index)):
+                by_uplink.setdefault(parent, set()).add(index)
+        for parent, devices in by_uplink.items():
+            await self._look_at(parent, devices)
 
-    async def _parents_of(self, index: int) -> set[int]:
-        """The uplinks that a change at a device concerns."""
+    async def _uplink_of(self, index: int) -> int:
+        """The uplink that a change at a device concerns: itself, or what it stands on; 0: none."""
         if index in self._uplinks:
-            return {index}
+            return index
         for parent, active in self._uplinks.items():
             if index in active.children:
-                return {parent}
+                return parent
         if index not in self._seen:
-            try:
-                link = await self._links.by_index(index)
-            except LinkNotFound:
-                return set()
+            link = await self._link(index)
             if len(self._seen) > _SEEN:
                 self._seen.clear()
+            if link is None:
+                return 0
             self._seen[index] = link.parent if _is_child(link) else 0
-        parent = self._seen[index]
-        return {parent} if parent else set()
+        return self._seen[index]
+
+    async def _link(self, index: int) -> Link | None:
+        try:
+            return await self._links.by_index(index)
+        except LinkNotFound:
+            return None
 
     async def _look_at_all(self) -> None:
         self._seen.clear()
         dump = await self._links.dump()
         for parent in {link.parent for link in dump if _is_child(link)} | self._uplinks.keys():
-            await self._look_at(parent)
+            await self._look_at(parent, None)
 
-    async def _look_at(self, index: int) -> None:
-        """Make MAC NAT on one uplink what it should be."""
+    async def _look_at(self, index: int, devices: set[int] | None) -> None:
+        """Make MAC NAT on one uplink what it should be.
+
+        devices: what is to be looked at, of the uplink itself and its children; None for all.
+        """
         active = self._uplinks.get(index)
-        try:
-            link = await self._links.by_index(index)
-        except LinkNotFound:
+        link = await self._link(index)
+        if link is None:
             if active:
                 log.info("%s is gone, and MAC NAT with it", active.link.name)
                 self._close(self._uplinks.pop(index), remove=True)
@@ -221,12 +227,24 @@ class MacNat:
             if active:
                 await self._switch_off(active)
             return
-        children = [child for child in await self._links.dump() if _is_child(child, index)]
-        if children:
+        if active is None:
+            devices = None
+        children = await self._children(index, devices)
+        if (children and active is None) or (active and (devices is None or index in devices)):
             active = await self._switch_on(link)
-            await self._keep(active, {child.index: _guest_mac(child) for child in children})
-        elif active and not active.expected:
-            await self._switch_off(active)
+        if active:
+            await self._keep(active, children, devices)
+            if not active.children and not active.expected:
+                await self._switch_off(active)
+
+    async def _children(self, parent: int, among: set[int] | None) -> dict[int, str | None]:
+        """Children of an uplink, among devices or all: ifindex to MAC."""
+        if among is None:
+            links = await self._links.dump()
+        else:
+            found = [await self._link(index) for index in among]
+            links = [link for link in found if link is not None]
+        return {link.index: _guest_mac(link) for link in links if _is_child(link, parent)}
 
     async def _switch_on(self, link: Link) -> Uplink:
         """MAC NAT on an uplink, with all that must be known before a frame passes."""
@@ -255,9 +273,12 @@ class MacNat:
         active.link = link
         return active
 
-    async def _keep(self, active: Uplink, children: dict[int, str | None]) -> None:
-        """Make the guests of an uplink those that are there."""
-        for index in (active.nat.guests().keys() | active.children.keys()) - children.keys():
+    async def _keep(
+        self, active: Uplink, children: dict[int, str | None], among: set[int] | None
+    ) -> None:
+        """Make the guests of an uplink, among devices or all, those that are there."""
+        known = active.nat.guests().keys() | active.children.keys()
+        for index in (known if among is None else known & among) - children.keys():
             active.nat.remove_guest(index)
             active.children.pop(index, None)
         for index, mac in children.items():
@@ -267,6 +288,8 @@ class MacNat:
                 continue  # its own notification follows
 
     async def _add_child(self, active: Uplink, index: int, mac: str | None) -> None:
+        # It may have been learned since the kernel was asked.
+        mac = mac or active.children.get(index)
         if index not in active.children or active.children[index] != mac:
             active.nat.add_guest(index, mac)
             active.children[index] = mac
