@@ -83,7 +83,7 @@ def test_probes_come_back(lan: Lan, airtapd: Airtapd, echo: Echo) -> None:
         assert guest.run(*argv, check=False).returncode == 0
         wait_for(lambda: [frame for frame in echoed if ARP in frame], 2, "an echo of the probe")
         # Else Linux knows its own probe by the nonce (RFC 7527).
-        guest.run("sysctl", "-q", "net.ipv6.conf.eth0.enhanced_dad=0")
+        guest.run("sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/eth0/enhanced_dad")
         guest.run("ip", "address", "add", f"{GUEST6}/64", "dev", "eth0")
         wait_for(lambda: GUEST6 in guest.addresses(6), 5, "the end of duplicate address detection")
         shown = guest.run("ip", "-6", "address", "show", "dev", "eth0").stdout

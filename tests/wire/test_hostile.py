@@ -6,7 +6,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ STRANGER = 12345
 def stranger(program: str, *argv: str) -> Iterator[subprocess.Popen[str]]:
     """A Python program of a user whom nothing allows anything."""
     process = subprocess.Popen(
-        dying_with_us([sys.executable, "-c", program, *argv]),
+        dying_with_us(["/usr/bin/python3", "-c", program, *argv]),
         user=STRANGER,
         group=STRANGER,
         extra_groups=[],
@@ -203,9 +202,10 @@ def test_descriptors_that_are_slow_to_close_block_nobody(lan: Lan) -> None:
     ):
         os.kill(airtapd.pid, signal.SIGSTOP)  # so that its copies are the last
         assert process.stdout
-        assert process.stdout.readline() == "sent\n"
+        said = process.stdout.readline()
         process.wait(10)
         os.kill(airtapd.pid, signal.SIGCONT)
+        assert said == "sent\n"
         assert seconds_for_status(airtapd) < 2
 
 

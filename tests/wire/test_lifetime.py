@@ -113,7 +113,7 @@ def test_node_of_another_namespace_is_never_opened(lan: Lan, airtapd: Airtapd) -
 
 def test_a_sysfs_of_another_namespace_is_refused(lan: Lan, airtapd: Airtapd) -> None:
     """Mounted over the daemon's /sys only: the device number cannot be had, nothing stays."""
-    prefix = ["nsenter", "-t", str(airtapd.pid), "-m"]
+    prefix = ["nsenter", "-t", str(airtapd.pid), "-m", "-r"]
     command(*prefix, "mount", "-t", "tmpfs", "tmpfs", "/sys/class/net")
     try:
         refused = run_helper([f"--br={lan.near}"], env=airtapd.env)
@@ -265,6 +265,7 @@ def test_helper_killed_while_it_waits(lan: Lan, airtapd: Airtapd) -> None:
             time.sleep(delay)
             helper.kill()
             helper.wait()
+    airtapd.settled_fds()
     wait_for(lambda: not guest_devices(), 5, "what the helpers asked for to go")
     assert airtapd.guests() == []
 

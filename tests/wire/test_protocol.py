@@ -6,7 +6,6 @@ import os
 import random
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -155,7 +154,7 @@ sys.stdin.read()
 
 def test_a_crowd_of_one_user_leaves_room_for_others(lan: Lan, airtapd: Airtapd) -> None:
     crowd = subprocess.Popen(
-        dying_with_us([sys.executable, "-c", CROWD, airtapd.socket]),
+        dying_with_us(["/usr/bin/python3", "-c", CROWD, airtapd.socket]),
         user=10001,
         group=10001,
         extra_groups=[],
