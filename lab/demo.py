@@ -21,7 +21,7 @@ from airtap import config, wire
 from lab import sandbox
 from lab.airtap import BIN, HELPER, answers
 from lab.guest import GUEST_UID, QemuGuest
-from lab.lan import HOST4, NEAR_MAC, ROUTER4, Lan, host_links, slaac_address, wait_for
+from lab.lan import HOST4, NEAR_MAC, ROUTER4, Lan, end_process, host_links, slaac_address, wait_for
 
 ACL = Path(config.Config.acl)
 LOG = Path("/run/airtapd.log")
@@ -170,7 +170,7 @@ class Demo:
                 # Ctrl-C is for the demo: airtapd is to see the guests go.
                 start_new_session=True,
             )
-        self._undo.callback(_end, daemon)
+        self._undo.callback(end_process, daemon)
 
         def ready() -> bool:
             if daemon.poll() is not None:
@@ -358,15 +358,6 @@ def _as_typed(words: list[str]) -> str:
             lines.append("   ")
         lines[-1] += f" {option}"
     return " \\\n".join(lines)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 if __name__ == "__main__":

@@ -291,7 +291,7 @@ class Lan:
                 stdout=stderr,
                 stderr=stderr,
             )
-        undo.callback(_end, server)
+        undo.callback(end_process, server)
 
         def ready() -> bool:
             if server.poll() is not None:
@@ -326,7 +326,8 @@ def _delete_link(name: str) -> None:
         command("ip", "link", "delete", name)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process of ours to end; kill it if it has not after 5 s."""
     process.terminate()
     try:
         process.wait(5)

@@ -48,7 +48,6 @@ class Guest:
 class Place:
     """A place among a user's devices, reserved by Guests.admitted()."""
 
-    uid: int
     taken: bool = False
 
 
@@ -93,7 +92,7 @@ class Guests:
                 "too-many-devices", full, "stop a guest, or raise [limits] in airtap.toml"
             )
         self._users[uid] += 1
-        place = Place(uid)
+        place = Place()
         try:
             yield place
         finally:
