@@ -56,7 +56,7 @@ AIM_FLAT = 0.97
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 # Structures of macnat.bpf.c: struct key, struct entry.
 _KEY = struct.Struct("=4s12xHH")
-_ENTRY = struct.Struct("=QII6s2x")
+_ENTRY = struct.Struct("=QQII6s2x")
 _NAT = """
 table ip nat {{
     chain in {{
@@ -509,7 +509,7 @@ class MacNat:
             key = _KEY.pack(OTHERS[number].packed, 0, 4)
             octets = bytes.fromhex(other_mac(number).replace(":", ""))
             if number < count:
-                entry = _ENTRY.pack(time.monotonic_ns(), other_index(number), 0, octets)
+                entry = _ENTRY.pack(2**63, time.monotonic_ns(), other_index(number), 0, octets)
                 self._addresses.update(key, entry)
             else:
                 self._addresses.delete(key)

@@ -43,6 +43,7 @@ class Airtapd:
             self.acl.write_text(acl)
             self.acl.chmod(0o644)
         self.env = {"AIRTAP_SOCKET": self.socket}
+        self.program = [str(BIN / "airtapd")]
         self.arguments: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -73,7 +74,7 @@ class Airtapd:
             self._process = subprocess.Popen(
                 sandbox.dying_with_us(
                     [
-                        *(str(BIN / "airtapd"), "--config", str(self.config)),
+                        *(*self.program, "--config", str(self.config)),
                         *("--socket", self.socket, *self.arguments),
                     ]
                 ),
@@ -81,7 +82,7 @@ class Airtapd:
                 stdout=log,
                 stderr=log,
             )
-        wait_for(self._answers, 15, "airtapd's socket to answer", interval=0.01)
+        wait_for(self._answers, 60, "airtapd's socket to answer", interval=0.01)
 
     def stop(self) -> int:
         """End it as systemd does; returns its exit status. Stopping twice is fine."""

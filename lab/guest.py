@@ -10,18 +10,20 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from lab import sandbox
-from lab.lan import wait_for
+from lab.lan import Lan, wait_for
 
 GUEST_UID = 10001
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _BOOTED = re.compile(r"AIRTAP-GUEST ([0-9a-f:]{17}) ([0-9.]+) booted")
+
+T = TypeVar("T")
 
 
 class QmpError(Exception):
@@ -63,6 +65,7 @@ class QemuGuest:
         self._process: subprocess.Popen[bytes] | None = None
         self._qmp: _Monitor | None = None
         self._last: dict[str, str] = {}
+        self._runs = 0
 
     def __enter__(self) -> QemuGuest:
         self.start()
@@ -161,16 +164,24 @@ class QemuGuest:
 
         Raises RuntimeError when QEMU ends before that; both errors carry what it has said.
         """
+        return self._wait(self.booted, timeout, "boot")
 
-        def booted_or_dead() -> str | None:
-            if not self.alive:
-                raise RuntimeError(f"{self.name} ended before it booted{self._said()}")
-            return self.booted()
+    def run(self, lan: Lan, *commands: str, timeout: float = 60.0) -> str:
+        """Have a booted guest run iPXE commands, and return what they print, cut at 80 columns.
 
-        try:
-            return wait_for(booted_or_dead, timeout, f"{self.name} to boot") or ""
-        except TimeoutError as exc:
-            raise TimeoutError(f"{exc}{self._said()}") from None
+        Each runs whatever became of the one before it. lan: where the guest has booted; it gets
+        them from there, as the script that it fetches when Ctrl-C is pressed. Raises as
+        wait_booted() does.
+        """
+        self._runs += 1
+        begin, end = f"AIRTAP-RUN {self._runs} begins", f"AIRTAP-RUN {self._runs} ends"
+        lines = ("#!ipxe", f"echo {begin}", *(f"{line} ||" for line in commands), f"echo {end}")
+        script = lan.tftp_root / f"{self.mac.replace(':', '-')}.ipxe"
+        script.write_text("".join(f"{line}\n" for line in lines))
+        keys = [{"type": "qcode", "data": key} for key in ("ctrl", "c")]
+        self.qmp("send-key", keys=keys)
+        between = re.compile(rf"^{begin}\n(.*)^{end}\n", re.DOTALL | re.MULTILINE)
+        return self._wait(lambda: between.search(self.serial()), timeout, f"run {commands}")[1]
 
     def qmp(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Run a QMP command and return its result; events that arrive meanwhile are dropped.
@@ -219,6 +230,21 @@ class QemuGuest:
         if self.directory == Path() or not path.exists():
             return self._last.get(name, "")
         return path.read_text(errors="replace")
+
+    def _wait(self, predicate: Callable[[], T | None], timeout: float, what: str) -> T:
+        """wait_for() it while QEMU lives; errors carry what the guest has said."""
+
+        def true_or_dead() -> T | None:
+            if not self.alive:
+                raise RuntimeError(f"{self.name} ended before it could {what}{self._said()}")
+            return predicate()
+
+        try:
+            found = wait_for(true_or_dead, timeout, f"{self.name} to {what}")
+        except TimeoutError as exc:
+            raise TimeoutError(f"{exc}{self._said()}") from None
+        assert found is not None
+        return found
 
     def _said(self) -> str:
         return f"\nstderr: {self.stderr()[-2000:]}\nserial: {self.serial()[-2000:]}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
+import os
 import re
 import shutil
 import socket
@@ -20,9 +21,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from lab import sandbox
 from lab.sandbox import command, host_links
@@ -31,16 +33,15 @@ __all__ = ["BOOT_FILE", "BOOT_SCRIPT", "Lan", "host_links", "slaac_address", "wa
 
 NEAR_MAC = "02:00:5e:00:53:10"
 FAR_MAC = "02:00:5e:00:53:01"
-HOST4, HOST6 = "192.0.2.10", "2001:db8::10"
 PREFIX6 = ipaddress.IPv6Network("2001:db8::/64")
-ROUTER4, ROUTER6 = "192.0.2.1", "2001:db8::1"
 
 BOOT_FILE = "boot.ipxe"
-# iPXE answers ARP, ND and ping only while it waits for something: sleep is such a wait.
+# iPXE answers ARP, ND and ping only while it waits for something: sleep is such a wait. Ctrl-C
+# ends it early, and then the guest runs a script of its own, if there is one (QemuGuest.run()).
 BOOT_SCRIPT = """#!ipxe
 echo AIRTAP-GUEST ${net0/mac} ${net0/ip} booted
 :stay
-sleep 3600
+sleep 3600 || chain --autofree ${net0/mac:hexhyp}.ipxe ||
 goto stay
 """
 
@@ -65,12 +66,17 @@ table netdev wire {{
 
 T = TypeVar("T")
 
+# How much longer than elsewhere things may take here: an emulated machine sets it.
+SLOWNESS = float(os.environ.get("AIRTAP_LAB_SLOWNESS", "1"))
+
 
 def wait_for(predicate: Callable[[], T], timeout: float, what: str, *, interval: float = 0.05) -> T:
     """Call predicate until it returns something true, and return that.
 
-    timeout and interval are seconds. Raises TimeoutError naming what was waited for.
+    timeout and interval are seconds, the timeout on a machine of usual speed. Raises TimeoutError
+    naming what was waited for.
     """
+    timeout *= SLOWNESS
     deadline = time.monotonic() + timeout
     while True:
         if result := predicate():
@@ -78,6 +84,33 @@ def wait_for(predicate: Callable[[], T], timeout: float, what: str, *, interval:
         if time.monotonic() >= deadline:
             raise TimeoutError(f"waited {timeout:g} s for {what}")
         time.sleep(interval)
+
+
+@dataclass(frozen=True)
+class Subnet:
+    """The addresses of a LAN: 1 is the router, 10 the host, and 100 to 199 are leased.
+
+    Both are prefixes to put a number behind. ipv4: of a /24, with its last dot. ipv6: of a
+    /64, with its last colons.
+    """
+
+    ipv4: str = "192.0.2."
+    ipv6: str = "2001:db8::"
+
+    @property
+    def router(self) -> tuple[str, str]:
+        """The router's addresses: IPv4, IPv6."""
+        return f"{self.ipv4}1", f"{self.ipv6}1"
+
+    @property
+    def host(self) -> tuple[str, str]:
+        """The host's addresses: IPv4, IPv6."""
+        return f"{self.ipv4}10", f"{self.ipv6}10"
+
+
+LAB = Subnet()
+ROUTER4, ROUTER6 = LAB.router
+HOST4, HOST6 = LAB.host
 
 
 def slaac_address(mac: str) -> str:
@@ -101,13 +134,14 @@ class Lan:
         one_mac: bool = False,
         near_mac: str = NEAR_MAC,
         host: bool = True,
+        subnet: Subnet = LAB,
     ) -> None:
         """Describe the LAN; nothing exists before start().
 
         near: the host's uplink. bridge: name of a Linux bridge that has `near` as its port and
         carries the host's addresses. one_mac: enforce the one-MAC rule at the far end.
         near_mac: of `near`. host: the host has addresses and routes here; without them, a
-        second LAN can stand beside the first.
+        second LAN can stand beside the first. subnet: the LAN's addresses.
         """
         self.near = near
         self.far = far
@@ -116,11 +150,12 @@ class Lan:
         self.one_mac = one_mac
         self.near_mac = near_mac
         self.host = host
+        self.subnet = subnet
         self.far_mac = FAR_MAC
         self._directory = Path()
         self._undo = contextlib.ExitStack()
 
-    def __enter__(self) -> Lan:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -170,7 +205,8 @@ class Lan:
 
     def ping(self, address: str, count: int = 1, timeout: float = 1.0) -> bool:
         """Tell whether the address answers the far end; timeout is seconds for each reply."""
-        argv = ["ping", "-n", "-q", "-i", "0.2", "-c", str(count), "-W", f"{timeout:g}", address]
+        wait = f"{timeout * SLOWNESS:g}"
+        argv = ["ping", "-n", "-q", "-i", "0.2", "-c", str(count), "-W", wait, address]
         return self.run(*argv, check=False).returncode == 0
 
     def leases(self) -> dict[str, str]:
@@ -239,19 +275,26 @@ class Lan:
         (self.tftp_root / BOOT_FILE).write_text(BOOT_SCRIPT)
 
     def _make_wire(self, undo: contextlib.ExitStack) -> None:
-        command("ip", "netns", "add", self.namespace)
-        undo.callback(command, "ip", "netns", "del", self.namespace)
+        self._make_namespace(undo)
         command(
             *("ip", "link", "add", self.near, "address", self.near_mac, "type", "veth"),
             *("peer", "name", self.far, "address", self.far_mac, "netns", self.namespace),
         )
         # By name and first: a namespace is torn down later, by a kernel worker.
         undo.callback(_delete_link, self.near)
-        _no_router_advertisements(self.near)
+        no_router_advertisements(self.near)
+        self._make_router()
+
+    def _make_namespace(self, undo: contextlib.ExitStack) -> None:
+        command("ip", "netns", "add", self.namespace)
+        undo.callback(command, "ip", "netns", "del", self.namespace)
         self._far("link", "set", "lo", "up")
+
+    def _make_router(self) -> None:
+        ipv4, ipv6 = self.subnet.router
         self._far("link", "set", self.far, "up")
-        self._far("address", "add", f"{ROUTER4}/24", "dev", self.far)
-        self._far("address", "add", f"{ROUTER6}/64", "dev", self.far, "nodad")
+        self._far("address", "add", f"{ipv4}/24", "dev", self.far)
+        self._far("address", "add", f"{ipv6}/64", "dev", self.far, "nodad")
 
     def _make_host_side(self, undo: contextlib.ExitStack) -> None:
         if self.bridge:
@@ -259,17 +302,11 @@ class Lan:
             command("ip", "link", "add", self.bridge, "type", "bridge")
             undo.callback(_delete_link, self.bridge)
             command("ip", "link", "set", self.near, "master", self.bridge)
-            _no_router_advertisements(self.bridge)
+            no_router_advertisements(self.bridge)
         command("ip", "link", "set", self.near, "up")
         command("ip", "link", "set", self.uplink, "up")
         if self.host:
-            self._make_host()
-
-    def _make_host(self) -> None:
-        command("ip", "address", "add", f"{HOST4}/24", "dev", self.uplink)
-        command("ip", "address", "add", f"{HOST6}/64", "dev", self.uplink, "nodad")
-        command("ip", "route", "add", "default", "via", ROUTER4)
-        command("ip", "-6", "route", "add", "default", "via", ROUTER6, "dev", self.uplink)
+            make_host(self.uplink, self.subnet)
 
     def _far(self, *words: str) -> None:
         command("ip", "-n", self.namespace, *words)
@@ -301,21 +338,32 @@ class Lan:
         wait_for(ready, 10.0, "dnsmasq to serve")
 
     def _dnsmasq(self) -> list[str]:
+        ipv4, ipv6 = self.subnet.ipv4, self.subnet.ipv6
         return [
             *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file="),
             *("--user=root", "--group=root", "--port=0", f"--interface={self.far}"),
             "--bind-interfaces",
-            *("--dhcp-range=192.0.2.100,192.0.2.199,255.255.255.0,10m", "--dhcp-authoritative"),
+            *(f"--dhcp-range={ipv4}100,{ipv4}199,255.255.255.0,10m", "--dhcp-authoritative"),
             "--no-ping",  # else each OFFER waits 3 s for an echo
             f"--dhcp-leasefile={self._directory / 'leases'}",
             f"--dhcp-boot={BOOT_FILE}",
             *("--enable-tftp", f"--tftp-root={self.tftp_root}"),
-            *("--enable-ra", "--dhcp-range=2001:db8::,ra-only,64,10m"),
+            *("--enable-ra", f"--dhcp-range={ipv6},ra-only,64,10m"),
             f"--log-facility={self._directory / 'log'}",
         ]
 
 
-def _no_router_advertisements(link: str) -> None:
+def make_host(link: str, subnet: Subnet) -> None:
+    """Give a link the host's addresses in a subnet, and route by it what goes elsewhere."""
+    for family, length, address, router in zip(
+        ("-4", "-6"), (24, 64), subnet.host, subnet.router, strict=True
+    ):
+        nodad = ["nodad"] if family == "-6" else []
+        command("ip", "address", "add", f"{address}/{length}", "dev", link, *nodad)
+        command("ip", family, "route", "add", "default", "via", router, "dev", link)
+
+
+def no_router_advertisements(link: str) -> None:
     """Keep the host's IPv6 addresses to the one that tests know; guests autoconfigure."""
     Path(f"/proc/sys/net/ipv6/conf/{link}/accept_ra").write_text("0")
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from types import TracebackType
 
 from lab import relay, sandbox
+from lab.lan import SLOWNESS
 from lab.sandbox import command
 
 _UDHCPC_SCRIPT = """#!/bin/sh
 case "$1" in
-deconfig) ip address flush dev "$interface" scope global ;;
+deconfig) ip -4 address flush dev "$interface" scope global ;;
 bound|renew)
     ip address replace "$ip/$mask" dev "$interface"
     for gateway in $router; do ip route replace default via "$gateway"; done ;;
@@ -110,7 +111,8 @@ class PumpGuest:
 
     def ping(self, address: str, count: int = 1, timeout: float = 1.0) -> bool:
         """Tell whether the address answers the guest; timeout is seconds for each reply."""
-        argv = ["ping", "-n", "-q", "-i", "0.2", "-c", str(count), "-W", f"{timeout:g}", address]
+        wait = f"{timeout * SLOWNESS:g}"
+        argv = ["ping", "-n", "-q", "-i", "0.2", "-c", str(count), "-W", wait, address]
         return self.run(*argv, check=False).returncode == 0
 
     def frames(self) -> socket.socket:

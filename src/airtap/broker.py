@@ -9,7 +9,7 @@ import logging
 import os
 from collections import defaultdict
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from pyroute2 import AsyncIPRoute
@@ -62,7 +62,7 @@ class Broker:
         """Take over from an earlier daemon, whatever ended it. Raises Problem, OSError."""
         for guest in await self._guests.recover():
             log.info("%s is adopted: its guest runs", guest.name)
-            if guest.owner.learning:
+            if guest.kind == "macvtap" and guest.owner.learning:
                 try:
                     self._learning.start(guest)
                 except OSError as exc:  # its guest has just ended
@@ -94,12 +94,14 @@ class Broker:
         mac = None if request.mac is None else mac_address(request.mac)
         link = await self._permitted(name, request.br, peer)
         parent = await uplink.inspect(link)
-        kind = uplink.child_kind(parent, self.config.parent(link.name))
+        child = await uplink.a_child(self._links, link)
+        kind = uplink.child_kind(parent, self.config.parent(link.name), child)
         with self._guests.admitted(peer.uid, self.config.limits) as place:
             if kind == "tap":
                 return await self._attach_tap(link, request.vnet_hdr, peer, place)
-            async with self.mac_nat.ready_for_child(link):
-                return await self._attach_macvtap(link, mac, request.vnet_hdr, peer, place)
+            async with self.mac_nat.ready_for_child(link, kind) as one_mac:
+                owner = self._owner(link, kind, mac, one_mac, peer)
+                return await self._attach_child(link, kind, mac, request.vnet_hdr, owner, place)
 
     async def _permitted(self, name: str, asked: str, peer: Peer) -> Link:
         """The device called name, if the ACL lets peer use it.
@@ -146,54 +148,69 @@ class Broker:
                 raise Problem(
                     "no-device", f"cannot make {name} a port of bridge {bridge.name}: {exc}"
                 ) from exc
-            self._guests.add(Guest(index, name, owner, node=None), place)
+            self._guests.add(Guest(index, name, kind="tun", owner=owner, node=None), place)
             undo.pop_all()
         log.info("%s on bridge %s is made for user %d", name, bridge.name, peer.uid)
         return name, fd
 
-    async def _attach_macvtap(
-        self, parent: Link, mac: str | None, vnet_hdr: bool, peer: Peer, place: Place
+    async def _attach_child(
+        self, parent: Link, kind: str, mac: str | None, vnet_hdr: bool, owner: Owner, place: Place
     ) -> tuple[str, int]:
-        """A macvtap on parent, up, with its tap open and the guest's MAC or learning it."""
+        """A macvtap or ipvtap on parent, up, its tap open, with the guest's MAC or learning it."""
         mode = self.config.parent(parent.name).mode
-        if mac == parent.mac and mode != "passthru":
-            raise Problem("mac-in-use", f"{mac} is the MAC address of {parent.name} itself")
-        owner = Owner(peer.uid, requester(peer.pid), learning=mac is None)
+        own_mac = mac if kind == "macvtap" else None
         async with AsyncExitStack() as undo:
             try:
-                name, index, node = await self._create_macvtap(parent, mode, mac)
+                name, index, node = await self._create_child(parent, kind, mode, own_mac)
                 undo.push_async_callback(self._links.delete, index)
                 await self._links.set_alias(index, owner.to_alias())
                 self._links.keep_host_off(name)
-                fd = tap.open_macvtap(node, vnet_hdr)
+                fd = tap.open_node(node, vnet_hdr)
                 undo.callback(os.close, fd)
-                guest = Guest(index, name, owner, node)
+                guest = Guest(index, name, kind, owner, node)
                 self._guests.add(guest, place)
                 undo.callback(self._guests.forget, index)
-                await self.mac_nat.add_child(parent, index, mac)
+                # An ipvtap whose guest neither has nor learns a MAC: it uses the parent's.
+                known = None if owner.learning else owner.mac or own_mac or parent.mac
+                await self.mac_nat.add_child(parent, index, known)
                 if not parent.up:
                     await self._links.set_up(parent.index)
                 await self._links.set_up(index)
-                if mac is None:
+                if kind == "macvtap" and mac is None:
                     self._learning.start(guest)
-                elif mode == "passthru":  # the kernel gave it the parent's MAC
+                elif mode == "passthru" and mac is not None:  # the kernel gave it the parent's
                     await self._links.set_mac(index, mac)
             except LinkNotFound as exc:
                 what = f"{parent.name} or its new child vanished meanwhile"
                 raise Problem("no-device", what) from exc
             except LinkError as exc:
-                raise await self._refused(parent, mode, mac, exc) from exc
+                raise await self._refused(parent, kind, mode, own_mac, exc) from exc
             except OSError as exc:
                 what = f"cannot set up the new device on {parent.name}: {exc}"
                 raise Problem("no-device", what) from exc
             undo.pop_all()
-        log.info("%s on %s is made for user %d", name, parent.name, peer.uid)
+        log.info("%s on %s is made for user %d", name, parent.name, owner.uid)
         return name, fd
 
-    async def _create_macvtap(
-        self, parent: Link, mode: str, mac: str | None
+    def _owner(self, parent: Link, kind: str, mac: str | None, one_mac: bool, peer: Peer) -> Owner:
+        """Whose a new child is, and which MAC its guest has. Raises Problem mac-in-use."""
+        owner = Owner(peer.uid, requester(peer.pid), learning=mac is None)
+        if kind == "ipvtap" and not one_mac:  # its guest must use the parent's MAC
+            return replace(owner, learning=False)
+        if mac is None:
+            return owner
+        if mac == parent.mac and self.config.parent(parent.name).mode != "passthru":
+            raise Problem("mac-in-use", f"{mac} is the MAC address of {parent.name} itself")
+        if kind == "macvtap":
+            return owner
+        if other := self.mac_nat.bearer(parent, mac):
+            raise Problem("mac-in-use", f"{mac} is the MAC address of {other} on {parent.name}")
+        return replace(owner, mac=mac)
+
+    async def _create_child(
+        self, parent: Link, kind: str, mode: str, mac: str | None
     ) -> tuple[str, int, str]:
-        """Create a macvtap whose /dev/tap<ifindex> is its own: (name, index, node).
+        """Create a child whose /dev/tap<ifindex> is its own: (name, index, node).
 
         Names and numbers can be taken: by others in this namespace, and the node's name by
         a device of any other.
@@ -203,14 +220,14 @@ class Broker:
             name = f"{_PREFIX}{self._next_number}"
             self._next_number += 1
             try:
-                await self._links.add_macvtap(name, parent.index, mode, mac, wanted_index)
+                await self._links.add_child(kind, name, parent.index, mode, mac, wanted_index)
             except LinkExists:
                 self._next_number = tap.free_number(_PREFIX)
                 wanted_index = wanted_index and tap.free_index(above=wanted_index)
                 continue
             index = self._links.index_of(name)
             try:
-                node = tap.macvtap_node(name, index)
+                node = tap.node_of(name, index)
             except Problem:
                 await self._links.delete(index)
                 raise
@@ -221,14 +238,16 @@ class Broker:
             log.info("/dev/tap%d is another device's; trying index %d", index, wanted_index)
         raise Problem("no-device", f"no free name or /dev/tapN for a device on {parent.name}")
 
-    async def _refused(self, parent: Link, mode: str, mac: str | None, error: LinkError) -> Problem:
+    async def _refused(
+        self, parent: Link, kind: str, mode: str, mac: str | None, error: LinkError
+    ) -> Problem:
         if mac is not None and error.errno in (errno.EADDRINUSE, errno.EBUSY):
             for link in await self._links.dump():
                 if link.parent == parent.index and link.mac == mac and link.up:
                     return Problem(
                         "mac-in-use", f"{mac} is the MAC address of {link.name} on {parent.name}"
                     )
-        return await uplink.explain_refusal(self._links, parent, mode, error)
+        return await uplink.explain_refusal(self._links, parent, kind, mode, error)
 
     async def release(self, device: str, peer: Peer) -> None:
         """Remove a guest device, also while its guest runs.

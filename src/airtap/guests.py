@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from .config import Limits
 from .errors import Problem
 from .kernel import tap
-from .kernel.links import GROUP, IFF_LOWER_UP, Link, LinkNotFound, Links
+from .kernel.links import FAMILY, GROUP, IFF_LOWER_UP, Link, LinkNotFound, Links
 from .kernel.watch import NodeWatch
 from .owner import Owner
 
@@ -36,10 +36,14 @@ _LOOKS_S = (0.1, 1.0)
 
 @dataclass(frozen=True)
 class Guest:
-    """One device that airtap made. node: a macvtap's /dev/tapN; None for a tap on a bridge."""
+    """One device that airtap made.
+
+    kind: "macvtap", "ipvtap", or "tun" for a tap on a bridge. node: /dev/tapN; None for that tap.
+    """
 
     index: int
     name: str
+    kind: str
     owner: Owner
     node: str | None
 
@@ -150,11 +154,13 @@ class Guests:
 
     def _adopt(self, link: Link) -> None:
         owner = Owner.from_alias(link.alias)
-        node = tap.macvtap_node(link.name, link.index) if link.kind == "macvtap" else None
-        if owner is not None and link.kind == "macvtap" and node is None:
+        stands = link.kind in FAMILY
+        node = tap.node_of(link.name, link.index) if stands else None
+        if owner is not None and stands and node is None:
             raise Problem("no-tap", f"/dev/tap{link.index} is not its node here")
         # No owner: the daemon died between making the device and writing its owner down.
-        self.add(Guest(link.index, link.name, owner or Owner(uid=0, pid=0), node), place=None)
+        guest = Guest(link.index, link.name, link.kind, owner or Owner(uid=0, pid=0), node)
+        self.add(guest, place=None)
 
     def _full(self, uid: int, limits: Limits) -> str:
         if uid != 0 and self._users[uid] >= limits.devices_per_user:

@@ -1,10 +1,15 @@
-"""MAC NAT where an uplink takes one MAC only: on which uplinks, for which children, kept so.
+"""The programs of MAC NAT: on which uplinks, for which children, kept so.
+
+An uplink of macvtaps needs them where it takes one MAC only, an uplink of ipvtaps always, as they
+deliver to its guests. "On" is said of an uplink that has them.
 
 Theory of operation. Level-triggered: a notification, a request or a start of the daemon only puts
 a device on a list to look at. _look_at() finds out from the kernel what the uplink is and what
-stands on it, and makes MAC NAT what it should be: on while the uplink needs it and has children,
-whoever made them; off otherwise. Looking again changes nothing where all is well, so it may be done
-at any time: after somebody deleted the qdisc, after a crash, after the uplink's MAC changed.
+stands on it, and makes MAC NAT what it should be: on while the uplink needs it and has children;
+off otherwise. Macvtaps and macvlans count whoever made them (libvirt makes its own), ipvtaps where
+airtap did: others' ipvlans have the uplink's MAC and addresses of their own. Looking again changes
+nothing where all is well, so it may be done at any time: after somebody deleted the qdisc, after
+a crash, after the uplink's MAC changed.
 
 The maps are pinned (kernel/macnat.py), so a daemon that ends leaves MAC NAT at work.
 """
@@ -13,26 +18,26 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from pyroute2 import AsyncIPRoute
 
-from . import uplink
+from . import inquiries, uplink
 from .announce import announcement
 from .config import Config
-from .disputes import Disputes
 from .errors import Problem
+from .inquiries import Inquiries
 from .kernel import macnat
 from .kernel.addresses import host_addresses
 from .kernel.events import Events
 from .kernel.frames import send
-from .kernel.links import GROUP, Link, LinkError, LinkNotFound, Links
-from .owner import Owner
+from .kernel.libbpf import BpfError
+from .kernel.links import FAMILY, GROUP, Link, LinkError, LinkNotFound, Links
+from .owner import Owner, guest_mac
 
 log = logging.getLogger(__name__)
 
-_CHILD_KINDS = ("macvlan", "macvtap")
 # How long to gather notifications: one change of NetworkManager's causes a dozen.
 _GATHER_S = 0.02
 _RETRY_S = 1.0
@@ -43,19 +48,22 @@ _SEEN = 4096
 class Uplink:
     """MAC NAT at work on one uplink.
 
+    kind: of its children. one_mac: guests get the uplink's MAC; else they must use it (ipvtap).
     events: descriptor of what it reports. children: ifindex to MAC, None while it is to be
     learned. expected: attaches under way, for whose sake it stays on without a child.
     """
 
     link: Link
+    kind: str
+    one_mac: bool
     nat: macnat.Macnat
     events: int
     children: dict[int, str | None] = field(default_factory=dict)
     expected: int = 0
-    disputes: Disputes = field(init=False)
+    inquiries: Inquiries = field(init=False)
 
     def __post_init__(self) -> None:
-        self.disputes = Disputes(self.nat, self.link.name)
+        self.inquiries = Inquiries(self.nat, self.link.name)
 
 
 class MacNat:
@@ -74,13 +82,17 @@ class MacNat:
         self._wake = asyncio.Event()
         self._changing = asyncio.Lock()
         self._events = Events(self.look_again)
-        self._task = asyncio.create_task(self._look_forever(), name="mac nat")
+        self._tasks = [
+            asyncio.create_task(self._look_forever(), name="mac nat"),
+            asyncio.create_task(self._ask_forever(), name="mac nat: addresses"),
+        ]
 
     async def close(self) -> None:
         """Stop looking. What is attached goes on."""
         self._events.close()
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for active in self._uplinks.values():
             self._close(active)
 
@@ -111,19 +123,22 @@ class MacNat:
                 await macnat.detach(self._ipr, device)
 
     @asynccontextmanager
-    async def ready_for_child(self, link: Link) -> AsyncIterator[None]:
+    async def ready_for_child(self, link: Link, kind: str) -> AsyncIterator[bool]:
         """See to it that MAC NAT is on, if link needs it, until its new child is known.
 
-        Raises Problem no-macnat, LinkError.
+        kind: of the child. Gives whether its guest gets the uplink's MAC. Raises Problem
+        no-macnat, LinkError.
         """
-        if not await needs_macnat(link, self._config()):
-            yield
+        one_mac = await gives_its_mac(link, kind, self._config())
+        if not one_mac and kind == "macvtap":
+            yield False
             return
         async with self._changing:
-            active = await self._switch_on(link)
+            mode = self._config().parent(link.name).mode
+            active = await self._switch_on(link, kind, mode)
             active.expected += 1
         try:
-            yield
+            yield one_mac
         finally:
             active.expected -= 1
             self.look_again(link.index)
@@ -155,7 +170,18 @@ class MacNat:
         return bool(self._uplinks)
 
     def is_on(self, uplink_index: int) -> bool:
-        return uplink_index in self._uplinks
+        """Whether guests behind an uplink get its MAC."""
+        active = self._uplinks.get(uplink_index)
+        return active is not None and active.one_mac
+
+    def bearer(self, uplink: Link, mac: str) -> str:
+        """The name of the guest device on an uplink whose guest has this MAC, or ""."""
+        active = self._uplinks.get(uplink.index)
+        for index, known in active.children.items() if active else ():
+            if known == mac:
+                with suppress(LinkNotFound):
+                    return self._links.name_of(index)
+        return ""
 
     async def _look_forever(self) -> None:
         while True:
@@ -171,6 +197,15 @@ class MacNat:
                 self._suspects |= suspects
                 await asyncio.sleep(_RETRY_S)
                 self._wake.set()
+
+    async def _ask_forever(self) -> None:
+        while True:
+            await asyncio.sleep(inquiries.IDLE_S / 2)
+            for active in self._uplinks.values():
+                try:
+                    active.inquiries.ask_for_idle()
+                except BpfError as exc:
+                    log.error("MAC NAT: %s", exc)
 
     async def _look_at_some(self, suspects: set[int | None]) -> None:
         if None in suspects:
@@ -223,37 +258,51 @@ class MacNat:
                 log.info("%s is gone, and MAC NAT with it", active.link.name)
                 self._close(self._uplinks.pop(index), remove=True)
             return
-        if not await needs_macnat(link, self._config()):
-            if active:
-                await self._switch_off(active)
-            return
         if active is None:
             devices = None
         children = await self._children(index, devices)
+        kind = FAMILY[children[0].kind] if children else active.kind if active else "macvtap"
+        if active and active.kind != kind:  # the former ones are gone, or these could not be
+            await self._switch_off(active)
+            await self._look_at(index, None)
+            return
+        if kind == "macvtap" and not await gives_its_mac(link, kind, self._config()):
+            if active:
+                await self._switch_off(active)
+            return
         if (children and active is None) or (active and (devices is None or index in devices)):
-            active = await self._switch_on(link)
+            mode = children[0].mode if children else None
+            active = await self._switch_on(link, kind, mode)
         if active:
             await self._keep(active, children, devices)
             if not active.children and not active.expected:
                 await self._switch_off(active)
 
-    async def _children(self, parent: int, among: set[int] | None) -> dict[int, str | None]:
-        """Children of an uplink, among devices or all: ifindex to MAC."""
+    async def _children(self, parent: int, among: set[int] | None) -> list[Link]:
+        """Children of an uplink, among devices or all."""
         if among is None:
             links = await self._links.dump()
         else:
             found = [await self._link(index) for index in among]
             links = [link for link in found if link is not None]
-        return {link.index: _guest_mac(link) for link in links if _is_child(link, parent)}
+        return [link for link in links if _is_child(link, parent)]
 
-    async def _switch_on(self, link: Link) -> Uplink:
-        """MAC NAT on an uplink, with all that must be known before a frame passes."""
+    async def _switch_on(self, link: Link, kind: str, mode: str | None) -> Uplink:
+        """MAC NAT on an uplink, with all that must be known before a frame passes.
+
+        kind, mode: of its children; None to leave the mode as it is.
+        """
         active = self._uplinks.get(link.index)
+        if active and active.kind != kind and not active.children:
+            await self._switch_off(active)
+            active = None
+        one_mac = await gives_its_mac(link, kind, self._config())
         if active:
             nat = active.nat
         else:  # in a thread: the verifier takes 0.4 s over the programs
             nat = await asyncio.to_thread(macnat.open_macnat, macnat.pin_directory(link.index))
         try:
+            nat.set_kind(kind, mode)
             former = nat.parent_mac()
             addresses = await host_addresses(self._ipr, link.index)
             nat.set_host_addresses(addresses.own | addresses.gateways, addresses.broadcasts)
@@ -267,25 +316,42 @@ class MacNat:
             raise
         if active is None:
             on_event = partial(self._on_event, link.index)
-            active = self._uplinks[link.index] = Uplink(link, nat, nat.watch(on_event))
-            asyncio.get_running_loop().add_reader(active.events, nat.consume)
-            log.info("MAC NAT is on for %s", link.name)
-        active.link = link
+            events = nat.watch(on_event)
+            active = self._uplinks[link.index] = Uplink(link, kind, one_mac, nat, events)
+            asyncio.get_running_loop().add_reader(events, nat.consume)
+            log.info("MAC NAT is on for %s (%s)", link.name, kind)
+        active.link, active.one_mac = link, one_mac
         return active
 
-    async def _keep(
-        self, active: Uplink, children: dict[int, str | None], among: set[int] | None
-    ) -> None:
+    async def _keep(self, active: Uplink, children: list[Link], among: set[int] | None) -> None:
         """Make the guests of an uplink, among devices or all, those that are there."""
-        known = active.nat.guests().keys() | active.children.keys()
-        for index in (known if among is None else known & among) - children.keys():
+        known = active.nat.guests()
+        gone = (known.keys() | active.children.keys()) - {link.index for link in children}
+        for index in gone if among is None else gone & among:
             active.nat.remove_guest(index)
             active.children.pop(index, None)
-        for index, mac in children.items():
+        for link in children:
             try:
-                await self._add_child(active, index, mac)
+                await self._add_child(
+                    active, link.index, await self._guest_mac(active, link, known)
+                )
             except LinkNotFound:
                 continue  # its own notification follows
+
+    async def _guest_mac(self, active: Uplink, link: Link, known: dict[int, str]) -> str | None:
+        """The MAC of a child's guest; None if it is a device of ours that still learns it.
+
+        known: MACs that learn has. An ipvtap's is written into the alias, where status finds it.
+        """
+        if active.kind == "ipvtap" and not active.one_mac:
+            return link.mac
+        owner = Owner.from_alias(link.alias) if link.group == GROUP else None
+        mac = known.get(link.index, macnat.UNKNOWN_MAC)
+        if active.kind == "ipvtap" and owner and owner.learning and mac != macnat.UNKNOWN_MAC:
+            owner = replace(owner, learning=False, mac=mac)
+            await self._links.set_alias(link.index, owner.to_alias())
+            log.info("%s: the guest is %s", link.name, mac)
+        return guest_mac(link.mac, owner)
 
     async def _add_child(self, active: Uplink, index: int, mac: str | None) -> None:
         # It may have been learned since the kernel was asked.
@@ -302,7 +368,7 @@ class MacNat:
 
     def _close(self, active: Uplink, remove: bool = False) -> None:
         asyncio.get_running_loop().remove_reader(active.events)
-        active.disputes.close()
+        active.inquiries.close()
         if remove:
             active.nat.remove()
         else:
@@ -318,26 +384,26 @@ class MacNat:
     def _on_event(self, uplink_index: int, event: macnat.Event) -> None:
         log.debug("MAC NAT: %s", event)
         active = self._uplinks.get(uplink_index)
-        newcomer = active.children.get(event.ifindex) if active else None
-        if active and newcomer and event.reason == "guest-address":
-            active.disputes.ask_holder(event, newcomer)
+        if event.what == "spoke":
+            self.look_again(event.ifindex)
+        if active and event.address and event.reason == "guest-address":
+            active.inquiries.ask(event.address, event.vlan)
 
 
-async def needs_macnat(link: Link, config: Config) -> bool:
-    """Whether guests behind an uplink need MAC NAT: as configured, else by what it is."""
+async def gives_its_mac(link: Link, kind: str, config: Config) -> bool:
+    """Whether guests on children of a kind get the uplink's MAC: as configured, else as needed.
+
+    Needed is it where the uplink takes one MAC only, and on ipvtaps, which have just one.
+    """
     setting = config.parent(link.name).macnat
     if setting != "auto":
         return setting == "on"
-    return (await uplink.inspect(link)).type == "wifi-station"
+    return kind == "ipvtap" or (await uplink.inspect(link)).type == "wifi-station"
 
 
 def _is_child(link: Link, parent: int | None = None) -> bool:
-    if link.kind not in _CHILD_KINDS or not link.parent_here:
-        return False
-    return parent is None or link.parent == parent
-
-
-def _guest_mac(link: Link) -> str | None:
-    """The MAC of a child's guest; None if it is a device of ours that still learns it."""
-    owner = Owner.from_alias(link.alias) if link.group == GROUP else None
-    return None if owner is not None and owner.learning else link.mac
+    if FAMILY.get(link.kind) == "ipvtap":
+        counts = link.kind == "ipvtap" and link.group == GROUP
+    else:
+        counts = link.kind in FAMILY
+    return counts and link.parent_here and parent in (None, link.parent)

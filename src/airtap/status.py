@@ -7,12 +7,10 @@ from collections.abc import AsyncIterator
 from . import uplink
 from .broker import Broker
 from .errors import Problem
-from .kernel.links import GROUP, Link, Links
+from .kernel.links import FAMILY, GROUP, Link, Links
 from .kernel.macnat import GuestCounters, Learned
 from .kernel.peer import Peer
-from .owner import Owner
-
-_KINDS = {"macvlan": "macvtap", "macvtap": "macvtap", "ipvlan": "ipvtap", "ipvtap": "ipvtap"}
+from .owner import Owner, guest_mac
 
 
 async def packets(links: Links, broker: Broker, peer: Peer) -> AsyncIterator[dict[str, object]]:
@@ -45,7 +43,7 @@ async def packets(links: Links, broker: Broker, peer: Peer) -> AsyncIterator[dic
 
 
 async def _uplink(link: Link, children: list[Link], macnat: bool) -> dict[str, object]:
-    kinds = {_KINDS[child.kind] for child in children if child.kind in _KINDS}
+    kinds = {FAMILY[child.kind] for child in children if child.kind in FAMILY}
     return {
         "name": link.name,
         "ifindex": link.index,
@@ -69,12 +67,11 @@ def _guest(
 ) -> dict[str, object]:
     # A tap bears the host's end of the cable: another MAC, and received is what was sent.
     is_tap = link.kind == "tun"
-    known_mac = not is_tap and not (owner is not None and owner.learning)
     last_seen = max((entry.last_seen for entry in learned), default=None)
     return {
         "device": link.name,
         "ifindex": link.index,
-        "mac": link.mac if known_mac else None,
+        "mac": None if is_tap else guest_mac(link.mac, owner),
         "addresses": [str(entry.address) for entry in sorted(learned, key=_by_family)],
         "owner": {
             "uid": owner.uid if owner else None,

@@ -1,16 +1,14 @@
 """What an uplink is, and which device a guest gets behind it."""
 
 import errno
+from contextlib import suppress
 from dataclasses import dataclass
 
 from .config import Parent
 from .errors import Problem
 from .kernel import wifi
-from .kernel.links import ARPHRD_ETHER, IFF_LOOPBACK, Link, LinkError, Links
+from .kernel.links import ARPHRD_ETHER, FAMILY, IFF_LOOPBACK, Link, LinkError, LinkNotFound, Links
 
-# Kinds of device that stand on another one. The kernel would quietly put a macvtap on that
-# other one instead (drivers/net/macvlan.c: macvlan_common_newlink), which the ACL never saw.
-_STACKED = ("macvlan", "macvtap", "ipvlan", "ipvtap")
 # Masters that take a port's rx_handler, of which a device has one. A VRF does not.
 _RX_HANDLER_MASTERS = ("bridge", "bond", "team", "openvswitch", "hsr", "batadv")
 
@@ -35,20 +33,37 @@ async def inspect(link: Link) -> Uplink:
     return Uplink(link, await wifi.uplink_type(link.name, link.index) or "ethernet")
 
 
-def child_kind(uplink: Uplink, settings: Parent) -> str:
-    """Decide what device a guest behind an uplink gets.
+async def a_child(links: Links, parent: Link) -> Link | None:
+    """One of the macvlan or ipvlan devices on a parent, if there are any to be seen.
+
+    Those that were moved to another network namespace are not. All are of one family, and
+    ipvlans of one mode, so any of them will do.
+    """
+    for name in links.uppers(parent.name):
+        with suppress(LinkNotFound):
+            link = await links.by_name(name)
+            if link.kind in FAMILY:
+                return link
+    return None
+
+
+def child_kind(uplink: Uplink, settings: Parent, child: Link | None) -> str:
+    """Decide what device a guest behind an uplink gets. child: what a_child() found.
 
     "tap": the uplink is a bridge, a tap becomes its port.
-    "macvtap": the uplink becomes the parent of a macvtap, in the mode of the settings.
+    "macvtap", "ipvtap": the uplink becomes the parent of one, in the mode of the settings: the
+    kind that is configured, else what goes with child, else a macvtap.
     Raises Problem bad-parent (no Ethernet frames, or stacked on the real parent),
-    parent-busy (a port of something) or not-supported (what this version cannot do).
+    parent-busy (a port of something, or children of the other kind or of another mode).
     """
     link = uplink.link
     if uplink.type == "bridge":
         return "tap"
     if uplink.type == "other":
         raise Problem("bad-parent", f"{link.name} carries no Ethernet frames for guests")
-    if link.kind in _STACKED:
+    # The kernel would quietly put a macvtap on the device below instead, which the ACL never saw
+    # (drivers/net/macvlan.c: macvlan_common_newlink, ipvlan_main.c: ipvlan_link_new).
+    if link.kind in FAMILY:
         raise Problem(
             "bad-parent",
             f"{link.name} is itself a {link.kind}",
@@ -60,28 +75,51 @@ def child_kind(uplink: Uplink, settings: Parent) -> str:
             f"{link.name} is a port of a {link.slave_kind}",
             f"use the {link.slave_kind} instead",
         )
-    if settings.kind == "ipvtap":
+    kind = settings.kind
+    if kind == "auto":
+        kind = FAMILY[child.kind] if child else "macvtap"
+    if child:
+        _expect_company(link, kind, settings.mode, child)
+    return kind
+
+
+def _expect_company(parent: Link, kind: str, mode: str, child: Link) -> None:
+    """Raise Problem parent-busy if a child of this kind and mode cannot join one that is there."""
+    family = FAMILY[child.kind]
+    if family != kind:
         raise Problem(
-            "not-supported",
-            f"kind = ipvtap is configured for {link.name}, and this version has macvtap only",
+            "parent-busy",
+            f"{parent.name} cannot carry {kind} devices: held by {child.name} ({child.kind}),"
+            " and a parent carries macvtap or ipvtap children, never both",
+            f'stop what uses {child.name}, or set kind = "{family}" or "auto"'
+            f" for {parent.name} in airtap.toml",
         )
-    return "macvtap"
+    if kind == "ipvtap" and child.mode != mode:
+        raise Problem(
+            "parent-busy",
+            f"{child.name} on {parent.name} is in mode {child.mode}, not {mode}, and all"
+            " ipvlan devices of a parent share one mode",
+            f"stop what uses {child.name}"
+            + ("" if child.mode == "l3" else f', or set mode = "{child.mode}" in airtap.toml'),
+        )
 
 
-async def explain_refusal(links: Links, parent: Link, mode: str, error: LinkError) -> Problem:
-    """Say why the kernel would not put a macvtap on a parent, after it has refused."""
+async def explain_refusal(
+    links: Links, parent: Link, kind: str, mode: str, error: LinkError
+) -> Problem:
+    """Say why the kernel would not put a device on a parent, after it has refused."""
     siblings = [
         link
         for link in await links.dump()
-        if link.parent == parent.index and link.parent_here and link.kind in _STACKED
+        if link.parent == parent.index and link.parent_here and link.kind in FAMILY
     ]
     names = ", ".join(f"{link.name} ({link.kind})" for link in siblings[:5])
     if error.errno == errno.EBUSY:
-        holder = f"held by {names}" if siblings else "held by another user of its rx_handler"
+        unseen = "what cannot be seen here: macvlan or ipvlan devices in another network namespace?"
         return Problem(
             "parent-busy",
-            f"{parent.name} cannot carry macvtap devices: {holder}",
-            "a parent carries macvtap or ipvtap children, never both" if siblings else "",
+            f"{parent.name} cannot carry {kind} devices: held by {names or unseen}",
+            "a parent carries macvtap or ipvtap children, never both",
         )
     if error.errno == errno.EINVAL and siblings:
         return Problem(
@@ -89,5 +127,7 @@ async def explain_refusal(links: Links, parent: Link, mode: str, error: LinkErro
             f"{parent.name} already carries {names}, and a device in mode passthru is alone",
             "" if mode == "passthru" else f"{parent.name} is in use in mode passthru",
         )
-    hint = "load the module macvtap" if error.errno == errno.EOPNOTSUPP else ""
-    return Problem("no-device", f"cannot make a macvtap on {parent.name}: {error}", hint)
+    hint = f"load the module {kind}" if error.errno == errno.EOPNOTSUPP else ""
+    return Problem(
+        "no-device", f"cannot make a device of kind {kind} on {parent.name}: {error}", hint
+    )

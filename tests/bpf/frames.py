@@ -34,6 +34,7 @@ VLAN = 5
 
 macs = st.sampled_from([PARENT, ROUTER, SHIM, *GUEST_MACS, "ff:ff:ff:ff:ff:ff"])
 stations = st.sampled_from([*GUEST_MACS * 4, PARENT, ROUTER, SHIM])
+senders = st.one_of(stations, st.sampled_from(["00:00:00:00:00:00", "03:00:00:00:00:04"]))
 targets = st.one_of(
     macs, st.sampled_from([PARENT] * 4 + ["33:33:ff:00:00:01", "01:00:5e:00:00:fb"])
 )
@@ -56,6 +57,7 @@ odd6 = st.sampled_from(
 ipv4 = st.one_of(guest4, guest4, guest4, odd4)
 ipv6 = st.one_of(guest6, guest6, guest6, odd6)
 host4 = st.sampled_from([HOST4, GATEWAY4, BROADCAST4])
+host6 = st.sampled_from([HOST6, GATEWAY6])
 group4 = st.sampled_from(["224.0.0.251", "239.255.255.250", "255.255.255.255"])
 to4 = st.one_of(guest4, guest4, host4, group4, odd4)
 rarely = st.sampled_from([False] * 11 + [True])
@@ -201,6 +203,14 @@ def ip6(draw: st.DrawFn) -> Packet:
     return packet / draw(st.one_of(nd(), nd(), others, payload.map(lambda d: TCP() / d)))
 
 
+# What stands in an IEEE 802.3 frame: a length, and SNAP with an ethertype, or another LLC.
+llc = st.builds(
+    lambda length, head, kind, body: (length, Raw(head + kind + body)),
+    st.sampled_from([0x0026, 0x0026, 0x0600]),
+    st.sampled_from([b"\xaa\xaa\3\0\0\0", b"\xaa\xaa\3\0\0\xf8", b"\xaa\xaa\x13\0\0\0", b"\6\6\3"]),
+    st.sampled_from([b"\x08\6", b"\x08\0", b"\x88\x8e"]),
+    st.binary(max_size=40),
+)
 other = st.builds(
     lambda kind, body: (kind, Raw(body)),
     st.sampled_from([0x888E, 0x88C7, 0x88B4, 0x890D, 0x8035, 0x88CC, 0x0026, 0x0800, 0x86DD]),
@@ -208,11 +218,15 @@ other = st.builds(
 )
 
 
+anywhere = st.one_of(targets, targets, targets, st.just("01:80:c2:00:00:0e"))
+
+
 @st.composite
-def frames(draw: st.DrawFn, source: st.SearchStrategy[str]) -> bytes:
+def frames(
+    draw: st.DrawFn, source: st.SearchStrategy[str], to: st.SearchStrategy[str] = anywhere
+) -> bytes:
     """A frame from one of the source addresses, sometimes cut, or with padding behind."""
-    to = draw(st.one_of(targets, targets, targets, st.just("01:80:c2:00:00:0e")))
-    packet = Ether(dst=to, src=draw(source))
+    packet = Ether(dst=draw(to), src=draw(source))
     for _ in range(draw(st.sampled_from([0] * 8 + [1] * 4 + [2]))):
         kind = draw(st.sampled_from([0x8100, 0x8100, 0x8100, 0x88A8]))
         packet.lastlayer().type = kind
@@ -253,6 +267,13 @@ def guest_ip(draw: st.DrawFn) -> Packet:
 
 
 @st.composite
+def guest_other(draw: st.DrawFn) -> Packet:
+    """What is neither ARP nor IP, or hides it."""
+    ethertype, payload = draw(st.one_of(other, llc))
+    return Ether(src=draw(st.sampled_from(GUEST_MACS)), dst=ROUTER, type=ethertype) / payload
+
+
+@st.composite
 def guest_nd(draw: st.DrawFn) -> Packet:
     """ND at different depths."""
     packet = Ether(src=draw(st.sampled_from(GUEST_MACS)), dst=ROUTER) / IPv6(src="::", dst=GATEWAY6)
@@ -264,7 +285,7 @@ def guest_nd(draw: st.DrawFn) -> Packet:
 @st.composite
 def lan_arp(draw: st.DrawFn) -> Packet:
     """ARP that an access point sends to the uplink."""
-    return Ether(dst=PARENT, src=ROUTER) / ARP(
+    return Ether(dst=PARENT, src=draw(st.sampled_from([ROUTER, ROUTER, PARENT]))) / ARP(
         op=draw(st.integers(1, 2)),
         hwsrc=draw(st.sampled_from([ROUTER, ROUTER, PARENT])),
         psrc=GATEWAY4,
@@ -297,7 +318,61 @@ def lan_nd(draw: st.DrawFn) -> Packet:
             ]
         )
     )
-    return ether / IPv6(src=GATEWAY6, dst=draw(st.one_of(guest6, odd6))) / message
+    return ether / IPv6(src=GATEWAY6, dst=draw(st.one_of(guest6, host6, odd6))) / message
+
+
+DHCP_MISTAKES = ["ihl", "options", "frag", "MF", "proto", "port", "op", "cut", *[""] * 4]
+
+
+@st.composite
+def dhcp_to_client(draw: st.DrawFn) -> bytes:
+    """What a DHCP server sends to the address that it offers, at the uplink's MAC. At times one
+    thing about it is wrong."""
+    wrong = draw(st.sampled_from(DHCP_MISTAKES))
+    packet = IP(src=GATEWAY4, dst=draw(st.one_of(guest4, guest4, host4, group4)))
+    if wrong == "ihl":
+        packet.ihl = draw(st.integers(0, 15))
+    elif wrong == "options":
+        packet.options = [b"\1\1\1\1" * draw(st.integers(1, 10))]
+    elif wrong == "frag":
+        packet.frag = draw(st.sampled_from([1, 0x1000]))
+    elif wrong == "MF":
+        packet.flags = "MF"
+    elif wrong == "proto":
+        packet.proto = 6
+    client = draw(st.sampled_from([*GUEST_MACS, PARENT, ROUTER]))
+    message = BOOTP(
+        op=draw(st.sampled_from([1, 3])) if wrong == "op" else 2,
+        yiaddr=packet.dst,
+        chaddr=bytes.fromhex(client.replace(":", "")),
+    )
+    udp = UDP(sport=67, dport=draw(st.sampled_from([67, 69])) if wrong == "port" else 68)
+    options = DHCP(options=[("message-type", "offer"), "end"])
+    octets = raw(Ether(dst=PARENT, src=ROUTER) / packet / udp / message / options)
+    return octets[: draw(st.integers(34, 80))] if wrong == "cut" else octets
+
+
+@st.composite
+def to_sibling(draw: st.DrawFn, source: str) -> bytes:
+    """What a guest sends to the uplink's MAC, which it takes for a sibling's."""
+    packet = Ether(src=source, dst=draw(st.sampled_from([PARENT] * 7 + [ROUTER])))
+    if draw(rarely):
+        packet = packet / Dot1Q(vlan=draw(st.sampled_from([0, VLAN])))
+    kind = draw(st.sampled_from(["IPv4", "IPv4", "IPv6", "IPv6", "ARP", "ARP"]))
+    if kind == "ARP":
+        packet.lastlayer().type, payload = draw(arp())
+        packet = packet / payload
+    elif kind == "IPv4":
+        to = draw(st.one_of(*[guest4] * 6, to4))
+        packet = packet / IP(src=draw(guest4), dst=to, version=4 + draw(at_times)) / UDP()
+    else:
+        to = draw(st.one_of(*[guest6] * 6, ipv6))
+        message = draw(st.one_of(st.just(UDP()), nd()))
+        packet = (
+            packet / IPv6(src=draw(guest6), dst=to, hlim=255, version=6 + draw(at_times)) / message
+        )
+    octets = raw(packet)
+    return octets[: draw(st.integers(15, len(octets)))] if draw(rarely) else octets
 
 
 tags = st.one_of(st.none(), st.none(), st.none(), st.sampled_from([VLAN, 0x6000 + VLAN, 0, 0x2000]))

@@ -53,6 +53,17 @@ class Holder:
     old: bool = False
 
 
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of a frame. pkt_type: what that becomes, or None where it stays. to: the
+    device that gets the frame as if it came in there; 0: it goes on where it was going."""
+
+    passed: bool
+    frame: bytes
+    pkt_type: int | None = None
+    to: int = 0
+
+
 @dataclass
 class Guest:
     mac: bytes | None
@@ -61,11 +72,13 @@ class Guest:
 
 
 class Model:
-    """Every method that takes a frame returns whether it passes; up and down also the frame."""
+    """kind: of the guests' devices, macvtap or ipvtap. mode: of ipvtaps, as ip-link(8) has it."""
 
-    def __init__(self, parent: bytes, shim: bytes) -> None:
+    def __init__(self, parent: bytes, shim: bytes, kind: str, mode: str) -> None:
         self.parent = parent
         self.shim = shim
+        self.kind = kind
+        self.mode = mode
         self.guests: dict[int, Guest] = {}
         self.held: dict[Place, Holder] = {}
         self.hosts: set[Address] = set()
@@ -99,13 +112,19 @@ class Model:
     # learn
 
     def learn(self, ifindex: int, frame: bytes, tag: int | None) -> bool:
+        """Whether it passes; never is it changed."""
         guest = self.guests.get(ifindex)
         if guest is None:
             return False
+        if guest.mac is None and self.kind == "ipvtap" and self._can_be_a_guests(frame[6:12]):
+            guest.mac = frame[6:12]
         refusal = self._refusal(ifindex, guest, frame, tag)
         if refusal:
             guest.counts[refusal] += 1
         return not refusal
+
+    def _can_be_a_guests(self, mac: bytes) -> bool:
+        return mac != bytes(6) and not mac[0] & 1 and mac != self.parent
 
     def _refusal(self, ifindex: int, guest: Guest, frame: bytes, tag: int | None) -> str:
         view = View.of(frame, tag)
@@ -115,6 +134,8 @@ class Model:
             return "malformed"
         if view.ethertype not in (IPV4, IPV6) and is_link_control(view, frame[:6]):
             return "link_control"
+        if view.ethertype and view.ethertype < b"\6\0" and frame[view.at :][:3] == b"\xaa\xaa\3":
+            return "malformed"
         for claim in self._claims(view, frame[view.at :]):
             if claim is None:
                 return "malformed"
@@ -183,11 +204,11 @@ class Model:
 
     # up
 
-    def up(self, frame: bytes, tag: int | None) -> tuple[bool, bytes]:
-        if frame[6:12] == self.parent:
-            return True, frame
+    def up(self, frame: bytes, tag: int | None) -> Fate:
+        if frame[6:12] == self.parent and self.kind == "macvtap":
+            return Fate(True, frame)
         if frame[6:12] == self.shim:
-            return False, frame
+            return Fate(False, frame)
         view = View.of(frame, tag)
         head, data = frame[:6] + self.parent + frame[12 : view.at], frame[view.at :]
         translated: bytes | None = data
@@ -197,7 +218,7 @@ class Model:
             translated = raise_dhcp(data)
         elif view.ethertype == IPV6 and len(data) >= 40 and data[0] >> 4 == 6:
             translated = self._raise_nd(data)
-        return translated is not None, head + (translated or b"")
+        return Fate(translated is not None, head + (translated or b""))
 
     def _raise_arp(self, data: bytes) -> bytes | None:
         if len(data) < 28:
@@ -224,21 +245,29 @@ class Model:
 
     # down
 
-    def down(self, frame: bytes, tag: int | None) -> tuple[bool, bytes, int | None]:
-        """The last: what the packet's type becomes, or None where it stays."""
+    def down(self, frame: bytes, tag: int | None) -> Fate:
         view = View.of(frame, tag)
         data = frame[view.at :]
         if self._is_echo(view, frame, data):
-            return False, frame, None
+            return Fate(False, frame)
         if frame[:6] != self.parent:
-            return True, frame, None
+            return Fate(True, frame)
         if view.ethertype == ARP and len(data) >= 28 and is_ipv4_arp(data):
             return self._lower_arp(view, frame, data)
         if view.ethertype == IPV4 and len(data) >= 20 and data[0] >> 4 == 4:
-            return self._lower(view, frame, IPv4Address(data[16:20]))
+            return self._lower(view, frame, IPv4Address(data[16:20]), dhcp_client(data))
         if view.ethertype == IPV6 and len(data) >= 40 and data[0] >> 4 == 6:
-            return self._lower(view, frame, IPv6Address(data[24:40]))
-        return True, frame, None
+            target = IPv6Address(data[24:40])
+            if self._is_unanswered_question(data, (target, view.vlan)):
+                return Fate(True, b"\x33\x33\xff" + data[37:40] + frame[6:], MULTICAST)
+            return self._lower(view, frame, target, None)
+        return Fate(True, frame)
+
+    def _is_unanswered_question(self, data: bytes, place: Place) -> bool:
+        """A solicitation for a unicast address that nobody here is known to have."""
+        if data[6] != 58 or data[40:41] != b"\x87" or place[0].is_multicast:
+            return False
+        return place not in self.held and place[0] not in self.hosts
 
     def _is_echo(self, view: View, frame: bytes, data: bytes) -> bool:
         ours = frame[6:12] == self.parent
@@ -249,28 +278,58 @@ class Model:
         repeated = data[40] == 136 and data[64:65] == b"\2" and data[66:72] == self.parent
         return data[40] in (135, 136) and (ours or repeated)
 
-    def _lower_arp(self, view: View, frame: bytes, data: bytes) -> tuple[bool, bytes, int | None]:
+    def _lower_arp(self, view: View, frame: bytes, data: bytes) -> Fate:
         target = IPv4Address(data[24:28])
         if target in self.hosts and (target, view.vlan) not in self.held:
-            return True, frame, None
+            return Fate(True, frame)
         holder = self.held.get((target, view.vlan))
         if holder is None:
-            return True, EVERYBODY + frame[6:], BROADCAST
+            return Fate(True, EVERYBODY + frame[6:], BROADCAST)
         if data[18:24] == self.parent:
             data = data[:18] + self._mac(holder) + data[24:]
-        return True, self._mac(holder) + frame[6 : view.at] + data, OTHERHOST
+        return self._to_guest(holder, frame[: view.at] + data)
 
-    def _lower(self, view: View, frame: bytes, target: Address) -> tuple[bool, bytes, int | None]:
+    def _lower(self, view: View, frame: bytes, target: Address, client: bytes | None) -> Fate:
+        """client: the MAC of whom a DHCP server answers; None if that is not what this is."""
         if target == IPv4Address("255.255.255.255"):
-            return True, EVERYBODY + frame[6:], BROADCAST
+            return Fate(True, EVERYBODY + frame[6:], BROADCAST)
         if target in self.broadcasts and view.vlan == 0:
-            return True, EVERYBODY + frame[6:], BROADCAST
+            return Fate(True, EVERYBODY + frame[6:], BROADCAST)
         if target.is_multicast:
-            return True, group_mac(target) + frame[6:], MULTICAST
+            return Fate(True, group_mac(target) + frame[6:], MULTICAST)
         holder = self.held.get((target, view.vlan))
+        if holder is None and target in self.hosts:
+            return Fate(True, frame)
+        if client not in (None, self.parent, holder and self._mac(holder)):
+            return Fate(True, EVERYBODY + frame[6:], BROADCAST)
         if holder is None:
-            return True, frame, None
-        return True, self._mac(holder) + frame[6:], OTHERHOST
+            return Fate(True, frame)
+        return self._to_guest(holder, frame)
+
+    def _to_guest(self, holder: Holder, frame: bytes) -> Fate:
+        to = holder.ifindex if self.kind == "ipvtap" else 0
+        return Fate(True, self._mac(holder) + frame[6:], OTHERHOST, to)
+
+    # across
+
+    def across(self, ifindex: int, frame: bytes, tag: int | None) -> Fate:
+        """ifindex: the device of the guest that sends it."""
+        view = View.of(frame, tag)
+        data = frame[view.at :]
+        target = destination(view, data)
+        if frame[:6] != self.parent or target is None:
+            return Fate(True, frame)
+        holder = self.held.get((target, view.vlan))
+        broadcast = target in self.broadcasts and view.vlan == 0
+        if view.ethertype == ARP and not (holder or broadcast or target in self.hosts):
+            return Fate(True, EVERYBODY + frame[6:])
+        if holder is None or holder.ifindex == ifindex or self.mode == "vepa":
+            return Fate(True, frame)
+        if self.mode == "private":
+            return Fate(False, frame)
+        if view.ethertype == ARP:
+            data = data[:18] + self._mac(holder) + data[24:]
+        return Fate(True, self._mac(holder) + frame[6 : view.at] + data, to=holder.ifindex)
 
     def _mac(self, holder: Holder) -> bytes:
         mac = self.guests[holder.ifindex].mac
@@ -316,6 +375,26 @@ def raise_dhcp(data: bytes) -> bytes:
         return data
     at = header + 18
     return data[:at] + bytes([data[at] | 0x80]) + data[at + 1 :]
+
+
+def dhcp_client(data: bytes) -> bytes | None:
+    """The client's MAC in a DHCP server's answer. None: it is something else, or in a packet with
+    IP options, in the later part of a fragmented one, or cut."""
+    later = int.from_bytes(data[6:8], "big") & 0x1FFF
+    if data[0] & 0xF != 5 or data[9] != 17 or later or len(data) < 62:
+        return None
+    return data[56:62] if data[22:24] == b"\0\x44" and data[28] == 2 else None
+
+
+def destination(view: View, data: bytes) -> Address | None:
+    """Whom a packet is for."""
+    if view.ethertype == ARP and len(data) >= 28 and is_ipv4_arp(data):
+        return IPv4Address(data[24:28])
+    if view.ethertype == IPV4 and len(data) >= 20 and data[0] >> 4 == 4:
+        return IPv4Address(data[16:20])
+    if view.ethertype == IPV6 and len(data) >= 40 and data[0] >> 4 == 6:
+        return IPv6Address(data[24:40])
+    return None
 
 
 def nd_message(data: bytes) -> bytes | None:

@@ -1,11 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The programs, with what BPF_PROG_TEST_RUN neither sets nor shows: a VLAN tag beside the frame,
- * and pkt_type. It also takes no short IP packet (since 6.17), so a frame comes padded.
+ * pkt_type, and where a redirected frame goes. It also takes no short IP packet (since 6.17), so a
+ * frame comes padded.
  *
- * In: cb[0] is a TCI + 0x10000 or 0, cb[1] a pkt_type, cb[3] the length without padding. Out: cb[1] is the pkt_type, cb[2] a TCI +
- * 0x10000 or 0.
+ * In: cb[0] is a TCI + 0x10000 or 0, cb[1] a pkt_type, cb[3] the length without padding.
+ * Out: cb[1] is the pkt_type, cb[2] a TCI + 0x10000 or 0, cb[3] and cb[4] the flags and the ifindex
+ * of the last bpf_redirect(), or 0.
  */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+static __always_inline long noted_redirect(struct __sk_buff *skb, __u32 ifindex, __u64 flags)
+{
+	skb->cb[3] = flags;
+	skb->cb[4] = ifindex;
+	return bpf_redirect(ifindex, flags);
+}
+
+/* Wherever the programs call it, their packet is called skb. */
+#define bpf_redirect(ifindex, flags) noted_redirect(skb, ifindex, flags)
 #include "macnat.bpf.c"
 
 static __always_inline void prepare(struct __sk_buff *skb)
@@ -15,6 +29,8 @@ static __always_inline void prepare(struct __sk_buff *skb)
 	if (skb->cb[0])
 		bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), skb->cb[0] & 0xffff);
 	bpf_skb_change_type(skb, skb->cb[1]);
+	skb->cb[3] = 0;
+	skb->cb[4] = 0;
 }
 
 static __always_inline int observe(struct __sk_buff *skb, int verdict)
@@ -45,37 +61,9 @@ int probe_down(struct __sk_buff *skb)
 	return observe(skb, lower_frame(skb));
 }
 
-/* For benchmarks/macnat_programs.py: the same frame again in each repetition, whose addresses are
- * in cb[0] to cb[2]. bench_nothing is what that costs. */
-static __always_inline int again(struct __sk_buff *skb)
-{
-	__u32 addresses[] = { skb->cb[0], skb->cb[1], skb->cb[2] };
-
-	bpf_skb_store_bytes(skb, 0, addresses, sizeof(addresses), 0);
-	bpf_skb_change_type(skb, PACKET_HOST);
-	return PASS;
-}
-
 SEC("tc")
-int bench_nothing(struct __sk_buff *skb)
+int probe_across(struct __sk_buff *skb)
 {
-	return again(skb);
-}
-
-SEC("tc")
-int bench_learn(struct __sk_buff *skb)
-{
-	return learn_frame(skb) + again(skb) - PASS;
-}
-
-SEC("tc")
-int bench_up(struct __sk_buff *skb)
-{
-	return raise_frame(skb) + again(skb) - PASS;
-}
-
-SEC("tc")
-int bench_down(struct __sk_buff *skb)
-{
-	return lower_frame(skb) + again(skb) - PASS;
+	prepare(skb);
+	return observe(skb, cross_frame(skb));
 }

@@ -15,22 +15,28 @@ from lab.sandbox import command
 
 HERE = Path(__file__).parent
 SOURCE = SOURCES / "macnat.bpf.c"
-PASS, DROP = -1, 2  # TC_ACT_UNSPEC, TC_ACT_SHOT
+PASS, DROP, REDIRECT = -1, 2, 7  # TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT
+TO_INGRESS = 1  # BPF_F_INGRESS
 HOST, BROADCAST, MULTICAST, OTHERHOST = range(4)  # linux/if_packet.h
 
 # struct __sk_buff: ifindex and cb are what test_run takes of it (net/bpf/test_run.c).
 _CONTEXT = struct.Struct("=40xI4x5I124x")
 HOUR = 3600.0
+PROGRAMS = ("learn", "up", "down", "across")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a program made of a frame. tag: the TCI beside the frame, or None."""
+    """What a program made of a frame.
+
+    tag: the TCI beside the frame, or None. to: the device at whose ingress it goes on; 0: it stays.
+    """
 
     passed: bool
     frame: bytes
     pkt_type: int
     tag: int | None
+    to: int
 
 
 class Rig:
@@ -39,14 +45,11 @@ class Rig:
     def __init__(self, content: bytes, devices: list[int]) -> None:
         self.devices = devices
         self._object = Object(content, "probe")
-        for name in ("learn", "up", "down"):
+        for name in (*PROGRAMS, "tell"):
             self._object.leave_out(name)
-            self._object.leave_out(f"bench_{name}")
         self._object.load()
         self.macnat = Macnat(self._object, None)
-        self._programs = {
-            name: self._object.program(f"probe_{name}") for name in ("learn", "up", "down")
-        }
+        self._programs = {name: self._object.program(f"probe_{name}") for name in PROGRAMS}
 
     def close(self) -> None:
         self.macnat.close()
@@ -62,15 +65,18 @@ class Rig:
         beside = 0 if tag is None else 0x10000 + tag
         context = _CONTEXT.pack(ifindex, beside, pkt_type, 0, len(frame), 0)
         result = self._programs[program].test_run(frame.ljust(60, b"\0"), context)
-        if result.verdict not in (PASS, DROP):
-            raise AssertionError(f"{program} returned {result.verdict}")
-        _ifindex, _, pkt_type, beside, *_ = _CONTEXT.unpack(result.context)
-        return Outcome(
-            result.verdict == PASS, result.frame, pkt_type, beside - 0x10000 if beside else None
-        )
+        _ifindex, _, pkt_type, beside, flags, to = _CONTEXT.unpack(result.context)
+        if result.verdict == REDIRECT:
+            assert to and flags == TO_INGRESS, f"{program} redirects to {to} with flags {flags}"
+        else:
+            assert result.verdict in (PASS, DROP), f"{program} returned {result.verdict}"
+            assert not to, f"{program} redirects, and returned {result.verdict}"
+        tag = beside - 0x10000 if beside else None
+        return Outcome(result.verdict != DROP, result.frame, pkt_type, tag, to)
 
     def reset(self) -> None:
-        """Empty maps, timing of an hour: nothing grows old by itself during a test."""
+        """Macvtaps, empty maps, timing of an hour: nothing grows old by itself during a test."""
+        self.macnat.set_kind("macvtap", "bridge")
         self.macnat.set_host_addresses(set(), set())
         for entry in self.macnat.addresses():
             self.macnat.forget(entry.address, entry.vlan)
@@ -86,11 +92,14 @@ class Rig:
             addresses.update(key, struct.pack("=QQ", 0, then) + value[16:])
 
 
-def compile_probe(source: Path = SOURCE, *options: str) -> bytes:
-    """The programs of a source file that is called macnat.bpf.c, and the probes around them."""
+def compile_probe(source: Path = SOURCE, *options: str, around: str = "probe") -> bytes:
+    """The programs of a source file that is called macnat.bpf.c, and the probes around them.
+
+    around: what is to be around them, "probe" or "bench".
+    """
     with TemporaryDirectory() as directory:
-        target = Path(directory) / "probe.bpf.o"
-        compile_object(HERE / "probe.bpf.c", target, "-I", str(source.parent), *options)
+        target = Path(directory) / f"{around}.bpf.o"
+        compile_object(HERE / f"{around}.bpf.c", target, "-I", str(source.parent), *options)
         return target.read_bytes()
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import asdict
 from functools import cache
 from ipaddress import IPv4Address, ip_address
+from itertools import product
 
 from hypothesis import strategies as st
 from scapy.compat import raw
@@ -22,18 +23,21 @@ from tests.bpf.frames import (
     ROUTER,
     SHIM,
     VLAN,
+    dhcp_to_client,
     dhcp_to_server,
     frames,
     guest4,
     guest6,
     guest_ip,
     guest_nd,
+    guest_other,
     lan_arp,
     lan_ip,
     lan_nd,
     packed,
-    stations,
+    senders,
     tags,
+    to_sibling,
 )
 from tests.bpf.model import Address, Model
 from tests.bpf.rig import BROADCAST, HOST, MULTICAST, OTHERHOST, Rig
@@ -41,9 +45,12 @@ from tests.bpf.sums import transport_sum
 
 HOSTS: set[Address] = {ip_address(text) for text in (HOST4, GATEWAY4, HOST6, GATEWAY6)}
 Step = tuple[object, ...]
+# (kind of the guests' devices, mode): what a scenario is to be played with.
+SETTINGS = [("macvtap", "bridge"), *(("ipvtap", mode) for mode in ("bridge", "private", "vepa"))]
 COUNTED = ("wrong_mac", "host_address", "guest_address", "malformed", "link_control")
 
 said = st.one_of(*(st.tuples(st.just(n), frames(st.just(GUEST_MACS[n]))) for n in (0, 1)))
+crossing = st.one_of(*(st.tuples(st.just(n), to_sibling(GUEST_MACS[n])) for n in (0, 1)))
 heard = frames(st.sampled_from([ROUTER, ROUTER, PARENT]))
 guests = st.integers(0, 1)
 families = st.sampled_from([4, 6])
@@ -58,21 +65,28 @@ changes = st.one_of(
     st.tuples(st.just("keep"), guests, families, st.integers(4, 40)),
     st.tuples(st.just("host"), st.one_of(guest4, guest6)),
     st.tuples(st.just("guest"), guests, st.sampled_from([*GUEST_MACS, None])),
-    st.tuples(st.just("leave"), guests),
+    *[st.tuples(st.just("begin"), guests, senders, numbers)] * 2,
+    st.tuples(st.just("go"), guests),
 )
-pointed = st.one_of(
+# What only details decide upon.
+POINTED: list[st.SearchStrategy[Step]] = [
     st.tuples(st.just("say"), st.tuples(guests, packed(dhcp_to_server())), tags),
     st.tuples(st.just("say"), st.tuples(guests, packed(guest_nd())), tags),
+    st.tuples(st.just("say"), st.tuples(guests, packed(guest_other())), tags),
     st.tuples(st.just("say"), st.tuples(guests, packed(guest_ip())), tags),
-    *[st.tuples(st.just("hear"), packed(lan_arp()), vlans)] * 2,
-    *[st.tuples(st.just("hear"), packed(lan_ip()), vlans)] * 2,
+    st.tuples(st.just("say"), st.tuples(guests, frames(st.just(PARENT))), vlans),
+    st.tuples(st.just("reach"), crossing, vlans),
+    st.tuples(st.just("hear"), dhcp_to_client(), vlans),
+    st.tuples(st.just("renew"), dhcp_to_client(), vlans),
+    st.tuples(st.just("hear"), packed(lan_arp()), vlans),
+    st.tuples(st.just("hear"), packed(lan_ip()), vlans),
     st.tuples(st.just("hear"), packed(lan_nd()), tags),
-)
+]
 traffic = st.one_of(
     *[st.tuples(st.just("say"), said, tags)] * 4,
-    st.tuples(st.just("say"), st.tuples(st.integers(0, 2), frames(stations)), tags),
+    st.tuples(st.just("say"), st.tuples(st.integers(0, 2), frames(senders)), tags),
     *[st.tuples(st.just("hear"), heard, tags)] * 2,
-    *[pointed] * 2,
+    *[st.one_of(POINTED)] * 2,
     changes,
 )
 scenarios = st.one_of(
@@ -84,16 +98,17 @@ scenarios = st.one_of(
 class Scenario:
     """Two guests that are announced, a third device that is not, and the LAN."""
 
-    def __init__(self, rig: Rig) -> None:
+    def __init__(self, rig: Rig, kind: str, mode: str) -> None:
         rig.reset()
         self.rig = rig
         self.macnat = rig.macnat
-        self.model = Model(_octets(PARENT), _octets(SHIM))
+        self.model = Model(_octets(PARENT), _octets(SHIM), kind, mode)
+        self.macnat.set_kind(kind, mode)
         self.macnat.set_parent_mac(PARENT)
         self.macnat.set_shim_mac(SHIM)
         self.set_hosts(set(HOSTS))
         for number, mac in enumerate(GUEST_MACS):
-            self.guest(number, mac)
+            self.guest(number, None if kind == "ipvtap" else mac)
 
     def play(self, scenario: list[Step]) -> None:
         for name, *arguments in scenario:
@@ -101,43 +116,56 @@ class Scenario:
         self.compare_state()
 
     def say(self, who: tuple[int, bytes], tag: int | None) -> None:
-        """A guest sends a frame, which goes on to the uplink unless it is dropped."""
+        """A guest sends a frame, which goes on to the uplink or a sibling unless it is dropped."""
         number, frame = who
         ifindex = self.rig.devices[number]
         heard = self.rig.run("learn", frame, ifindex, tag)
         assert heard.passed == self.model.learn(ifindex, frame, tag)
         assert (heard.frame, heard.tag) == (frame, tag)
-        # Also what learn drops: the guards are not what up relies on.
-        self.leave_by_uplink(frame, tag)
+        # Also what learn drops: the guards are not what up and across rely on.
+        sent = self.leave(ifindex, frame, tag)
+        if sent is not None and self.model.kind == "ipvtap":
+            self.cross(ifindex, sent, tag)
 
-    def leave_by_uplink(self, frame: bytes, tag: int | None) -> None:
-        sent = self.rig.run("up", frame, self.rig.devices[2], tag)
-        passes, expected = self.model.up(frame, tag)
-        assert sent.passed == passes
-        if not passes:
-            return
+    def leave(self, ifindex: int, frame: bytes, tag: int | None) -> bytes | None:
+        """The uplink's MAC is put into a frame. Gives the frame, or None if it is dropped."""
+        sent = self.rig.run("up", frame, ifindex, tag)
+        fate = self.model.up(frame, tag)
+        assert (sent.passed, sent.to) == (fate.passed, 0)
+        if not fate.passed:
+            return None
         assert sent.frame[6:12] == self.model.parent
         assert sent.tag == tag
+        if sent.frame == fate.frame and fate.frame[12:] == frame[12:]:
+            return sent.frame  # no checksum had to change
         before, after = transport_sum(frame, tag), transport_sum(sent.frame, tag)
-        if before is None or after is None or expected == frame:
-            assert sent.frame == expected
-            return
-        assert _without(sent.frame, after.at) == _without(expected, before.at)
-        if not _is_nd(expected) and 0 in (before.field, after.field):
+        if before is None or after is None:
+            assert sent.frame == fate.frame
+            return sent.frame
+        assert _without(sent.frame, after.at) == _without(fate.frame, before.at)
+        if not _is_nd(fate.frame) and 0 in (before.field, after.field):
             assert before.field == after.field  # UDP without a checksum (RFC 768) gets none
         else:
             assert after.rest == before.rest
+        return sent.frame
+
+    def cross(self, ifindex: int, frame: bytes, tag: int | None) -> None:
+        """A translated frame goes to a sibling, if it is for one."""
+        got = self.rig.run("across", frame, ifindex, tag)
+        fate = self.model.across(ifindex, frame, tag)
+        assert (got.passed, got.to) == (fate.passed, fate.to)
+        if fate.passed:
+            assert (got.frame, got.tag, got.pkt_type) == (fate.frame, tag, HOST)
 
     def hear(self, frame: bytes, tag: int | None) -> None:
         """A frame comes in from the LAN."""
         pkt_type = self._pkt_type(frame)
         got = self.rig.run("down", frame, self.rig.devices[2], tag, pkt_type)
-        passes, expected, changed = self.model.down(frame, tag)
-        assert got.passed == passes
-        if passes:
-            assert got.frame == expected
-            assert got.tag == tag
-            assert got.pkt_type == (pkt_type if changed is None else changed)
+        fate = self.model.down(frame, tag)
+        assert (got.passed, got.to) == (fate.passed, fate.to)
+        if fate.passed:
+            assert (got.frame, got.tag) == (fate.frame, tag)
+            assert got.pkt_type == (pkt_type if fate.pkt_type is None else fate.pkt_type)
 
     def flood(self, number: int, family: int, first: int, count: int) -> None:
         """One guest uses one address after the other."""
@@ -147,6 +175,23 @@ class Scenario:
 
     def use(self, number: int, family: int, n: int, tag: int | None) -> None:
         self.say((number, _spoken(GUEST_MACS[number], family, n)), tag)
+
+    def reach(self, who: tuple[int, bytes], tag: int | None) -> None:
+        """A guest sends a frame after its sibling has used the addresses that it may be for."""
+        for family, n in product((4, 6), range(4)):
+            self.use(1 - who[0], family, n, tag)
+        self.say(who, tag)
+
+    def renew(self, frame: bytes, tag: int | None) -> None:
+        """A DHCP server's answer comes in after each guest has used two of the addresses."""
+        for n in range(4):
+            self.use(n // 2, 4, n, tag)
+        self.hear(frame, tag)
+
+    def begin(self, number: int, mac: str, n: int) -> None:
+        """A guest whose MAC is not known uses an address."""
+        self.guest(number, None)
+        self.say((number, _spoken(mac, 4, n)), None)
 
     def take(self, number: int, family: int, n: int) -> None:
         """A guest takes over an address that the other one had, and perhaps itself before."""
@@ -181,7 +226,7 @@ class Scenario:
         self.macnat.add_guest(self.rig.devices[number], mac)
         self.model.set_guest(self.rig.devices[number], _octets(mac) if mac else None)
 
-    def leave(self, number: int) -> None:
+    def go(self, number: int) -> None:
         self.macnat.remove_guest(self.rig.devices[number])
         self.model.remove_guest(self.rig.devices[number])
 
@@ -190,6 +235,9 @@ class Scenario:
         assert held == {
             place: (holder.ifindex, self.model.guests[holder.ifindex].mac)
             for place, holder in self.model.held.items()
+        }
+        assert {ifindex: _octets(mac) for ifindex, mac in self.macnat.guests().items()} == {
+            ifindex: guest.mac or bytes(6) for ifindex, guest in self.model.guests.items()
         }
         counters = self.macnat.counters()
         assert set(counters) == set(self.model.guests)

@@ -20,8 +20,9 @@ from airtap.errors import Problem
 from airtap.kernel import clsact, libbpf, macnat
 from airtap.kernel.links import LinkError, LinkNotFound
 from airtap.kernel.macnat import CHILD, PARENT, Address, Event, Macnat, open_macnat
+from hatch_build import compile_object
 from lab.sandbox import command
-from tests.bpf.rig import Rig, devices
+from tests.bpf.rig import DROP, REDIRECT, Rig, devices
 
 MAC_A, MAC_B, UPLINK = "02:00:00:00:0a:01", "02:00:00:00:0b:01", "02:00:00:00:00:01"
 HOST = IPv4Address("192.0.2.10")
@@ -138,6 +139,39 @@ def test_an_address_that_becomes_the_hosts_is_no_guests_any_more(two: Rig) -> No
     assert two.run("learn", packet(MAC_A, str(HOST)), two.devices[0]).passed
 
 
+def test_an_ipvtaps_guest_is_known_by_its_first_word(two: Rig) -> None:
+    two.macnat.set_kind("ipvtap", "bridge")
+    index = two.devices[0]
+    two.macnat.add_guest(index, None)
+    with watching(two.macnat) as seen:
+        for nobodys in ("00:00:00:00:00:00", "03:00:00:00:0a:01", UPLINK):
+            assert two.run("learn", packet(nobodys, "192.0.2.100"), index).passed
+        two.macnat.consume()
+        assert seen == []
+        assert two.run("learn", packet(MAC_A, "192.0.2.100"), index, tag=5).passed
+        assert not two.run("learn", packet(MAC_B, "192.0.2.100"), index, tag=5).passed
+        two.macnat.consume()
+    spoke, learned, refused = seen
+    assert (spoke.what, spoke.ifindex, spoke.mac) == ("spoke", index, MAC_A)
+    assert (spoke.address, spoke.other, spoke.reason) == (None, 0, "")
+    assert abs(macnat.now() - spoke.time) < 5
+    assert (learned.what, str(learned.address), learned.mac) == ("learned", "192.0.2.100", MAC_A)
+    assert (refused.reason, refused.mac) == ("wrong-mac", MAC_B)
+    assert two.macnat.guests()[index] == MAC_A
+    assert [entry.mac for entry in two.macnat.addresses()] == [MAC_A]
+
+
+def test_a_macvtaps_guest_is_not_known_by_what_it_says(two: Rig) -> None:
+    index = two.devices[0]
+    two.macnat.add_guest(index, None)
+    with watching(two.macnat) as seen:
+        assert two.run("learn", packet(MAC_A, "192.0.2.100"), index).passed
+        two.macnat.consume()
+    assert seen == []
+    assert two.macnat.guests()[index] == macnat.UNKNOWN_MAC
+    assert two.macnat.addresses() == []
+
+
 def test_512_guests_hold_all_their_addresses_at_once(rig: Rig) -> None:
     """By hand: so many devices would take a minute to make."""
     key, entry = struct.Struct("=16sHH"), struct.Struct("=QQII6s2x")
@@ -213,8 +247,8 @@ def test_state_and_programs_outlive_the_daemon(pins: Path) -> None:
                     assert two.parent_mac() == UPLINK
                     assert two.host_addresses() == {HOST}
                     assert two.guests() == {7: MAC_A}
-                    assert await two.is_attached(ipr, ifindex, PARENT)
-                    assert not await two.is_attached(ipr, ifindex, CHILD)
+                    assert await two.is_attached(ipr, ifindex, PARENT["macvtap"])
+                    assert not await two.is_attached(ipr, ifindex, CHILD["macvtap"])
                     before = filters("mn0")
                     await two.attach_parent(ipr, ifindex)
                     assert filters("mn0") == before
@@ -242,6 +276,63 @@ def test_programs_on_other_maps_are_replaced(pins: Path) -> None:
                 assert len(filters("mn0")) == 2
 
         asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "kind, on_child, on_parent",
+    [
+        ("macvtap", ["egress airtap_learn"], ["ingress airtap_down", "egress airtap_up"]),
+        (
+            "ipvtap",
+            ["egress airtap_learn", "egress airtap_up", "egress airtap_across"],
+            ["ingress airtap_down"],
+        ),
+    ],
+)
+def test_what_a_device_carries(
+    pins: Path, kind: str, on_child: list[str], on_parent: list[str]
+) -> None:
+    """In the order in which the kernel lists them, and runs them: by priority."""
+    with devices("mn0", "mn1") as [parent, child]:
+
+        async def scenario() -> None:
+            async with AsyncIPRoute() as ipr:
+                with opened() as found:
+                    found.set_kind(kind, "bridge")
+                    await found.attach_parent(ipr, parent)
+                    await found.attach_child(ipr, child)
+                    assert await found.is_attached(ipr, parent, PARENT[kind])
+                    assert await found.is_attached(ipr, child, CHILD[kind])
+                    assert not await found.is_attached(ipr, child, ("down",))
+                listed = [f"{f['where']} {f['bpf_name']}" for f in filters("mn0")]
+                assert listed == on_parent
+                assert [f"{f['where']} {f['bpf_name']}" for f in filters("mn1")] == on_child
+                await macnat.detach(ipr, child)
+                assert filters("mn1") == []
+                assert "clsact" not in qdiscs("mn1")
+
+        asyncio.run(scenario())
+
+
+def test_kind_and_mode_outlive_the_daemon(pins: Path) -> None:
+    skb = struct.Struct("=40xI148x")  # with its ifindex
+    with devices("mn0", "mn1") as [a, b]:
+        with opened() as one:
+            assert one.kind() == "macvtap"
+            one.set_kind("ipvtap", "private")
+            one.set_parent_mac(UPLINK)
+            one.add_guest(b, None)
+            one.program("learn").test_run(packet(MAC_B, "192.0.2.1"), skb.pack(b))
+        with opened() as two:
+            assert two.kind() == "ipvtap"
+            assert two.guests() == {b: MAC_B}
+            to_b = packet(UPLINK, "192.0.2.100")
+            assert two.program("across").test_run(to_b, skb.pack(a)).verdict == DROP
+            two.set_timing()
+            two.set_kind("ipvtap", "bridge")
+            assert two.program("across").test_run(to_b, skb.pack(a)).verdict == REDIRECT
+            two.set_kind("macvtap", "vepa")
+            assert (two.kind(), two.parent_mac()) == ("macvtap", UPLINK)
 
 
 def test_foreign_filters_and_their_clsact_stay(pins: Path) -> None:
@@ -296,6 +387,36 @@ def test_pins_of_another_version_are_replaced(pins: Path) -> None:
         assert two.guests() == {}
 
 
+# struct config as it was before it had a kind.
+FORMER_CONFIG = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, 4);
+	__uint(value_size, 32);
+} config SEC(".maps");
+"""
+
+
+def test_a_config_of_the_former_layout_is_replaced(pins: Path, tmp_path: Path) -> None:
+    with opened() as one:
+        one.add_guest(7, MAC_A)
+        one.set_kind("ipvtap", "private")
+    (DIRECTORY / "config").unlink()
+    source, target = tmp_path / "former.bpf.c", tmp_path / "former.bpf.o"
+    source.write_text(FORMER_CONFIG)
+    compile_object(source, target)
+    with libbpf.Object(target.read_bytes(), "former") as former:
+        former.pin_maps(DIRECTORY)
+        former.load()
+    with opened() as two:
+        assert (two.kind(), two.parent_mac()) == ("macvtap", macnat.UNKNOWN_MAC)
+        assert two.guests() == {}
+
+
 def test_a_missing_bpffs_is_named() -> None:
     with pytest.raises(Problem) as caught:
         open_macnat(Path("/run/airtap-no-bpffs/1"))
@@ -318,6 +439,21 @@ def test_ip_addresses_of_both_families_survive_the_maps(rig: Rig) -> None:
     }
     rig.macnat.set_host_addresses(addresses)
     assert rig.macnat.host_addresses() == addresses
+
+
+def test_arp_that_an_access_point_would_unwrap_is_dropped(two: Rig) -> None:
+    """In an IEEE 802.3 frame, which a Wi-Fi driver sends as it is, SNAP is Wi-Fi's own header."""
+    index = two.devices[0]
+    arp = raw(ARP(op=2, hwsrc=MAC_A, psrc="192.0.2.1"))
+    for head, passes in (
+        (b"\xaa\xaa\3\0\0\0", False),
+        (b"\xaa\xaa\3\0\0\xf8", False),
+        (b"BB\3", True),
+    ):
+        body = head + b"\x08\6" + arp
+        frame = raw(Ether(src=MAC_A, dst=UPLINK, type=len(body)) / body)
+        assert two.run("learn", frame, index).passed == passes
+    assert two.macnat.counters()[index].malformed == 2
 
 
 def test_arp_of_the_gateway_is_dropped(two: Rig) -> None:

@@ -1,9 +1,10 @@
 """The programs and a plain Python model of their rules never disagree."""
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.bpf.rig import Rig
-from tests.bpf.scenario import Scenario, Step, scenarios
+from tests.bpf.scenario import SETTINGS, Scenario, Step, scenarios
 
 
 @settings(
@@ -11,6 +12,9 @@ from tests.bpf.scenario import Scenario, Step, scenarios
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+@pytest.mark.parametrize("kind, mode", SETTINGS)
 @given(scenario=scenarios)
-def test_programs_do_as_the_model_says(rig: Rig, scenario: list[Step]) -> None:
-    Scenario(rig).play(scenario)
+def test_programs_do_as_the_model_says(
+    rig: Rig, kind: str, mode: str, scenario: list[Step]
+) -> None:
+    Scenario(rig, kind, mode).play(scenario)

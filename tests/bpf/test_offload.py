@@ -70,10 +70,10 @@ def wire() -> Iterator[Wire]:
 
 def _running() -> Iterator[Wire]:
     ifindex, parent = (socket.if_nametoindex(name) for name in ("mt1", "up1"))
-    node = tap.macvtap_node("mt1", ifindex)
+    node = tap.node_of("mt1", ifindex)
     if node is None:  # another namespace has this node's name; see kernel/tap.py
         pytest.skip("no /dev/tap of our own for this ifindex")
-    guest = tap.open_macvtap(node, vnet_hdr=True)
+    guest = tap.open_node(node, vnet_hdr=True)
     macnat = open_macnat(None)
     far = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
     try:

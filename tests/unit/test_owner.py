@@ -4,14 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airtap.owner import Owner
+from airtap.owner import Owner, guest_mac
 
 IDS = st.integers(0, 2**32 - 1)
 
 
-@given(IDS, IDS, st.booleans())
-def test_round_trip(uid: int, pid: int, learning: bool) -> None:
-    owner = Owner(uid, pid, learning)
+MACS = st.sampled_from([(True, ""), (False, ""), (False, "52:54:00:12:34:56")])
+
+
+@given(IDS, IDS, MACS)
+def test_round_trip(uid: int, pid: int, mac: tuple[bool, str]) -> None:
+    owner = Owner(uid, pid, *mac)
     alias = owner.to_alias()
     assert Owner.from_alias(alias) == owner
     assert alias.isascii() and alias.isprintable()
@@ -22,12 +25,23 @@ def test_alias_is_readable() -> None:
     """What an administrator sees in `ip link`, and what earlier versions have written."""
     assert Owner(1000, 4321).to_alias() == "airtap uid=1000 pid=4321"
     assert Owner(0, 1, learning=True).to_alias() == "airtap uid=0 pid=1 mac=learn"
+    ipvtap = Owner(5, 6, mac="52:54:00:12:34:56")
+    assert ipvtap.to_alias() == "airtap uid=5 pid=6 mac=52:54:00:12:34:56"
     assert Owner.from_alias("airtap uid=1000 pid=4321") == Owner(1000, 4321)
 
 
 def test_fields_of_later_versions_do_no_harm() -> None:
     alias = "airtap uid=7 domain=web pid=8 mac=52:54:00:12:34:56 x y=1=2"
-    assert Owner.from_alias(alias) == Owner(7, 8)
+    assert Owner.from_alias(alias) == Owner(7, 8, mac="52:54:00:12:34:56")
+
+
+def test_guest_mac() -> None:
+    assert guest_mac("02:00:00:00:00:01", None) == "02:00:00:00:00:01"
+    assert guest_mac("02:00:00:00:00:01", Owner(1, 2)) == "02:00:00:00:00:01"
+    assert guest_mac("02:00:00:00:00:01", Owner(1, 2, learning=True)) is None
+    assert guest_mac("02:00:00:00:00:01", Owner(1, 2, mac="52:54:00:12:34:56")) == (
+        "52:54:00:12:34:56"
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,6 +56,7 @@ def test_fields_of_later_versions_do_no_harm() -> None:
             "x airtap uid=1 pid=1",
         ),
         "airtap uid=" + "1" * 5000 + " pid=1",
+        *("airtap uid=1 pid=1 mac=x", "airtap uid=1 pid=1 mac=01:00:00:00:00:00"),
     ],
 )
 def test_what_is_not_ours(alias: str) -> None:

@@ -30,6 +30,10 @@ ETH0 = Link(
 )
 
 
+def child(kind: str, mode: str = "bridge") -> Link:
+    return replace(ETH0, name="child0", index=3, kind=kind, parent=2, mode=mode)
+
+
 @pytest.mark.parametrize(
     ("link", "type", "settings", "kind"),
     [
@@ -45,10 +49,44 @@ ETH0 = Link(
         (ETH0, "wifi-station", Parent(macnat="off"), "macvtap"),
         (replace(ETH0, kind="bridge"), "bridge", Parent(), "tap"),
         (replace(ETH0, kind="bridge"), "bridge", Parent(kind="ipvtap", macnat="on"), "tap"),
+        (ETH0, "ethernet", Parent(kind="ipvtap"), "ipvtap"),
+        (ETH0, "wifi-station", Parent(kind="ipvtap", macnat="off"), "ipvtap"),
     ],
 )
 def test_child_kind(link: Link, type: str, settings: Parent, kind: str) -> None:
-    assert child_kind(Uplink(link, type), settings) == kind
+    assert child_kind(Uplink(link, type), settings, None) == kind
+
+
+@pytest.mark.parametrize(
+    ("there", "settings", "kind"),
+    [
+        (child("macvlan"), Parent(), "macvtap"),
+        (child("macvtap", "vepa"), Parent(kind="macvtap", mode="private"), "macvtap"),
+        (child("ipvlan"), Parent(), "ipvtap"),
+        (child("ipvtap"), Parent(kind="ipvtap"), "ipvtap"),
+        (child("ipvlan", "vepa"), Parent(mode="vepa"), "ipvtap"),
+    ],
+)
+def test_what_is_on_it_already(there: Link, settings: Parent, kind: str) -> None:
+    assert child_kind(Uplink(ETH0, "ethernet"), settings, there) == kind
+
+
+@pytest.mark.parametrize(
+    ("there", "settings", "said"),
+    [
+        (child("macvlan"), Parent(kind="ipvtap"), "held by child0 (macvlan)"),
+        (child("ipvlan"), Parent(kind="macvtap"), "held by child0 (ipvlan)"),
+        (child("ipvlan", "l3"), Parent(), "in mode l3, not bridge"),
+        (child("ipvtap", "private"), Parent(), "in mode private, not bridge"),
+        (child("ipvtap"), Parent(mode="passthru"), "in mode bridge, not passthru"),
+    ],
+)
+def test_conflicts_say_who_holds_the_parent(there: Link, settings: Parent, said: str) -> None:
+    with pytest.raises(Problem) as caught:
+        child_kind(Uplink(ETH0, "ethernet"), settings, there)
+    assert caught.value.code == "parent-busy"
+    assert said in caught.value.message
+    assert "stop what uses child0" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -63,11 +101,10 @@ def test_child_kind(link: Link, type: str, settings: Parent, kind: str) -> None:
             (replace(ETH0, slave_kind=master, master=9), "ethernet", Parent(), "parent-busy")
             for master in ("bridge", "bond", "team", "openvswitch")
         ),
-        (ETH0, "ethernet", Parent(kind="ipvtap"), "not-supported"),
     ],
 )
 def test_refusals(link: Link, type: str, settings: Parent, code: str) -> None:
     with pytest.raises(Problem) as caught:
-        child_kind(Uplink(link, type), settings)
+        child_kind(Uplink(link, type), settings, None)
     assert caught.value.code == code
     assert "eth0" in str(caught.value)

@@ -188,13 +188,6 @@ def test_refusal_of_a_stacked_parent(lan: Lan) -> None:
         command("ip", "link", "delete", "mv0")
 
 
-def test_what_this_version_cannot_do_is_refused(lan: Lan) -> None:
-    with Airtapd(config='[parents.up0]\nkind = "ipvtap"\n') as airtapd:
-        refused = run_helper([f"--br={lan.near}"], env=airtapd.env)
-        assert refused.status == 1
-        assert "macvtap only" in refused.stderr
-
-
 def test_mac_that_is_taken(lan: Lan, airtapd: Airtapd) -> None:
     with airtapd.attach(lan.near, MAC) as first:
         sibling = run_helper([f"--mac={MAC}", f"--br={lan.near}"], env=airtapd.env)

@@ -12,8 +12,14 @@
  * down    ingress of the uplink: what was sent to the uplink's MAC gets the MAC of the guest whose
  *         address it is for.
  *
- * All three are tc programs in direct-action mode. None of them knows an ifindex of its own, so
- * that up and down can as well sit on each ipvtap device.
+ * A macvlan then delivers by that MAC. An ipvlan has one MAC for all and would deliver by the
+ * addresses of its netdevs, which would be the host's addresses too. So these programs deliver for
+ * it (bpf_redirect()), and its netdevs need no address:
+ *
+ * learn, up, across   egress of each ipvtap. across takes to a sibling what is for a sibling.
+ * down                ingress of the uplink. It takes to its guest's ipvtap what is for a guest.
+ *
+ * All are tc programs in direct-action mode.
  *
  * What is kept
  *
@@ -77,7 +83,9 @@
 #define ND_OPTIONS 64
 
 #define BOOTPS 67
+#define BOOTPC 68
 #define BOOTREQUEST 1
+#define BOOTREPLY 2
 #define BROADCAST_FLAG 0x8000
 
 #define ETH_P_RSN_PREAUTH 0x88C7
@@ -98,11 +106,17 @@ struct mac {
 	__u16 pad;
 };
 
+enum kind { MACVTAP, IPVTAP };
+/* How siblings on an ipvlan see each other (include/uapi/linux/if_link.h: IPVLAN_F_*). */
+enum mode { BRIDGE, PRIVATE, VEPA };
+
 struct config {
 	struct mac parent;
 	struct mac shim; /* the host's own device among the guests; its frames stay here */
 	__u64 alive; /* ns for which an address is its holder's without being used */
 	__u64 refresh; /* jiffies between two notes that an address is in use */
+	__u32 kind;
+	__u32 mode; /* of an ipvlan; a macvlan knows its own */
 };
 
 struct key {
@@ -154,7 +168,7 @@ struct statistics {
 	__u64 shim;
 };
 
-enum what { LEARNED, MOVED, EVICTED, REFUSED, WITHHELD };
+enum what { LEARNED, MOVED, EVICTED, REFUSED, WITHHELD, SPOKE };
 
 struct event {
 	__u64 time;
@@ -183,7 +197,9 @@ struct {
 	__type(value, __u32);
 } hosts SEC(".maps");
 
-/* Devices under watch, written by user space. MAC all zero: not known yet, nothing is learned. */
+/* Devices under watch, written by user space. MAC all zero: not known yet, nothing is learned.
+ * An ipvtap's is then the first that its guest uses; a macvtap must bear it, so user space learns
+ * that. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, GUESTS);
@@ -670,6 +686,33 @@ static __always_inline bool is_link_control(const struct ethhdr *eth, __u16 prot
 	       proto == bpf_htons(ETH_P_WAPI) || proto == bpf_htons(ETH_P_TDLS_FRAMES);
 }
 
+/*
+ * Whether an IEEE 802.3 frame, which has a length in place of the ethertype, names an ethertype in a
+ * SNAP header. On Wi-Fi that is the header of every frame: a driver adds none to this one
+ * (net/mac80211/tx.c: ieee80211_build_hdr), and the access point makes Ethernet of it, so that it
+ * would carry anything past the guards. Nothing that a guest needs looks like that.
+ */
+static __always_inline bool is_snap(struct __sk_buff *skb, struct frame *f)
+{
+	__u8 llc[3];
+
+	return bpf_ntohs(f->proto) < ETH_P_802_3_MIN &&
+	       !bpf_skb_load_bytes(skb, f->l3, llc, sizeof(llc)) &&
+	       llc[0] == 0xaa && llc[1] == 0xaa && llc[2] == 0x03;
+}
+
+/* The first frame of an ipvtap's guest says its MAC. The uplink's own it may not have. */
+static __always_inline bool is_first_word(struct claim *c, const struct mac *guest)
+{
+	__u32 zero = 0;
+	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+
+	if (!cfg || cfg->kind != IPVTAP || !is_zero(guest->w))
+		return false;
+	return !is_zero(c->mac.w) && !(c->mac.w[0] & bpf_htons(0x0100)) &&
+	       !same(c->mac.w, cfg->parent.w);
+}
+
 /* All that the fast path did not settle. A device that user space did not announce has no voice:
  * nobody guards it. */
 static __noinline int hear(struct __sk_buff *skb, struct frame *f)
@@ -683,6 +726,11 @@ static __noinline int hear(struct __sk_buff *skb, struct frame *f)
 		return DROP;
 	c.now = bpf_ktime_get_coarse_ns();
 	__builtin_memcpy(c.mac.w, eth.h_source, ETH_ALEN);
+	if (is_first_word(&c, guest)) {
+		/* In one piece: other CPUs and user space read it. */
+		*(__u64 *)guest = *(__u64 *)&c.mac;
+		report(&c, table, &c.key, SPOKE, 0);
+	}
 	c.learn = !is_zero(guest->w);
 	if (c.learn && !same(c.mac.w, guest->w))
 		return refuse(&c, table, WRONG_MAC, 0);
@@ -698,7 +746,7 @@ static __noinline int hear(struct __sk_buff *skb, struct frame *f)
 		return refuse(&c, table, LINK_CONTROL, 0);
 	if (f->proto == bpf_htons(ETH_P_ARP))
 		return hear_arp(skb, f, &c, table);
-	return PASS;
+	return is_snap(skb, f) ? refuse(&c, table, MALFORMED, 0) : PASS;
 }
 
 /* Whether this guest's frame from this address was seen and noted a moment ago. */
@@ -886,8 +934,11 @@ static __always_inline int raise_frame(struct __sk_buff *skb)
 	end = (void *)(long)skb->data_end;
 	if (!cfg || (void *)(eth + 1) > end)
 		return DROP;
-	/* The host's own frames end here. Without a MAC this is not set up yet. */
-	if (same((__u16 *)eth->h_source, cfg->parent.w) || is_zero(cfg->parent.w))
+	/* Without a MAC this is not set up yet. The host's own frames end here; none of them leaves
+	 * by an ipvtap, where a guest may have the uplink's MAC. */
+	if (is_zero(cfg->parent.w))
+		return PASS;
+	if (same((__u16 *)eth->h_source, cfg->parent.w) && cfg->kind != IPVTAP)
 		return PASS;
 	if (same((__u16 *)eth->h_source, cfg->shim.w)) {
 		s = bpf_map_lookup_elem(&statistics, &zero);
@@ -963,13 +1014,19 @@ static __always_inline int deliver_to_all(struct __sk_buff *skb)
 	return deliver(skb, broadcast, PACKET_BROADCAST);
 }
 
-static __always_inline int deliver_to_entry(struct __sk_buff *skb, const struct entry *entry)
+static __always_inline int deliver_to_entry(struct __sk_buff *skb, const struct config *cfg,
+					    const struct entry *entry)
 {
+	__u32 ifindex;
+
 	if (!entry)
 		return PASS;
-	if (!entry->ifindex)
+	ifindex = entry->ifindex;
+	if (!ifindex)
 		return deliver_to_all(skb);
-	return deliver(skb, entry->mac.w, PACKET_OTHERHOST);
+	if (deliver(skb, entry->mac.w, PACKET_OTHERHOST) == DROP)
+		return DROP;
+	return cfg->kind == IPVTAP ? bpf_redirect(ifindex, BPF_F_INGRESS) : PASS;
 }
 
 /*
@@ -983,7 +1040,7 @@ static __always_inline int deliver_to_entry(struct __sk_buff *skb, const struct 
  *   point turned into unicast (hostapd multicast_to_unicast does so to ARP too), or the answer
  *   to a probe, whose target is 0.0.0.0 (RFC 5227 2.1.1)
  */
-static __noinline int lower_arp(struct __sk_buff *skb, struct frame *f, const struct mac *parent,
+static __noinline int lower_arp(struct __sk_buff *skb, struct frame *f, const struct config *cfg,
 				bool to_us, bool from_us)
 {
 	struct key key = { .vlan = f->vlan };
@@ -993,7 +1050,7 @@ static __noinline int lower_arp(struct __sk_buff *skb, struct frame *f, const st
 
 	if (bpf_skb_load_bytes(skb, f->l3, &arp, sizeof(arp)) || !is_ethernet_ipv4(&arp))
 		return PASS;
-	if (from_us || same(arp.sha, parent->w))
+	if (from_us || same(arp.sha, cfg->parent.w))
 		return drop_echo();
 	if (!to_us)
 		return PASS;
@@ -1002,11 +1059,11 @@ static __noinline int lower_arp(struct __sk_buff *skb, struct frame *f, const st
 	if (!entry)
 		return is_host(&key) ? PASS : deliver_to_all(skb);
 	guest = entry->mac;
-	if (entry->ifindex && same(arp.tha, parent->w) &&
+	if (entry->ifindex && same(arp.tha, cfg->parent.w) &&
 	    bpf_skb_store_bytes(skb, f->l3 + offsetof(struct arp, tha), guest.w, ETH_ALEN,
 				BPF_F_RECOMPUTE_CSUM))
 		return DROP;
-	return deliver_to_entry(skb, entry);
+	return deliver_to_entry(skb, cfg, entry);
 }
 
 /* Whether ND says that something is at the uplink's MAC, as lower_arp() has it. */
@@ -1033,9 +1090,42 @@ static __noinline bool is_nd_echo(struct __sk_buff *skb, __u32 l3, const struct 
 	       same(nd.address, parent->w);
 }
 
-/* An access point may send a group's packet to each station's own MAC: RFC 1112 6.4 backwards. */
-static __always_inline int lower_ipv4(struct __sk_buff *skb, struct frame *f, __u32 to)
+/* False where it certainly is no message to a DHCP client. */
+static __always_inline bool may_be_dhcp_answer(struct iphdr *ip, void *end)
 {
+	struct udphdr *udp = (void *)ip + sizeof(*ip);
+
+	if (ip->protocol != IPPROTO_UDP || ip->ihl != 5 || ip->frag_off & bpf_htons(0x1fff))
+		return false;
+	return (void *)(udp + 1) > end || udp->dest == bpf_htons(BOOTPC);
+}
+
+/*
+ * A server may ignore the broadcast flag and send its answer to the address that it offers, at
+ * the MAC from which it was asked. Nobody has that address yet, or a former guest has: all
+ * guests get it, as they would the broadcast.
+ */
+static __noinline bool is_for_new_address(struct __sk_buff *skb, __u32 l3, const struct entry *entry,
+					  const struct mac *parent)
+{
+	struct {
+		struct udphdr udp;
+		__u8 op, rest[27];
+		__u16 chaddr[3];
+	} m;
+
+	if (bpf_skb_load_bytes(skb, l3 + sizeof(struct iphdr), &m, sizeof(m)))
+		return false;
+	if (m.udp.dest != bpf_htons(BOOTPC) || m.op != BOOTREPLY || same(m.chaddr, parent->w))
+		return false;
+	return !entry || !same(m.chaddr, entry->mac.w);
+}
+
+/* An access point may send a group's packet to each station's own MAC: RFC 1112 6.4 backwards. */
+static __always_inline int lower_ipv4(struct __sk_buff *skb, struct frame *f,
+				      const struct config *cfg, __u32 to, bool dhcp)
+{
+	struct entry *entry;
 	struct key key = { .vlan = f->vlan };
 	__u32 address = bpf_ntohl(to);
 	__u16 group[] = { bpf_htons(0x0100), bpf_htons(0x5e00 | (address >> 16 & 0x7f)),
@@ -1046,19 +1136,45 @@ static __always_inline int lower_ipv4(struct __sk_buff *skb, struct frame *f, __
 	if (address >> 28 == 14)
 		return deliver(skb, group, PACKET_MULTICAST);
 	set_ipv4(&key, to);
-	return deliver_to_entry(skb, bpf_map_lookup_elem(&addresses, &key));
+	entry = bpf_map_lookup_elem(&addresses, &key);
+	if (dhcp && is_for_new_address(skb, f->l3, entry, &cfg->parent) &&
+	    (entry || !is_host(&key)))
+		return deliver_to_all(skb);
+	return deliver_to_entry(skb, cfg, entry);
 }
 
-/* RFC 2464 7 */
-static __always_inline int lower_ipv6(struct __sk_buff *skb, struct frame *f, struct in6_addr *to)
+/* Whether somebody asks for the MAC of an IPv6 address. */
+static __noinline bool is_solicitation(struct __sk_buff *skb, __u32 l3)
+{
+	__u8 next, type;
+
+	return !bpf_skb_load_bytes(skb, l3 + offsetof(struct ipv6hdr, nexthdr), &next, 1) &&
+	       next == IPPROTO_ICMPV6 &&
+	       !bpf_skb_load_bytes(skb, l3 + sizeof(struct ipv6hdr), &type, 1) &&
+	       type == ND_NEIGHBOUR_SOLICIT;
+}
+
+/*
+ * A group's packet gets its group MAC (RFC 2464 7). A solicitation for an address that nobody
+ * here is known to have goes to all, as in lower_arp(): to the MAC of its solicited-node group
+ * (RFC 4291 2.7.1). That is a neighbour's question whether a guest that has not spoken yet is
+ * still there.
+ */
+static __always_inline int lower_ipv6(struct __sk_buff *skb, struct frame *f,
+				      const struct config *cfg, struct in6_addr *to)
 {
 	__u16 group[] = { 0x3333, to->s6_addr16[6], to->s6_addr16[7] };
+	__u16 solicited[] = { 0x3333, bpf_htons(0xff00 | to->s6_addr[13]), to->s6_addr16[7] };
 	struct key key = { .vlan = f->vlan };
+	struct entry *entry;
 
 	if ((to->s6_addr32[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000))
 		return deliver(skb, group, PACKET_MULTICAST);
 	set_ipv6(&key, to);
-	return deliver_to_entry(skb, bpf_map_lookup_elem(&addresses, &key));
+	entry = bpf_map_lookup_elem(&addresses, &key);
+	if (!entry && is_solicitation(skb, f->l3) && !is_host(&key))
+		return deliver(skb, solicited, PACKET_MULTICAST);
+	return deliver_to_entry(skb, cfg, entry);
 }
 
 static __always_inline int lower_frame(struct __sk_buff *skb)
@@ -1083,20 +1199,96 @@ static __always_inline int lower_frame(struct __sk_buff *skb)
 	to_us = same((__u16 *)eth->h_dest, cfg->parent.w);
 	from_us = same((__u16 *)eth->h_source, cfg->parent.w);
 	if (f.proto == bpf_htons(ETH_P_ARP))
-		return lower_arp(skb, &f, &cfg->parent, to_us, from_us);
+		return lower_arp(skb, &f, cfg, to_us, from_us);
 	ip = (void *)eth + f.l3;
 	ip6 = (void *)eth + f.l3;
 	if (f.proto == bpf_htons(ETH_P_IP)) {
 		if (!to_us || (void *)(ip + 1) > end || ip->version != 4)
 			return PASS;
-		return lower_ipv4(skb, &f, ip->daddr);
+		return lower_ipv4(skb, &f, cfg, ip->daddr, may_be_dhcp_answer(ip, end));
 	}
 	if (f.proto != bpf_htons(ETH_P_IPV6) || (void *)(ip6 + 1) > end || ip6->version != 6)
 		return PASS;
 	to = ip6->daddr;
 	if (ip6->nexthdr == IPPROTO_ICMPV6 && is_nd_echo(skb, f.l3, &cfg->parent, from_us))
 		return drop_echo();
-	return to_us ? lower_ipv6(skb, &f, &to) : PASS;
+	return to_us ? lower_ipv6(skb, &f, cfg, &to) : PASS;
+}
+
+/* across */
+
+/* Whom a frame is for: key->address. False: it does not say so in a way that we understand. */
+static __always_inline bool find_target(struct __sk_buff *skb, struct frame *f, struct key *key)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ipv6hdr *ip6 = data + f->l3;
+	struct iphdr *ip = data + f->l3;
+	struct arp arp;
+
+	key->vlan = f->vlan;
+	if (f->proto == bpf_htons(ETH_P_IP)) {
+		if ((void *)(ip + 1) > end || ip->version != 4)
+			return false;
+		set_ipv4(key, ip->daddr);
+		return true;
+	}
+	if (f->proto == bpf_htons(ETH_P_IPV6)) {
+		if ((void *)(ip6 + 1) > end || ip6->version != 6)
+			return false;
+		set_ipv6(key, &ip6->daddr);
+		return true;
+	}
+	if (f->proto != bpf_htons(ETH_P_ARP) ||
+	    bpf_skb_load_bytes(skb, f->l3, &arp, sizeof(arp)) || !is_ethernet_ipv4(&arp))
+		return false;
+	set_ipv4(key, joined(arp.tpa));
+	return true;
+}
+
+/*
+ * A guest takes the uplink's MAC for that of its siblings and of the host. What comes of a frame
+ * that it sends there, after up:
+ * - ARP for an address that nobody here is known to have: to all, as lower_arp() has it. The host
+ *   would take it for an echo, and of a probe for a sibling's address this is the answer
+ * - in mode vepa: leaves, and comes back from the switch
+ * - for an address of a sibling's: goes to it, or is dropped where siblings are private
+ * - else: is the host's, to whom the ipvlan gives it (drivers/net/ipvlan: ipvlan_xmit_mode_l2)
+ */
+static __always_inline int cross_frame(struct __sk_buff *skb)
+{
+	const __u16 broadcast[] = { 0xffff, 0xffff, 0xffff };
+	__u32 zero = 0, ifindex;
+	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+	struct entry *entry;
+	struct key key = {};
+	struct ethhdr *eth;
+	struct frame f;
+	struct mac mac;
+	bool is_arp;
+
+	pull(skb, HEADERS);
+	eth = (void *)(long)skb->data;
+	if (!cfg || (void *)(eth + 1) > (void *)(long)skb->data_end)
+		return DROP;
+	if (!same((__u16 *)eth->h_dest, cfg->parent.w) || !look(skb, &f) ||
+	    !find_target(skb, &f, &key))
+		return PASS;
+	is_arp = f.proto == bpf_htons(ETH_P_ARP);
+	entry = bpf_map_lookup_elem(&addresses, &key);
+	if (is_arp && !entry && !is_host(&key))
+		return bpf_skb_store_bytes(skb, 0, broadcast, ETH_ALEN, 0) ? DROP : PASS;
+	if (!entry || cfg->mode == VEPA)
+		return PASS;
+	ifindex = entry->ifindex;
+	mac = entry->mac;
+	if (!ifindex || ifindex == skb->ifindex)
+		return PASS;
+	if (cfg->mode == PRIVATE || bpf_skb_store_bytes(skb, 0, mac.w, ETH_ALEN, 0))
+		return DROP;
+	if (is_arp &&
+	    bpf_skb_store_bytes(skb, f.l3 + offsetof(struct arp, tha), mac.w, ETH_ALEN, 0))
+		return DROP;
+	return bpf_redirect(ifindex, BPF_F_INGRESS);
 }
 
 SEC("tc")
@@ -1115,6 +1307,19 @@ SEC("tc")
 int down(struct __sk_buff *skb)
 {
 	return lower_frame(skb);
+}
+
+SEC("tc")
+int across(struct __sk_buff *skb)
+{
+	return cross_frame(skb);
+}
+
+/* User space runs this (BPF_PROG_TEST_RUN) on a frame for the guest of device cb[0]. */
+SEC("tc")
+int tell(struct __sk_buff *skb)
+{
+	return bpf_clone_redirect(skb, skb->cb[0], BPF_F_INGRESS);
 }
 
 char _license[] SEC("license") = "GPL";

@@ -8,6 +8,7 @@ The owner stands in the device's alias, which only CAP_NET_ADMIN can write.
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
+from pyroute2.netlink import nla
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 GROUP = int.from_bytes(b"airt")
 
@@ -27,6 +30,28 @@ IFF_ALLMULTI = 0x200
 IFF_LOWER_UP = 0x10000
 ARPHRD_ETHER = 1
 
+
+# Kinds of device that stand on another, each with the kind of tap that can stand beside it: a
+# parent has one rx_handler, macvlan's or ipvlan's.
+FAMILY = {"macvlan": "macvtap", "macvtap": "macvtap", "ipvlan": "ipvtap", "ipvtap": "ipvtap"}
+
+# An ipvlan's ways to treat siblings, by its flags, in L2 mode (IPVLAN_F_*, IPVLAN_MODE_L2).
+_IPVLAN_MODES = ("bridge", "private", "vepa")
+_IPVLAN_L2 = 0
+
+
+class _Ipvtap(nla):  # type: ignore[misc]
+    """What pyroute2 0.9 does not know of IFLA_INFO_DATA: the kind ipvtap, and ipvlan's flags."""
+
+    prefix = "IFLA_"
+    nla_map = (
+        ("IFLA_IPVLAN_UNSPEC", "none"),
+        ("IFLA_IPVLAN_MODE", "uint16"),
+        ("IFLA_IPVLAN_FLAGS", "uint16"),
+    )
+
+
+ifinfmsg.ifinfo.register_link_kind(module={"ipvlan": _Ipvtap, "ipvtap": _Ipvtap})
 
 _HOST_OFF = (
     ("/proc/sys/net/ipv6/conf/{}/disable_ipv6", "1"),
@@ -62,6 +87,7 @@ class Link:
     slave_kind: IFLA_INFO_SLAVE_KIND, the kind of device whose port this is, or "".
     master, parent: ifindex of the device that this is a port of, or stands on (IFLA_LINK); 0
     for none. parent_here: whether the parent is in this network namespace.
+    mode: of a macvtap or an ipvlan in L2 mode, as in the configuration; "l3" for other ipvlans.
     rx_bytes, tx_bytes: as the host counts them.
     """
 
@@ -106,6 +132,13 @@ class Links:
         except OSError as exc:
             raise LinkNotFound(errno.ENODEV, f"{name}: {exc.strerror}") from exc
 
+    def name_of(self, index: int) -> str:
+        """Raises LinkNotFound."""
+        try:
+            return socket.if_indextoname(index)
+        except OSError as exc:
+            raise LinkNotFound(errno.ENODEV, f"device {index}: {exc.strerror}") from exc
+
     async def by_index(self, index: int) -> Link:
         """Raises LinkNotFound."""
         return _link((await self._request("get", index=index))[0])
@@ -119,24 +152,41 @@ class Links:
             except NetlinkError as exc:
                 raise _error(exc, "dump") from exc
 
-    async def add_macvtap(
-        self, name: str, parent: int, mode: str, mac: str | None, index: int
-    ) -> None:
-        """Create a macvtap on the device with index parent, down, in group GROUP.
+    def uppers(self, name: str) -> list[str]:
+        """Names of the devices of this network namespace that stand on a device or are its master.
 
-        mode: bridge, vepa, private or passthru. mac: None for a random one. index: 0 to let
-        the kernel choose. Raises LinkExists, LinkNotFound (parent), LinkError.
+        From sysfs, since rtnetlink would have to dump them all.
+        """
+        try:
+            entries = os.listdir(f"/sys/class/net/{name}")
+        except FileNotFoundError:
+            return []
+        return [entry[6:] for entry in entries if entry.startswith("upper_")]
+
+    async def add_child(
+        self, kind: str, name: str, parent: int, mode: str, mac: str | None, index: int
+    ) -> None:
+        """Create a macvtap or ipvtap on the device with index parent, down, in group GROUP.
+
+        mode: bridge, vepa, private; passthru for a macvtap. An ipvtap's is that of all ipvlans
+        on the parent, and set for all of them. mac: None for a random one; an ipvtap bears its
+        parent's. index: 0 to let the kernel choose. Raises LinkExists, LinkNotFound (parent),
+        LinkError.
         """
         # IFF_ALLMULTI: the guest's own multicast joins are not seen by the host.
         request: dict[str, Any] = {
             "ifname": name,
-            "kind": "macvtap",
+            "kind": kind,
             "link": parent,
-            "macvtap_mode": mode,
             "group": GROUP,
             "flags": IFF_ALLMULTI,
             "change": IFF_ALLMULTI,
         }
+        if kind == "ipvtap":
+            request["ipvlan_mode"] = _IPVLAN_L2
+            request["ipvlan_flags"] = _IPVLAN_MODES.index(mode)
+        else:
+            request["macvtap_mode"] = mode
         if mac is not None:
             request["address"] = mac
         if index:
@@ -223,7 +273,6 @@ def _link(message: Any) -> Link:
     info = message.get("linkinfo")
     kind = info.get("kind") if info else None
     slave_kind = info.get("slave_kind") if info else None
-    mode = message.get(("linkinfo", "data", "macvtap_mode")) if kind == "macvtap" else None
     stats = message.get("stats64") or {}
     return Link(
         name=message.get("ifname"),
@@ -240,10 +289,21 @@ def _link(message: Any) -> Link:
         group=message.get("group") or 0,
         alias=message.get("ifalias") or "",
         altnames=_altnames(message),
-        mode=mode or "",
+        mode=_mode(message, kind),
         rx_bytes=stats.get("rx_bytes", 0),
         tx_bytes=stats.get("tx_bytes", 0),
     )
+
+
+def _mode(message: Any, kind: str | None) -> str:
+    if kind == "macvtap":
+        return message.get(("linkinfo", "data", "macvtap_mode")) or ""
+    if kind not in ("ipvlan", "ipvtap"):
+        return ""
+    flags = message.get(("linkinfo", "data", "ipvlan_flags")) or 0
+    if message.get(("linkinfo", "data", "ipvlan_mode")) != _IPVLAN_L2:
+        return "l3"
+    return _IPVLAN_MODES[flags] if flags < len(_IPVLAN_MODES) else ""
 
 
 def _altnames(message: Any) -> frozenset[str]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from importlib import resources
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import NamedTuple
 
 from pyroute2 import AsyncIPRoute
 
@@ -38,31 +39,46 @@ REFRESH_S = 1.0
 IPV4_QUOTA, IPV6_QUOTA, GUESTS = 16, 32, 1024  # of macnat.bpf.c
 UNKNOWN_MAC = "00:00:00:00:00:00"
 
-# Each program's place. learn comes before up, for a device that carries all three.
+# Each program's place. On a device that carries several, the lower number comes first.
 _HOOKS = {
     "learn": Hook(EGRESS, 0xA1, "airtap_learn"),
     "up": Hook(EGRESS, 0xA2, "airtap_up"),
+    "across": Hook(EGRESS, 0xA3, "airtap_across"),
     "down": Hook(INGRESS, 0xA1, "airtap_down"),
 }
-PARENT = ("up", "down")
-CHILD = ("learn",)
-IPVTAP_CHILD = ("learn", "up", "down")
+_KINDS = ("macvtap", "ipvtap")
+_MODES = ("bridge", "private", "vepa")
+# What the uplink and its children carry, by the children's kind.
+PARENT = {"macvtap": ("up", "down"), "ipvtap": ("down",)}
+CHILD = {"macvtap": ("learn",), "ipvtap": ("learn", "up", "across")}
 
 # Structures of macnat.bpf.c, in the host's byte order. A MAC is followed by two bytes of padding.
 _INDEX = struct.Struct("=I")
 _MAC = struct.Struct("=6s2x")
-_CONFIG = struct.Struct("=6s2x6s2xQQ")
+_CONFIG = struct.Struct("=6s2x6s2xQQII")
 _KEY = struct.Struct("=16sHH")
 _ENTRY = struct.Struct("=QQII6s2x")
 _TABLE = struct.Struct("=8x8xQ5QQQQQ")
 _STATISTICS = struct.Struct("=QQQ")
 _EVENT = struct.Struct("=Q16sHHII6s2xBB2x")
+_SKB = struct.Struct("=48xI140x")  # struct __sk_buff with its cb[0]
 _FIRST = _INDEX.pack(0)
 _NS = 1_000_000_000
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h
 
-_CHANGES = ("learned", "moved", "evicted", "refused", "withheld")
+_CHANGES = ("learned", "moved", "evicted", "refused", "withheld", "spoke")
 _REASONS = ("wrong-mac", "host-address", "guest-address", "malformed", "link-control")
+
+
+class _Configuration(NamedTuple):
+    """struct config of macnat.bpf.c."""
+
+    parent: bytes
+    shim: bytes
+    alive: int
+    refresh: int
+    kind: int
+    mode: int
 
 
 @dataclass(frozen=True)
@@ -83,7 +99,8 @@ class Event:
     what: "learned"; "moved" (learned, from the guest with ifindex other, which has not used it
     for config.alive); "evicted" (the guest went over its quota; this was unused for longest);
     "refused" (dropped, see reason; at most 8 a second and guest); "withheld" (more than 64
-    changes in this second: those that follow are not reported, so read addresses() a second later).
+    changes in this second: those that follow are not reported, so read addresses() a second later);
+    "spoke" (an ipvtap's guest whose MAC was not known: mac is its own, and noted in guests()).
     reason: of a refusal, a field of GuestCounters. "guest-address": other holds the address; if
     it is found not to answer for it any more, forget() the address.
     address: None where none is at stake. mac: source address of the frame.
@@ -167,30 +184,41 @@ class Macnat:
             remove_pins(self._directory)
 
     def program(self, name: str) -> Program:
-        """One of learn, up and down."""
+        """One of learn, up, across, down and tell."""
         return self._object.program(name)
 
     def set_timing(self, alive: float = ALIVE_S, refresh: float = REFRESH_S) -> None:
         """Set for how many seconds an unused address is still its guest's, and how often its use
         is noted."""
-        parent, shim, _alive, _refresh = self._read_config()
         # That clock's resolution is a jiffy (kernel/time/posix-timers.c: posix_get_coarse_res).
         jiffies = int(refresh / time.clock_getres(_CLOCK_MONOTONIC_COARSE))
-        self._write_config(parent, shim, int(alive * _NS), jiffies)
+        self._configure(alive=int(alive * _NS), refresh=jiffies)
+
+    def set_kind(self, kind: str, mode: str | None) -> None:
+        """Set what the uplink's children are, "macvtap" or "ipvtap". Call this before attaching.
+
+        mode: how ipvtap children see each other, "bridge", "private" or "vepa"; any other leaves
+        it as it is. Macvtaps' driver sees to theirs.
+        """
+        self._configure(kind=_KINDS.index(kind))
+        if mode in _MODES:
+            self._configure(mode=_MODES.index(mode))
+
+    def kind(self) -> str:
+        """What set_kind() set."""
+        return _KINDS[self._read_config().kind]
 
     def parent_mac(self) -> str:
         """The MAC that all frames get; UNKNOWN_MAC before set_parent_mac()."""
-        return self._read_config()[0].hex(":")
+        return self._read_config().parent.hex(":")
 
     def set_parent_mac(self, mac: str) -> None:
         """Set the MAC that frames get on the way up. Call this before attaching."""
-        _parent, shim, alive, refresh = self._read_config()
-        self._write_config(_octets(mac), shim, alive, refresh)
+        self._configure(parent=_octets(mac))
 
     def set_shim_mac(self, mac: str | None) -> None:
         """Set the MAC of the host's own device among the guests, whose frames must stay here."""
-        parent, _shim, alive, refresh = self._read_config()
-        self._write_config(parent, _octets(mac or UNKNOWN_MAC), alive, refresh)
+        self._configure(shim=_octets(mac or UNKNOWN_MAC))
 
     def host_addresses(self) -> set[Address]:
         """The addresses that set_host_addresses() set."""
@@ -262,6 +290,10 @@ class Macnat:
         """Delete a learned address; whoever uses it next has it. Not there: success."""
         self._addresses.delete(_key(address, vlan))
 
+    def tell(self, ifindex: int, frame: bytes) -> None:
+        """Have a guest receive a frame of ours. A guest that is gone or down: success."""
+        self.program("tell").test_run(frame, _SKB.pack(ifindex))
+
     def counters(self) -> dict[int, GuestCounters]:
         """Each guest's counters, by ifindex."""
         return {_INDEX.unpack(k)[0]: _guest_counters(v) for k, v in self._tables.items()}
@@ -292,25 +324,24 @@ class Macnat:
             ring.close()
 
     async def attach_parent(self, ipr: AsyncIPRoute, ifindex: int) -> None:
-        """Put up and down on the uplink of macvtaps. What is attached already stays.
+        """Put the programs on the uplink. What is attached already stays.
 
-        Set the MAC and the host's addresses before. Raises LinkNotFound, LinkError (EEXIST: an
-        ingress qdisc or a foreign filter is in the way).
+        Set the kind, the MAC and the host's addresses before. Raises LinkNotFound, LinkError
+        (EEXIST: an ingress qdisc or a foreign filter is in the way).
         """
-        await self.attach(ipr, ifindex, PARENT)
+        await self._attach(ipr, ifindex, PARENT[self.kind()])
 
     async def attach_child(self, ipr: AsyncIPRoute, ifindex: int) -> None:
-        """Put learn on a guest's macvtap, after add_guest(). Raises as attach_parent()."""
-        await self.attach(ipr, ifindex, CHILD)
+        """Put the programs on a guest's device, after add_guest(). Raises as attach_parent()."""
+        await self._attach(ipr, ifindex, CHILD[self.kind()])
 
-    async def attach(self, ipr: AsyncIPRoute, ifindex: int, names: Collection[str]) -> None:
-        """Put the programs PARENT, CHILD or IPVTAP_CHILD on a device; see attach_parent()."""
+    async def _attach(self, ipr: AsyncIPRoute, ifindex: int, names: Collection[str]) -> None:
         for name in names:
             if not await self.is_attached(ipr, ifindex, (name,)):
                 await clsact.attach(ipr, ifindex, _HOOKS[name], self.program(name).fd)
 
     async def is_attached(
-        self, ipr: AsyncIPRoute, ifindex: int, names: Collection[str] = PARENT
+        self, ipr: AsyncIPRoute, ifindex: int, names: Collection[str] = PARENT["macvtap"]
     ) -> bool:
         """Whether these very programs are on a device: same instructions, and on our maps.
 
@@ -324,13 +355,14 @@ class Macnat:
                 return False
         return True
 
-    def _read_config(self) -> tuple[bytes, bytes, int, int]:
-        value = self._config.lookup(_FIRST) or bytes(_CONFIG.size)
-        parent, shim, alive, refresh = _CONFIG.unpack(value)
-        return parent, shim, alive, refresh
+    def _read_config(self) -> _Configuration:
+        return _Configuration._make(
+            _CONFIG.unpack(self._config.lookup(_FIRST) or bytes(_CONFIG.size))
+        )
 
-    def _write_config(self, parent: bytes, shim: bytes, alive: int, refresh: int) -> None:
-        self._config.update(_FIRST, _CONFIG.pack(parent, shim, alive, refresh))
+    def _configure(self, **changes: bytes | int) -> None:
+        new = self._read_config()._replace(**changes)  # type: ignore[arg-type]
+        self._config.update(_FIRST, _CONFIG.pack(*new))
 
     def _set_mac_of_addresses(self, guest: int, mac: str | None) -> None:
         for key, value in self._addresses.items():

@@ -2,9 +2,9 @@
 
 A macvtap's node is /dev/tap<ifindex>. The kernel names it by a number that is unique in one
 network namespace only, in a /dev that namespaces share, so the node of that name may belong
-to another namespace's device. sysfs knows the true device number; open_macvtap() compares.
+to another namespace's device. sysfs knows the true device number; open_node() compares.
 
-Who still holds a tap is asked of the kernel too. open_macvtap() puts an open-file-description
+Who still holds a tap is asked of the kernel too. open_node() puts an open-file-description
 lock (fcntl(2), F_OFD_SETLK) on what it opens. The lock lives exactly as long as the open file
 does, in whichever processes or sockets that has got to, and is_held() asks whether another
 lock would have to wait: neither bookkeeping nor a look into other people's processes.
@@ -35,7 +35,7 @@ _WHOLE_FILE = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 _DEV = Path("/dev")
 
 
-def macvtap_node(name: str, index: int) -> str | None:
+def node_of(name: str, index: int) -> str | None:
     """The path of the node of macvtap name, or None if /dev/tap<index> is not it.
 
     Raises Problem no-tap if sysfs does not show the device.
@@ -67,7 +67,7 @@ def free_index(above: int) -> int:
     return max(above, *taken, 0) + 1
 
 
-def open_macvtap(node: str, vnet_hdr: bool) -> int:
+def open_node(node: str, vnet_hdr: bool) -> int:
     """Open a macvtap's queue, locked for is_held(). The caller owns the descriptor.
 
     vnet_hdr: whether frames carry a struct virtio_net_hdr; a macvtap starts with one.
@@ -104,7 +104,7 @@ def open_tap(vnet_hdr: bool) -> tuple[int, str]:
 
 
 def is_held(node: str) -> bool:
-    """Whether what open_macvtap() opened is still open anywhere. False for a node that is gone.
+    """Whether what open_node() opened is still open anywhere. False for a node that is gone.
 
     Opening the node gives the device a second queue for some microseconds, so this is for when
     there is reason to doubt, not for polling. Raises OSError.

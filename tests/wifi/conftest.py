@@ -1,0 +1,104 @@
+"""Tests on Wi-Fi: written as if run in the machine, started and reported from outside it.
+
+In the machine (inside.py): an access point, the host as its station on wlan1, and airtapd there.
+Each is started once per module: a Python alone takes seconds. Outside see outside.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from lab.airtap import Airtapd
+from lab.wifi import VARIANTS, AccessPoint, Radios, Station
+from tests.macnat.traffic import Ping
+from tests.wifi.inside import KERNEL, Inside
+from tests.wifi.outside import KERNELS, Outside
+
+KINDS = ("macvtap", "ipvtap")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Inside(config) if KERNEL else Outside(config), "wifi-machine")
+
+
+# First, so that ids are the same wherever this file is met: as an initial conftest or later.
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module may name the KERNELS that are enough for it, and the KINDS."""
+    kernels = [KERNEL] if KERNEL else getattr(metafunc.module, "KERNELS", KERNELS)
+    metafunc.parametrize("kernel", kernels, scope="session")
+    if "kind" in metafunc.fixturenames:
+        kinds = getattr(metafunc.module, "KINDS", KINDS)
+        metafunc.parametrize("kind", kinds, scope="module", indirect=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernel() -> str:
+    """The version of the machine's kernel, by parametrisation."""
+    raise NotImplementedError
+
+
+@pytest.fixture(scope="session")
+def radios() -> Radios:
+    return Radios(3)
+
+
+@pytest.fixture(scope="module")
+def variant() -> str:
+    """Which of VARIANTS the access point is."""
+    return "wpa2"
+
+
+@pytest.fixture(scope="module")
+def lan(radios: Radios, variant: str) -> Iterator[AccessPoint]:
+    """The LAN behind the access point."""
+    with AccessPoint(**VARIANTS[variant]) as lan:
+        yield lan
+
+
+@pytest.fixture(scope="module")
+def station(lan: AccessPoint) -> Iterator[Station]:
+    """The host on that LAN."""
+    with Station([lan]) as station:
+        yield station
+
+
+@pytest.fixture(scope="module")
+def kind(request: pytest.FixtureRequest) -> str:
+    """Of the guests' devices."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def more_config() -> str:
+    """More of airtap.toml's table for wlan1."""
+    return ""
+
+
+@pytest.fixture(scope="module")
+def daemon(radios: Radios, kind: str, more_config: str) -> Iterator[Airtapd]:
+    """An airtapd whose ACL allows everything; access points and stations come and go under it."""
+    with Airtapd(config=f'[parents.wlan1]\nkind = "{kind}"\n{more_config}') as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def airtapd(daemon: Airtapd, station: Station, lan: AccessPoint) -> Iterator[Airtapd]:
+    """That airtapd, on a host that is on the LAN, whose router knows of no earlier guest."""
+    # It would not ask again for an address of theirs for half a minute.
+    lan.run("ip", "neigh", "flush", "all")
+    before = len(daemon.log())
+    yield daemon
+    print(daemon.log()[before:])  # shown with a test that fails
+
+
+@pytest.fixture
+def undisturbed_host(station: Station) -> Iterator[None]:
+    """The host speaks with the router throughout, over both families; see tests/macnat."""
+    with Ping("192.0.2.1", interval=0.2) as ipv4, Ping("2001:db8::1", interval=0.2) as ipv6:
+        yield
+    for ping in (ipv4, ipv6):
+        assert ping.sent > 5
+        assert ping.lost <= 2, ping.said[-500:]

@@ -1,0 +1,50 @@
+"""pytest's plugin inside the machine: tells outside what becomes of each test, as it happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.machine import SHARED
+
+# Set by outside.py. Absent, this is no machine.
+KERNEL = os.environ.get("AIRTAP_MACHINE_KERNEL")
+
+REPORTS = SHARED / "reports"
+TEST_S = 300  # for a test with its fixtures; outside gives the machine up a little later
+_AGAIN_S = 60  # a fixture's end may hang as well
+
+
+class TooLong(Exception):
+    """The test has had its time."""
+
+
+class Inside:
+    """Writes every report to REPORTS, and ends a test that hangs."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        signal.signal(signal.SIGALRM, _too_long)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        hook = self._config.hook.pytest_report_to_serializable
+        with Path(REPORTS).open("a") as file:
+            line = json.dumps(hook(config=self._config, report=report), default=str)
+            file.write(line + "\n")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self) -> Iterator[None]:
+        signal.setitimer(signal.ITIMER_REAL, TEST_S, _AGAIN_S)
+        try:
+            return (yield)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _too_long(*_: object) -> None:
+    raise TooLong(f"still not done after {TEST_S} s")
