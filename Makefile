@@ -4,28 +4,35 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+KERNELS := .kernels/.ready
 
 DESTDIR ?=
 PREFIX ?= /usr
 LIBDIR := $(PREFIX)/lib/airtap
 
-# What the tests, the demo and the benchmarks use, and what building libvirt-python needs.
+# What the tests, the demo and the benchmarks use, and what building libvirt-python needs. Nothing
+# of these starts a Wi-Fi service: Debian ships hostapd masked, and wpa_supplicant idles on D-Bus.
+# Nor one of libvirt's: the units are in libvirt-daemon-system; iptables is for its NAT networks.
 PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 	qemu-system-x86 qemu-system-common ipxe-qemu dnsmasq-base iproute2 nftables \
 	iputils-ping busybox-static systemd clang libbpf1 libbpf-dev \
-	linux-libc-dev iperf3 isc-dhcp-client dhcpcd-base iputils-arping
+	linux-libc-dev iperf3 isc-dhcp-client dhcpcd-base iputils-arping \
+	hostapd wpasupplicant iw kmod libvirt-daemon iptables
 
-.PHONY: help setup test test-unit lint demo bench install uninstall clean
+.PHONY: help setup tools test test-unit test-wifi lint demo bench install uninstall clean
 
 help:
 	@echo 'make demo       two QEMU guests on a LAN of their own, in namespaces'
-	@echo 'make test       lint, type check and every test'
+	@echo 'make test       lint, type check and every test but those on Wi-Fi'
 	@echo 'make test-unit  the tests that need no root'
+	@echo 'make test-wifi  the tests on Wi-Fi, on two kernels: about 20 minutes'
 	@echo 'make bench      the bridge helper and MAC NAT against their peers'
-	@echo 'make setup      what the above need: Debian packages and .venv/'
+	@echo 'make setup      what the above need: Debian packages, .venv/ and .kernels/'
 	@echo 'make install    to $$DESTDIR$$PREFIX;  make uninstall: the reverse'
 
-setup: $(READY)
+setup: tools $(KERNELS)
+
+tools: $(READY)
 	@$(PYTHON) hatch_build.py
 
 $(READY): pyproject.toml Makefile helper/airtap-bridge-helper
@@ -41,27 +48,38 @@ $(READY): pyproject.toml Makefile helper/airtap-bridge-helper
 	$(PYTHON) -m compileall -q src/airtap
 	touch $@
 
-test: setup lint
-	$(BIN)/python -m pytest
+# Debian's kernels for the Wi-Fi machine, unpacked here and not installed; `make clean` for newer ones.
+$(KERNELS): | $(READY)
+	$(BIN)/python -m lab.kernels
+	touch $@
 
-test-unit: setup
+# All but the tests on Wi-Fi, which take as long again: make test-wifi.
+test: tools lint
+	$(BIN)/python -m pytest --ignore=tests/wifi
+
+test-unit: tools
 	$(BIN)/python -m pytest tests/unit
 
-lint: setup
+test-wifi: setup
+	$(BIN)/python -m pytest tests/wifi
+
+lint: tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-demo: setup
+demo: tools
 	$(BIN)/python -m lab.demo $(DEMO)
 
 bench: setup
 	$(BIN)/python -m benchmarks.helper
 	$(BIN)/python -m benchmarks.macnat_programs
 	$(BIN)/python -m benchmarks.macnat
+	$(BIN)/python -m lab.machine 6.12 -- $(BIN)/python -m benchmarks.wifi
 
-# The package and pyroute2 (Debian 12's is too old) in a directory of their own.
-install: setup
+# The package and pyroute2 (Debian 12's is too old) in a directory of their own. `airtap network`
+# also needs Debian's python3-libvirt and python3-lxml.
+install: tools
 	rm -rf $(DESTDIR)$(LIBDIR)
 	install -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/airtap \
 		$(DESTDIR)$(PREFIX)/lib/systemd/system
@@ -82,5 +100,5 @@ uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/systemd/system/,airtapd.service airtapd.socket)
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .kernels dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .. import __version__, client
 from ..errors import Problem
-from . import release, status
+from . import network, release, status
 
 
 def main() -> int:
@@ -16,12 +16,16 @@ def main() -> int:
     )
     parser.add_argument("--version", action="version", version=f"airtap {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (status, release):
+    parser.set_defaults(needs_daemon=True)
+    for module in (status, release, network):
         module.add_parser(commands)
     arguments = parser.parse_args()
-    run: Callable[[argparse.Namespace, client.Connection], None] = arguments.run
+    run: Callable[..., None] = arguments.run
     try:
-        run(arguments, client.Connection(client.socket_path()))
+        if arguments.needs_daemon:
+            run(arguments, client.Connection(client.socket_path()))
+        else:
+            run(arguments)
     except Problem as problem:
         print(f"airtap: {problem}", file=sys.stderr)
         return 1

@@ -1,0 +1,146 @@
+"""The XML of libvirt networks: ours made from templates, anybody's read. No libvirt needed.
+
+https://libvirt.org/formatnetwork.html is the format.
+"""
+
+import re
+from dataclasses import dataclass
+from importlib import resources
+from ipaddress import IPv4Network, IPv6Network, ip_interface
+from typing import Any
+
+from ..errors import Problem
+from .xml import parse, serialize
+
+# Networks with an element of this namespace in their metadata are ours, and no others.
+NAMESPACE = "urn:airtap:libvirt:1"
+KINDS = ("macvtap", "nat", "session")
+MACVTAP_MODES = ("bridge", "private", "vepa", "passthrough")
+
+# libvirt keeps a network in NAME.xml, NAME.conf and others: a file name of 255 bytes at most.
+_MAX_NAME = 200
+# deviceName of libvirt's basictypes.rng, without the characters that no device can have.
+_DEVICE = re.compile(r"[a-zA-Z0-9_.\\-]+")
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a network does for its guests.
+
+    kind: of ours one of KINDS; of others libvirt's forward mode, or "isolated".
+    mode: of the macvtaps that guests get, in libvirt's word; "" where they get none.
+    parent: the host's device behind it, "" if that is not fixed.
+    """
+
+    name: str
+    kind: str
+    parent: str
+    mode: str = ""
+    ours: bool = True
+    ipv4: IPv4Network | None = None
+    ipv6: IPv6Network | None = None
+
+
+def network_name(text: str) -> str:
+    """Return text if it can name a libvirt network, and be typed and read. Raises Problem bad-name.
+
+    libvirt itself forbids "/" and the line feed; the rest is what people or file names cannot bear.
+    """
+    if not text:
+        raise Problem("bad-name", "the name of the network is empty")
+    if len(text.encode(errors="surrogatepass")) > _MAX_NAME:
+        raise Problem("bad-name", f"network name {text[:64]!a}... is longer than {_MAX_NAME} bytes")
+    if not text.isprintable() or "/" in text or text != text.strip():
+        raise Problem("bad-name", f"{text!a} cannot be the name of a network")
+    return text
+
+
+def network_xml(network: Network) -> str:
+    """The XML that defines one of our networks.
+
+    ipv4 is needed for kind nat: its first address is the host's, the others are leased; ipv6
+    is autoconfigured, and left out if None. Raises Problem bad-name.
+    """
+    if not _DEVICE.fullmatch(network.parent):
+        raise Problem("bad-name", f"libvirt cannot write the device name {network.parent!a}")
+    template = resources.files(__package__) / "templates" / f"{network.kind}.xml"
+    root = parse(template.read_bytes())
+    _only(root, "name").text = network_name(network.name)
+    if network.kind == "macvtap":
+        _only(root, "forward").set("mode", network.mode)
+        _only(root, "forward/interface").set("dev", network.parent)
+    elif network.kind == "session":
+        _only(root, "bridge").set("name", network.parent)
+    else:
+        _only(root, "forward").set("dev", network.parent)
+        _fill_subnets(root, network)
+    return serialize(root)
+
+
+def _fill_subnets(root: Any, network: Network) -> None:
+    ipv4, ipv6 = root.findall("ip")
+    assert network.ipv4
+    _set_address(ipv4, network.ipv4)
+    leased = _only(ipv4, "dhcp/range")
+    leased.set("start", str(network.ipv4[2]))
+    leased.set("end", str(network.ipv4[-2]))
+    if network.ipv6:
+        _set_address(ipv6, network.ipv6)
+        return
+    for element in (ipv6, _only(root, "forward/nat")):
+        element.getparent().remove(element)
+
+
+def _set_address(element: Any, subnet: IPv4Network | IPv6Network) -> None:
+    element.set("address", str(subnet[1]))
+    element.set("prefix", str(subnet.prefixlen))
+
+
+def read_network(xml: str) -> Network:
+    """What a network is, from the XML that libvirt has of it. Raises Problem bad-xml.
+
+    Only whether it is ours, and that it was made for sessions, is taken from our metadata.
+    """
+    root = parse(xml.encode())
+    mark = root.find(f"metadata/{{{NAMESPACE}}}network")
+    forward = root.find("forward")
+    bridge = root.find("bridge")
+    mode = "isolated" if forward is None else forward.get("mode", "nat")
+    kind, parent = mode, "" if forward is None else forward.get("dev", "")
+    device = None if forward is None else forward.find("interface")
+    if mode in MACVTAP_MODES and device is not None:
+        kind, parent = "macvtap", device.get("dev", "")
+    elif mode == "bridge" and bridge is not None:
+        parent = bridge.get("name", "")
+        kind = "session" if mark is not None and mark.get("kind") == "session" else "bridge"
+    subnets = [_subnet(element) for element in root.findall("ip")]
+    return Network(
+        name=root.findtext("name", ""),
+        kind=kind,
+        parent=parent,
+        mode=mode if kind == "macvtap" else "",
+        ours=mark is not None,
+        ipv4=next((s for s in subnets if isinstance(s, IPv4Network)), None),
+        ipv6=next((s for s in subnets if isinstance(s, IPv6Network)), None),
+    )
+
+
+def _subnet(element: Any) -> IPv4Network | IPv6Network | None:
+    address = element.get("address", "")
+    length = element.get("prefix") or element.get("netmask") or ("64" if ":" in address else "24")
+    try:
+        return ip_interface(f"{address}/{length}").network
+    except ValueError:
+        return None
+
+
+def _only(root: Any, path: str) -> Any:
+    found = root.find(path)
+    assert found is not None, f"the template has no {path}"
+    return found
+
+
+def port_owner(xml: str) -> str:
+    """The guest that holds a port of a network, from the port's XML. Raises Problem bad-xml."""
+    owner: str = parse(xml.encode()).findtext("owner/name", "")
+    return owner

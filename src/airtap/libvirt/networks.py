@@ -1,0 +1,157 @@
+"""Networks in a libvirt daemon: ours are made and removed, others' only looked at."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import Problem
+from .connection import binding, problems
+from .network_xml import Network, network_xml, port_owner, read_network
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network as it stands in libvirt."""
+
+    network: Network
+    uuid: str
+    active: bool
+    autostart: bool
+
+
+def entries(connection: Any) -> list[Entry]:
+    """Every network, ours and others', by name. Raises Problem libvirt-error."""
+    with problems("list networks"):
+        found = [_entry(network) for network in connection.listAllNetworks()]
+    return sorted(found, key=lambda entry: entry.network.name)
+
+
+def define(connection: Any, network: Network) -> bool:
+    """Define, start and autostart one of our networks. Doing it twice is fine.
+
+    Returns whether it was new. Raises Problem network-exists (of that name: another's, or ours
+    with another kind, parent or mode), bad-name, libvirt-error; nothing new is left behind then.
+    """
+    handle = _lookup(connection, network.name)
+    if handle is not None:
+        _expect_same(network, connection, handle)
+        with problems(f"start network {network.name}"):
+            _start(handle)
+        return False
+    with problems(f"define network {network.name}"):
+        handle = connection.networkDefineXML(network_xml(network))
+    try:
+        with problems(f"start network {network.name}"):
+            _start(handle)
+    except Problem:
+        remove(handle, network.name)
+        raise
+    return True
+
+
+def users(connection: Any, name: str) -> list[str]:
+    """The names of guests with a network card on a network. Raises Problem libvirt-error.
+
+    libvirt tells of active networks only.
+    """
+    libvirt = binding()
+    handle = _lookup(connection, name)
+    if handle is None:
+        return []
+    with problems(f"list the ports of network {name}"):
+        try:
+            ports = handle.listAllPorts() if handle.isActive() else []
+        except libvirt.libvirtError as exc:
+            if exc.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+                raise
+            ports = []
+        owners = {port_owner(port.XMLDesc()) for port in ports}
+    return sorted(owners - {""})
+
+
+def undefine(connection: Any, name: str) -> None:
+    """Stop and remove one of our networks.
+
+    Guests on it are not asked, as with virsh net-destroy: users() says who they are. Raises
+    Problem no-network, not-ours, libvirt-error.
+    """
+    handle = _lookup(connection, name)
+    if handle is None:
+        raise Problem(
+            "no-network",
+            f"there is no network {name} at {_uri(connection)}",
+            "see: airtap network list",
+        )
+    with problems(f"inspect network {name}"):
+        ours = read_network(handle.XMLDesc()).ours
+    if not ours:
+        raise Problem(
+            "not-ours", f"network {name} was not made by airtap", "virsh net-undefine removes it"
+        )
+    remove(handle, name)
+
+
+def remove(handle: Any, name: str) -> None:
+    """Stop a network and remove its definition. Raises Problem libvirt-error."""
+    with problems(f"remove network {name}"):
+        persistent = handle.isPersistent()
+        if handle.isActive():
+            handle.destroy()
+        if persistent:
+            handle.undefine()
+
+
+def subnets(connection: Any) -> Iterator[Any]:
+    """The IPv4 subnets of all networks, also those that are not active and have no route."""
+    for entry in entries(connection):
+        if entry.network.ipv4:
+            yield entry.network.ipv4
+
+
+def _expect_same(network: Network, connection: Any, handle: Any) -> None:
+    with problems(f"inspect network {network.name}"):
+        there = read_network(handle.XMLDesc())
+    what = f"there is a network {network.name} at {_uri(connection)}"
+    if not there.ours:
+        raise Problem(
+            "network-exists", f"{what} already, and airtap did not make it", "choose another name"
+        )
+    if (there.kind, there.parent, there.mode) != (network.kind, network.parent, network.mode):
+        mode = f" in mode {there.mode}" if there.mode else ""
+        raise Problem(
+            "network-exists",
+            f"{what} already, of kind {there.kind} on {there.parent}{mode}",
+            f"to replace it: airtap network undefine {network.name}",
+        )
+
+
+def _start(handle: Any) -> None:
+    if not handle.isActive():
+        handle.create()
+    if handle.isPersistent() and not handle.autostart():
+        handle.setAutostart(True)
+
+
+def _lookup(connection: Any, name: str) -> Any | None:
+    libvirt = binding()
+    with problems(f"look for network {name}"):
+        try:
+            return connection.networkLookupByName(name)
+        except libvirt.libvirtError as exc:
+            if exc.get_error_code() == libvirt.VIR_ERR_NO_NETWORK:
+                return None
+            raise
+
+
+def _entry(handle: Any) -> Entry:
+    return Entry(
+        read_network(handle.XMLDesc()),
+        handle.UUIDString(),
+        bool(handle.isActive()),
+        bool(handle.isPersistent() and handle.autostart()),
+    )
+
+
+def _uri(connection: Any) -> str:
+    uri: str = connection.getURI()
+    return uri

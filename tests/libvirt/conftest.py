@@ -1,0 +1,72 @@
+"""A real libvirtd beside a real airtapd, both in the sandbox."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import libvirt
+import pytest
+
+from lab.airtap import Airtapd
+from lab.lan import Lan
+from lab.libvirt import Libvirtd, domain_xml
+
+GUEST_MAC = "52:54:00:cc:00:01"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_libvirt() -> None:
+    """No libvirt errors on stderr: tests read them from exceptions."""
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+
+
+@pytest.fixture
+def lan() -> Iterator[Lan]:
+    """A LAN behind up0 that takes one MAC.
+
+    It does see another: the host's own IPv6 speaks on libvirt's macvtaps (MLD, DAD), for up to a
+    second before airtapd has come to hear of one.
+    """
+    with Lan(one_mac=True) as lan:
+        yield lan
+
+
+@pytest.fixture
+def airtapd(lan: Lan) -> Iterator[Airtapd]:
+    """An airtapd whose ACL allows everything, with MAC NAT on up0."""
+    with Airtapd(config='[parents.up0]\nmacnat = "on"\n') as daemon:
+        yield daemon
+        print(daemon.log())  # shown with a test that fails
+
+
+@pytest.fixture
+def libvirtd(lan: Lan) -> Iterator[Libvirtd]:
+    """qemu:///system, without networks."""
+    with Libvirtd() as daemon:
+        yield daemon
+        print(daemon.log())
+
+
+@contextmanager
+def guest_on(libvirtd: Libvirtd, network: str, mac: str = GUEST_MAC) -> Iterator[Any]:
+    """A transient guest on a network, as virt-manager starts one for the first time."""
+    interface = f'<interface type="network"><source network="{network}"/></interface>'
+    connection = libvirtd.connect()
+    try:
+        xml = domain_xml("guest", mac, libvirtd.serial_file("guest"), interface)
+        domain = connection.createXML(xml)
+        try:
+            yield domain
+        finally:
+            domain.destroy()
+    finally:
+        print(libvirtd.serial("guest"))
+        connection.close()
+
+
+def networks(libvirtd: Libvirtd, *options: str) -> dict[str, dict[str, Any]]:
+    """airtap network list --json, by name."""
+    done = libvirtd.airtap("network", "list", "--json", *options)
+    assert done.returncode == 0, done.stderr
+    return {network["name"]: network for network in json.loads(done.stdout)["networks"]}
