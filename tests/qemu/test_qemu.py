@@ -76,6 +76,8 @@ def test_bridge_netdev_on_an_ethernet_parent(lan: Lan, airtapd: Airtapd) -> None
 
 def test_hot_plug_and_unplug(lan: Lan, airtapd: Airtapd) -> None:
     with QemuGuest(MACS[0], None, env=airtapd.env) as guest:
+        # A reset in the middle of SeaBIOS's start can leave it hanging.
+        wait_for(lambda: "No bootable device" in guest.serial(), 30, "the firmware to give up")
         guest.qmp("netdev_add", type="tap", id="n0", helper=str(HELPER), br="up0")
         [device] = guest_devices()
         guest.qmp("device_add", driver="virtio-net-pci", netdev="n0", mac=MACS[0], id="d0")

@@ -44,8 +44,8 @@ def daemons() -> list[int]:
             cmdline = Path(f"/proc/{pid}/cmdline").read_bytes()
             if b"airtapd\0" in cmdline:
                 found.append(pid)
-            elif not cmdline:  # it has ended
-                os.waitpid(pid, os.WNOHANG)
+            elif not cmdline:  # it ends, or has ended
+                os.waitpid(pid, 0)
     return found
 
 
