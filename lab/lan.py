@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
+import math
 import os
 import re
 import shutil
@@ -204,9 +205,12 @@ class Lan:
         )
 
     def ping(self, address: str, count: int = 1, timeout: float = 1.0) -> bool:
-        """Tell whether the address answers the far end; timeout is seconds for each reply."""
-        wait = f"{timeout * SLOWNESS:g}"
-        argv = ["ping", "-n", "-q", "-i", "0.2", "-c", str(count), "-W", wait, address]
+        """Tell whether the address answers the far end, so many times within timeout seconds.
+
+        Asked five times a second: a packet that got lost on its way is no answer either way.
+        """
+        deadline = str(math.ceil(timeout * SLOWNESS))
+        argv = ["ping", "-n", "-q", "-i", "0.2", "-c", str(count), "-w", deadline, address]
         return self.run(*argv, check=False).returncode == 0
 
     def leases(self) -> dict[str, str]:

@@ -6,6 +6,7 @@ Any real client runs as "the guest" there: busybox udhcpc, ping, a browser.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import socket
@@ -110,9 +111,12 @@ class PumpGuest:
         )
 
     def ping(self, address: str, count: int = 1, timeout: float = 1.0) -> bool:
-        """Tell whether the address answers the guest; timeout is seconds for each reply."""
-        wait = f"{timeout * SLOWNESS:g}"
-        argv = ["ping", "-n", "-q", "-i", "0.2", "-c", str(count), "-W", wait, address]
+        """Tell whether the address answers the guest, so many times within timeout seconds.
+
+        Asked five times a second: a packet that got lost on its way is no answer either way.
+        """
+        deadline = str(math.ceil(timeout * SLOWNESS))
+        argv = ["ping", "-n", "-q", "-i", "0.2", "-c", str(count), "-w", deadline, address]
         return self.run(*argv, check=False).returncode == 0
 
     def frames(self) -> socket.socket:

@@ -1,4 +1,7 @@
-"""Whether a guest still answers for an address: asked when another wants it, or it is not used."""
+"""Whether a guest answers for an address.
+
+Asked when another guest wants it, when it is not used, and when the guest was about to take it.
+"""
 
 import asyncio
 import logging
@@ -12,6 +15,11 @@ log = logging.getLogger(__name__)
 _ANSWER_S = 1.0
 # An address that was not seen in use for so long is asked for, by and by.
 IDLE_S = 60.0
+# How long after its last question whether an address is free a guest surely has it: 1 s after
+# duplicate address detection (RFC 4861, 10), 2 s after ARP probes that are at most 2 s apart
+# (RFC 5227, 1.1). A question before that would look like somebody else's wish for the address.
+_SETTLE_S = 3.0
+_PROBED = 1024
 
 
 class Inquiries:
@@ -21,6 +29,7 @@ class Inquiries:
         self._nat = nat
         self._uplink = uplink
         self._open: dict[tuple[Address, int], asyncio.TimerHandle] = {}
+        self._probed: dict[tuple[int, Address, int], asyncio.TimerHandle] = {}
 
     def ask(self, address: Address, vlan: int) -> None:
         """Ask the guest that has an address; forget the address if no answer comes in a second.
@@ -43,11 +52,33 @@ class Inquiries:
             if entry.last_seen < macnat.now() - IDLE_S:
                 self.ask(entry.address, entry.vlan)
 
+    def ask_later(self, ifindex: int, address: Address, vlan: int, mac: str) -> None:
+        """Ask a guest that has just probed for an address whether it came to have it.
+
+        If so, learn hears the answer. Until a guest uses an address nobody here knows it, and
+        behind an access point that answers for its stations nobody asks. mac: the guest's.
+        """
+        key = ifindex, address, vlan
+        if former := self._probed.get(key):
+            former.cancel()
+        elif len(self._probed) >= _PROBED:
+            return
+        self._probed[key] = asyncio.get_running_loop().call_later(
+            _SETTLE_S, self._ask_newcomer, key, mac
+        )
+
     def close(self) -> None:
         """Leave what is open as it is."""
-        for timer in self._open.values():
+        for timer in (*self._open.values(), *self._probed.values()):
             timer.cancel()
         self._open.clear()
+        self._probed.clear()
+
+    def _ask_newcomer(self, key: tuple[int, Address, int], mac: str) -> None:
+        del self._probed[key]
+        ifindex, address, vlan = key
+        if self._nat.find(address, vlan) is None:
+            self._nat.tell(ifindex, probe(address, vlan, self._nat.parent_mac(), mac))
 
     def _decide(self, address: Address, vlan: int, asked: float) -> None:
         del self._open[address, vlan]

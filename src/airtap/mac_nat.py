@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 _GATHER_S = 0.02
 _RETRY_S = 1.0
 _SEEN = 4096
+# How long MAC NAT stays on without a child once one was announced: a guest that is started anew
+# finds it there, and to load the programs takes 0.4 s.
+_AWAIT_S = 300.0
 
 
 @dataclass
@@ -50,7 +53,8 @@ class Uplink:
 
     kind: of its children. one_mac: guests get the uplink's MAC; else they must use it (ipvtap).
     events: descriptor of what it reports. children: ifindex to MAC, None while it is to be
-    learned. expected: attaches under way, for whose sake it stays on without a child.
+    learned. expected: attaches under way, for whose sake it stays on without a child; awaited:
+    until when, in the loop's time, it does for one that others are to make.
     """
 
     link: Link
@@ -60,10 +64,14 @@ class Uplink:
     events: int
     children: dict[int, str | None] = field(default_factory=dict)
     expected: int = 0
+    awaited: float = 0.0
     inquiries: Inquiries = field(init=False)
 
     def __post_init__(self) -> None:
         self.inquiries = Inquiries(self.nat, self.link.name)
+
+    def is_awaited(self) -> bool:
+        return asyncio.get_running_loop().time() < self.awaited
 
 
 class MacNat:
@@ -134,7 +142,7 @@ class MacNat:
             yield False
             return
         async with self._changing:
-            mode = self._config().parent(link.name).mode
+            mode = self._config().parent(link.name).mode_of(kind)
             active = await self._switch_on(link, kind, mode)
             active.expected += 1
         try:
@@ -142,6 +150,17 @@ class MacNat:
         finally:
             active.expected -= 1
             self.look_again(link.index)
+
+    async def await_child(self, link: Link) -> None:
+        """Have MAC NAT on for a macvtap that somebody else is about to make on link.
+
+        Nothing is done where link does not need it. Raises Problem no-macnat, LinkError.
+        """
+        async with self.ready_for_child(link, "macvtap") as one_mac:
+            if one_mac and (active := self._uplinks.get(link.index)):
+                loop = asyncio.get_running_loop()
+                active.awaited = loop.time() + _AWAIT_S
+                loop.call_at(active.awaited, self.look_again, link.index)
 
     async def add_child(self, parent: Link, index: int, mac: str | None) -> None:
         """Guard and learn on a new child of parent before it is up. Raises Problem, LinkError."""
@@ -275,7 +294,7 @@ class MacNat:
             active = await self._switch_on(link, kind, mode)
         if active:
             await self._keep(active, children, devices)
-            if not active.children and not active.expected:
+            if not (active.children or active.expected or active.is_awaited()):
                 await self._switch_off(active)
 
     async def _children(self, parent: int, among: set[int] | None) -> list[Link]:
@@ -332,11 +351,19 @@ class MacNat:
             active.children.pop(index, None)
         for link in children:
             try:
+                if link.index not in active.children:
+                    await self._prepare_foreign(link)
                 await self._add_child(
                     active, link.index, await self._guest_mac(active, link, known)
                 )
             except LinkNotFound:
                 continue  # its own notification follows
+
+    async def _prepare_foreign(self, link: Link) -> None:
+        """Give a macvtap that others made (libvirt) what broker.py gives ours."""
+        if link.kind == "macvtap" and link.group != GROUP:
+            self._links.keep_host_off(link.name)
+            await self._links.set_allmulti(link.index)
 
     async def _guest_mac(self, active: Uplink, link: Link, known: dict[int, str]) -> str | None:
         """The MAC of a child's guest; None if it is a device of ours that still learns it.
@@ -388,6 +415,8 @@ class MacNat:
             self.look_again(event.ifindex)
         if active and event.address and event.reason == "guest-address":
             active.inquiries.ask(event.address, event.vlan)
+        if active and event.address and event.what == "probed":
+            active.inquiries.ask_later(event.ifindex, event.address, event.vlan, event.mac)
 
 
 async def gives_its_mac(link: Link, kind: str, config: Config) -> bool:

@@ -14,6 +14,7 @@ import pytest
 from pyroute2 import AsyncIPRoute
 from scapy.compat import raw
 from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from airtap.errors import Problem
@@ -137,6 +138,43 @@ def test_an_address_that_becomes_the_hosts_is_no_guests_any_more(two: Rig) -> No
     assert not two.run("learn", packet(MAC_A, str(HOST)), two.devices[0]).passed
     two.macnat.set_host_addresses(set())
     assert two.run("learn", packet(MAC_A, str(HOST)), two.devices[0]).passed
+
+
+def arp_probe(mac: str, target: str, sender: str = "0.0.0.0") -> bytes:
+    return bytes(Ether(src=mac, dst="ff:ff:ff:ff:ff:ff") / ARP(hwsrc=mac, psrc=sender, pdst=target))
+
+
+def solicitation(mac: str, target: str, source: str = "::") -> bytes:
+    return bytes(
+        Ether(src=mac, dst="33:33:ff:00:00:01")
+        / IPv6(src=source, dst="ff02::1:ff00:1")
+        / ICMPv6ND_NS(tgt=target)
+    )
+
+
+def test_probes_are_reported_and_claim_nothing(two: Rig) -> None:
+    a, b = two.devices[:2]
+    two.macnat.set_host_addresses({HOST})
+    two.run("learn", packet(MAC_B, "192.0.2.101"), b)
+    with watching(two.macnat) as seen:
+        for silent in (
+            arp_probe(MAC_A, "192.0.2.101"),  # the sibling's: it will answer by itself
+            arp_probe(MAC_A, str(HOST)),
+            arp_probe(MAC_A, "0.0.0.0"),
+            solicitation(MAC_A, "2001:db8::99", source="fe80::a"),  # a question, no probe
+            solicitation(MAC_A, "2001:db8::77")[:70],
+        ):
+            assert two.run("learn", silent, a).passed
+        two.macnat.consume()
+        assert [event.what for event in seen] == ["learned"]  # fe80::a
+        assert two.run("learn", arp_probe(MAC_A, "192.0.2.102"), a, tag=5).passed
+        assert two.run("learn", solicitation(MAC_A, "2001:db8::10"), a).passed
+        two.macnat.consume()
+    assert [(e.what, e.ifindex, str(e.address), e.vlan, e.mac) for e in seen[1:]] == [
+        ("probed", a, "192.0.2.102", 5, MAC_A),
+        ("probed", a, "2001:db8::10", 0, MAC_A),
+    ]
+    assert {str(entry.address) for entry in two.macnat.addresses()} == {"192.0.2.101", "fe80::a"}
 
 
 def test_an_ipvtaps_guest_is_known_by_its_first_word(two: Rig) -> None:

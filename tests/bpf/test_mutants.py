@@ -42,8 +42,8 @@ MUTANTS = {
     "multicast source learned": ("first >> 28 == 14 || first", "first"),
     "unspecified learned": ("bpf_ntohl(a[3]) <= 1", "bpf_ntohl(a[3]) == 1"),
     "solicitations claim": (
-        "if (nd.icmp.icmp6_type != ND_NEIGHBOUR_ADVERT)",
-        "if (nd.icmp.icmp6_type != ND_NEIGHBOUR_SOLICIT)",
+        "claims = nd.icmp.icmp6_type == ND_NEIGHBOUR_ADVERT;",
+        "claims = nd.icmp.icmp6_type == ND_NEIGHBOUR_SOLICIT;",
     ),
     "ND in fragments": ("return fragment ? -1 : (int)at;", "return at;"),
     "later fragments searched": ("if (head[2] | (head[3] & 0xf8))", "if (0)"),

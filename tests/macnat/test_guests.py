@@ -126,3 +126,12 @@ def test_without_macnat_none_of_it_works(counting_lan: Lan) -> None:
         assert counting_lan.foreign_frames() > 5
         assert GUEST_MAC not in counting_lan.leases()
         assert not airtapd.status()["uplinks"][0]["macnat"]
+
+
+def test_a_guest_that_only_asked_whether_its_address_is_free(lan: Lan, airtapd: Airtapd) -> None:
+    """It is known soon after: an access point that answers for it does not have it speak."""
+    own = "2001:db8::2a"
+    with pump(airtapd) as guest:
+        guest.run("ip", "address", "add", f"{own}/64", "dev", "eth0")
+        wait_for(lambda: own in known(airtapd, guest.mac), 10, "the address to be known")
+        assert own in guest.addresses(6)

@@ -23,7 +23,7 @@ def test_guests_reach_lan_and_each_other(
         pump(airtapd, GUEST_MAC) as guest,
         pump(airtapd, SIBLING_MAC, SIBLING4, SIBLING6, name="sibling") as sibling,
     ):
-        address = lease(guest)
+        address = lease(airtapd, guest)
         assert lan.leases()[guest.mac] == address
         reach_each_other(lan, (guest, sibling))
         for each, own in ((guest, address), (sibling, SIBLING4)):

@@ -33,7 +33,7 @@ def test_qemu_guest_and_another(
         QemuGuest(QEMU_MAC, netdev, env=airtapd.env) as qemu,
         pump(airtapd, SIBLING_MAC, name="sibling") as sibling,
     ):
-        assert lease(sibling) == lan.leases()[sibling.mac]
+        assert lease(airtapd, sibling) == lan.leases()[sibling.mac]
         address = qemu.wait_booted()
         assert lan.leases()[QEMU_MAC] == address
         assert lan.fetched(address)

@@ -18,7 +18,7 @@ def test_ipvtap_guest_with_the_parents_mac(
     lan: AccessPoint, airtapd: Airtapd, station: Station
 ) -> None:
     with pump(airtapd, station.mac, told=False) as guest:
-        address = lease(guest)
+        address = lease(airtapd, guest)
         for reached in (address, *guest.addresses(6)):
             assert lan.ping(reached)
         assert guest.ping("192.0.2.1")

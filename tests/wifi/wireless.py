@@ -29,8 +29,17 @@ def pump(
         yield guest
 
 
-def lease(guest: PumpGuest) -> str:
-    """Have a guest configure itself for both families, and return its IPv4 address."""
+def lease(airtapd: Airtapd, guest: PumpGuest) -> str:
+    """Have a guest configure itself for both families, and return its IPv4 address.
+
+    MAC NAT knows its IPv6 address then, which the guest need not have used: an access point may
+    answer for it from its duplicate address detection on.
+    """
     address = guest.dhcp()
-    wait_for(lambda: guest.addresses(6), 10, "an IPv6 address by SLAAC")
+
+    def configured() -> bool:
+        own = set(guest.addresses(6))
+        return bool(own) and own <= traffic.known(airtapd, guest.mac)
+
+    wait_for(configured, 15, "an IPv6 address by SLAAC, and airtapd to know it")
     return address

@@ -168,7 +168,7 @@ struct statistics {
 	__u64 shim;
 };
 
-enum what { LEARNED, MOVED, EVICTED, REFUSED, WITHHELD, SPOKE };
+enum what { LEARNED, MOVED, EVICTED, REFUSED, WITHHELD, SPOKE, PROBED };
 
 struct event {
 	__u64 time;
@@ -609,7 +609,21 @@ static __always_inline void set_ipv6(struct key *key, const struct in6_addr *add
 	key->family = 6;
 }
 
-/* A probe (RFC 5227) claims nothing: it is a question that the address's holder should hear. */
+/*
+ * A guest asks whether an address is free: an ARP probe (RFC 5227) or duplicate address detection
+ * (RFC 4862 5.4). That claims nothing: the address's holder should hear it. But the guest will have
+ * the address soon if there is none, and may not speak: user space is told, so that it may ask.
+ * An access point that answers for its stations knows the address from here on, and the LAN will
+ * not ask the guest itself.
+ */
+static __noinline int note_probe(struct claim *c, struct table *table)
+{
+	if (c->learn && !is_nobodys(&c->key) && !is_host(&c->key) &&
+	    !bpf_map_lookup_elem(&addresses, &c->key))
+		report(c, table, &c->key, PROBED, 0);
+	return PASS;
+}
+
 static __always_inline int hear_arp(struct __sk_buff *skb, struct frame *f, struct claim *c,
 				    struct table *table)
 {
@@ -622,7 +636,10 @@ static __always_inline int hear_arp(struct __sk_buff *skb, struct frame *f, stru
 	if (checksum_pending(skb, f->l3))
 		return refuse(c, table, MALFORMED, 0);
 	set_ipv4(&c->key, joined(arp.spa));
-	return settle(c);
+	if (c->key.address[0])
+		return settle(c);
+	set_ipv4(&c->key, joined(arp.tpa));
+	return note_probe(c, table);
 }
 
 static __always_inline int hear_ipv4(struct __sk_buff *skb, struct frame *f, struct claim *c)
@@ -635,7 +652,8 @@ static __always_inline int hear_ipv4(struct __sk_buff *skb, struct frame *f, str
 	return settle(c);
 }
 
-/* An advertisement claims its target. A solicitation asks for one, also to detect a duplicate. */
+/* An advertisement claims its target. A solicitation asks for one, from nobody's address to detect
+ * a duplicate. c->key is the packet's source. */
 static __always_inline int hear_nd(struct __sk_buff *skb, __u32 at, struct claim *c,
 				   struct table *table)
 {
@@ -643,17 +661,19 @@ static __always_inline int hear_nd(struct __sk_buff *skb, __u32 at, struct claim
 		struct icmp6hdr icmp;
 		struct in6_addr target;
 	} nd;
+	bool claims;
 
 	if (checksum_pending(skb, at + offsetof(struct icmp6hdr, icmp6_cksum)))
 		return refuse(c, table, MALFORMED, 0);
 	if (bpf_skb_load_bytes(skb, at, &nd.icmp, sizeof(nd.icmp)))
 		return refuse(c, table, MALFORMED, 0);
-	if (nd.icmp.icmp6_type != ND_NEIGHBOUR_ADVERT)
+	claims = nd.icmp.icmp6_type == ND_NEIGHBOUR_ADVERT;
+	if (!claims && (nd.icmp.icmp6_type != ND_NEIGHBOUR_SOLICIT || !is_nobodys(&c->key)))
 		return PASS;
 	if (bpf_skb_load_bytes(skb, at + sizeof(nd.icmp), &nd.target, sizeof(nd.target)))
-		return refuse(c, table, MALFORMED, 0);
+		return claims ? refuse(c, table, MALFORMED, 0) : PASS;
 	set_ipv6(&c->key, &nd.target);
-	return settle(c);
+	return claims ? settle(c) : note_probe(c, table);
 }
 
 static __always_inline int hear_ipv6(struct __sk_buff *skb, struct frame *f, struct claim *c,

@@ -194,7 +194,7 @@ class Links:
         await self._request("add", **request)
 
     def keep_host_off(self, name: str) -> None:
-        """Keep the host's own IP stack off a device of ours that is not up yet.
+        """Keep the host's own IP stack off a guest's device.
 
         Whenever nobody reads its tap, what the LAN sends reaches the host's stack
         (drivers/net/tap.c: tap_handle_frame). No address may come of a router advertisement
@@ -225,6 +225,10 @@ class Links:
     async def set_mac(self, index: int, mac: str) -> None:
         """Raises LinkNotFound, LinkError (EADDRINUSE: the parent or a sibling has it)."""
         await self._request("set", index=index, address=mac)
+
+    async def set_allmulti(self, index: int) -> None:
+        """Receive all multicast: a guest's own joins are not seen by the host."""
+        await self._request("set", index=index, flags=IFF_ALLMULTI, change=IFF_ALLMULTI)
 
     async def set_up(self, index: int) -> None:
         """Raises LinkNotFound, LinkError (EBUSY or EADDRINUSE: a sibling has the MAC)."""

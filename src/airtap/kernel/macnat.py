@@ -66,7 +66,7 @@ _FIRST = _INDEX.pack(0)
 _NS = 1_000_000_000
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h
 
-_CHANGES = ("learned", "moved", "evicted", "refused", "withheld", "spoke")
+_CHANGES = ("learned", "moved", "evicted", "refused", "withheld", "spoke", "probed")
 _REASONS = ("wrong-mac", "host-address", "guest-address", "malformed", "link-control")
 
 
@@ -100,7 +100,8 @@ class Event:
     for config.alive); "evicted" (the guest went over its quota; this was unused for longest);
     "refused" (dropped, see reason; at most 8 a second and guest); "withheld" (more than 64
     changes in this second: those that follow are not reported, so read addresses() a second later);
-    "spoke" (an ipvtap's guest whose MAC was not known: mac is its own, and noted in guests()).
+    "spoke" (an ipvtap's guest whose MAC was not known: mac is its own, and noted in guests());
+    "probed" (the guest has asked whether an address is free that nobody here is known to have).
     reason: of a refusal, a field of GuestCounters. "guest-address": other holds the address; if
     it is found not to answer for it any more, forget() the address.
     address: None where none is at stake. mac: source address of the frame.

@@ -11,6 +11,8 @@ from .links import LinkError
 
 _IPV6_ROUTES = "/proc/net/ipv6_route"
 _RTF_ADDRCONF = 0x40000  # include/uapi/linux/ipv6_route.h
+_MAIN_TABLE = 254  # include/uapi/linux/rtnetlink.h
+_RTN_UNICAST = 1
 
 
 async def ipv4_routes(ipr: AsyncIPRoute) -> list[IPv4Network]:
@@ -23,6 +25,21 @@ async def ipv4_routes(ipr: AsyncIPRoute) -> list[IPv4Network]:
     except NetlinkError as exc:
         raise LinkError(exc.code, f"dump routes: {exc.args[-1]}") from exc
     return found
+
+
+async def default_devices(ipr: AsyncIPRoute) -> list[int]:
+    """The ifindexes of default routes of the main table, the best first. Raises LinkError."""
+    found = []
+    try:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            async for message in await ipr.route("dump", family=family, table=_MAIN_TABLE):
+                hops = [message, *(message.get("multipath") or [])]
+                devices = [hop.get("oif") for hop in hops if hop.get("oif")]
+                if message["dst_len"] == 0 and message["type"] == _RTN_UNICAST and devices:
+                    found.append((family, message.get("priority") or 0, devices[0]))
+    except NetlinkError as exc:
+        raise LinkError(exc.code, f"dump routes: {exc.args[-1]}") from exc
+    return [device for _family, _metric, device in sorted(found)]
 
 
 def kernel_autoconfigures() -> bool:
