@@ -4,22 +4,23 @@ attach() is where to start reading.
 """
 
 import asyncio
-import errno
 import logging
 import os
 from collections import defaultdict
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from pyroute2 import AsyncIPRoute
 
 from . import acl, uplink
+from .children import Children, Wanted
 from .config import Config
+from .domains import Domains
 from .errors import Problem, reason
 from .guests import Guest, Guests, Place
 from .kernel import tap
-from .kernel.links import GROUP, Link, LinkError, LinkExists, LinkNotFound, Links
+from .kernel.links import GROUP, Link, LinkError, LinkNotFound, Links
 from .kernel.peer import Peer, requester, with_rights_of
 from .mac_learning import MacLearning
 from .mac_nat import MacNat
@@ -27,10 +28,6 @@ from .names import device_name, mac_address
 from .owner import Owner
 
 log = logging.getLogger(__name__)
-
-# How often to try another name or ifindex for a new device. Each try skips what was taken.
-_TRIES = 16
-_PREFIX = "airtap"
 
 
 @dataclass(frozen=True)
@@ -50,12 +47,17 @@ class Broker:
 
     def __init__(self, config: Config, links: Links, guests: Guests, ipr: AsyncIPRoute) -> None:
         self.config = config
-        self.mac_nat = MacNat(lambda: self.config, links, ipr)
+
+        def current() -> Config:
+            return self.config
+
+        self.mac_nat = MacNat(current, links, ipr)
         self._links = links
         self._guests = guests
         self._learning = MacLearning(links, on_learned=self._mac_learned)
+        self._children = Children(current, links, guests, self.mac_nat, self._learning)
+        self.domains = Domains(current, links, ipr, guests, self.mac_nat, self._children)
         guests.on_forgotten = self._learning.stop
-        self._next_number = 0
         self._reading_acl: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def recover(self) -> None:
@@ -88,20 +90,23 @@ class Broker:
         The caller owns the descriptor; the device goes when its last copy is closed. If a
         step fails, what the steps before it did is undone. Raises Problem: bad-name, bad-mac,
         access-denied and other acl-*, no-such-device, bad-parent, parent-busy, not-supported,
-        mac-in-use, too-many-devices, no-device, no-tap.
+        mac-in-use, too-many-devices, no-device, no-tap, no-macnat.
         """
         name = self.config.resolve(device_name(request.br))
         mac = None if request.mac is None else mac_address(request.mac)
         link = await self._permitted(name, request.br, peer)
         parent = await uplink.inspect(link)
-        child = await uplink.a_child(self._links, link)
+        child = None if parent.type == "bridge" else await uplink.a_child(self._links, link)
         kind = uplink.child_kind(parent, self.config.parent(link.name), child)
         with self._guests.admitted(peer.uid, self.config.limits) as place:
             if kind == "tap":
                 return await self._attach_tap(link, request.vnet_hdr, peer, place)
-            async with self.mac_nat.ready_for_child(link, kind) as one_mac:
-                owner = self._owner(link, kind, mac, one_mac, peer)
-                return await self._attach_child(link, kind, mac, request.vnet_hdr, owner, place)
+            wanted = Wanted(link, kind, mac, Owner(peer.uid, requester(peer.pid)))
+            open_node = partial(tap.open_node, vnet_hdr=request.vnet_hdr)
+            guest, fd = await self._children.make(wanted, place, open_node)
+        assert fd is not None
+        log.info("%s on %s is made for user %d", guest.name, link.name, peer.uid)
+        return guest.name, fd
 
     async def _permitted(self, name: str, asked: str, peer: Peer) -> Link:
         """The device called name, if the ACL lets peer use it.
@@ -153,107 +158,12 @@ class Broker:
         log.info("%s on bridge %s is made for user %d", name, bridge.name, peer.uid)
         return name, fd
 
-    async def _attach_child(
-        self, parent: Link, kind: str, mac: str | None, vnet_hdr: bool, owner: Owner, place: Place
-    ) -> tuple[str, int]:
-        """A macvtap or ipvtap on parent, up, its tap open, with the guest's MAC or learning it."""
-        mode = self.config.parent(parent.name).mode
-        own_mac = mac if kind == "macvtap" else None
-        async with AsyncExitStack() as undo:
-            try:
-                name, index, node = await self._create_child(parent, kind, mode, own_mac)
-                undo.push_async_callback(self._links.delete, index)
-                await self._links.set_alias(index, owner.to_alias())
-                self._links.keep_host_off(name)
-                fd = tap.open_node(node, vnet_hdr)
-                undo.callback(os.close, fd)
-                guest = Guest(index, name, kind, owner, node)
-                self._guests.add(guest, place)
-                undo.callback(self._guests.forget, index)
-                # An ipvtap whose guest neither has nor learns a MAC: it uses the parent's.
-                known = None if owner.learning else owner.mac or own_mac or parent.mac
-                await self.mac_nat.add_child(parent, index, known)
-                if not parent.up:
-                    await self._links.set_up(parent.index)
-                await self._links.set_up(index)
-                if kind == "macvtap" and mac is None:
-                    self._learning.start(guest)
-                elif mode == "passthru" and mac is not None:  # the kernel gave it the parent's
-                    await self._links.set_mac(index, mac)
-            except LinkNotFound as exc:
-                what = f"{parent.name} or its new child vanished meanwhile"
-                raise Problem("no-device", what) from exc
-            except LinkError as exc:
-                raise await self._refused(parent, kind, mode, own_mac, exc) from exc
-            except OSError as exc:
-                what = f"cannot set up the new device on {parent.name}: {exc}"
-                raise Problem("no-device", what) from exc
-            undo.pop_all()
-        log.info("%s on %s is made for user %d", name, parent.name, owner.uid)
-        return name, fd
-
-    def _owner(self, parent: Link, kind: str, mac: str | None, one_mac: bool, peer: Peer) -> Owner:
-        """Whose a new child is, and which MAC its guest has. Raises Problem mac-in-use."""
-        owner = Owner(peer.uid, requester(peer.pid), learning=mac is None)
-        if kind == "ipvtap" and not one_mac:  # its guest must use the parent's MAC
-            return replace(owner, learning=False)
-        if mac is None:
-            return owner
-        if mac == parent.mac and self.config.parent(parent.name).mode != "passthru":
-            raise Problem("mac-in-use", f"{mac} is the MAC address of {parent.name} itself")
-        if kind == "macvtap":
-            return owner
-        if other := self.mac_nat.bearer(parent, mac):
-            raise Problem("mac-in-use", f"{mac} is the MAC address of {other} on {parent.name}")
-        return replace(owner, mac=mac)
-
-    async def _create_child(
-        self, parent: Link, kind: str, mode: str, mac: str | None
-    ) -> tuple[str, int, str]:
-        """Create a child whose /dev/tap<ifindex> is its own: (name, index, node).
-
-        Names and numbers can be taken: by others in this namespace, and the node's name by
-        a device of any other.
-        """
-        wanted_index = 0
-        for _ in range(_TRIES):
-            name = f"{_PREFIX}{self._next_number}"
-            self._next_number += 1
-            try:
-                await self._links.add_child(kind, name, parent.index, mode, mac, wanted_index)
-            except LinkExists:
-                self._next_number = tap.free_number(_PREFIX)
-                wanted_index = wanted_index and tap.free_index(above=wanted_index)
-                continue
-            index = self._links.index_of(name)
-            try:
-                node = tap.node_of(name, index)
-            except Problem:
-                await self._links.delete(index)
-                raise
-            if node is not None:
-                return name, index, node
-            await self._links.delete(index)
-            wanted_index = tap.free_index(above=index)
-            log.info("/dev/tap%d is another device's; trying index %d", index, wanted_index)
-        raise Problem("no-device", f"no free name or /dev/tapN for a device on {parent.name}")
-
-    async def _refused(
-        self, parent: Link, kind: str, mode: str, mac: str | None, error: LinkError
-    ) -> Problem:
-        if mac is not None and error.errno in (errno.EADDRINUSE, errno.EBUSY):
-            for link in await self._links.dump():
-                if link.parent == parent.index and link.mac == mac and link.up:
-                    return Problem(
-                        "mac-in-use", f"{mac} is the MAC address of {link.name} on {parent.name}"
-                    )
-        return await uplink.explain_refusal(self._links, parent, kind, mode, error)
-
-    async def release(self, device: str, peer: Peer) -> None:
+    async def release(self, device: str, uuid: str | None, peer: Peer) -> None:
         """Remove a guest device, also while its guest runs.
 
-        Root may remove any that airtap made, others their own. Raises Problem bad-name,
-        no-such-device, not-ours, access-denied.
+        uuid: of the libvirt domain that it must be of; None for anybody's. Root may remove any
+        that airtap made, others their own. Raises Problem bad-name, no-such-device, not-ours,
+        access-denied.
         """
         name = device_name(device)
         try:
@@ -265,6 +175,8 @@ class Broker:
         owner = Owner.from_alias(link.alias)
         if peer.uid != 0 and (owner is None or owner.uid != peer.uid):
             raise Problem("access-denied", f"{name} was not made for user {peer.uid}")
+        if uuid is not None and (owner is None or owner.uuid != uuid):
+            raise Problem("not-ours", f"{name} was not made for domain {uuid[:64]}")
         await self._links.delete(link.index)
         self._guests.forget(link.index)
         log.info("%s is removed for user %d", name, peer.uid)

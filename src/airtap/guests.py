@@ -10,6 +10,8 @@ nobody holds its tap any more:
 - A tap on a bridge goes with its last descriptor by itself; forget_vanished() notices when
   the numbers matter. Its holder can make it persistent (TUNSETPERSIST, as with
   qemu-bridge-helper's); such a leftover has no carrier, and recover() removes it.
+- A device made for a libvirt guest goes when libvirt's hook says so (domains.py): libvirt opens
+  it by itself, so there is no lock of ours to ask about.
 """
 
 import asyncio
@@ -38,7 +40,8 @@ _LOOKS_S = (0.1, 1.0)
 class Guest:
     """One device that airtap made.
 
-    kind: "macvtap", "ipvtap", or "tun" for a tap on a bridge. node: /dev/tapN; None for that tap.
+    kind: "macvtap", "ipvtap", or "tun" for a tap on a bridge. node: /dev/tapN, if it is to be
+    watched: None for that tap, and for a libvirt guest's device.
     """
 
     index: int
@@ -154,7 +157,7 @@ class Guests:
 
     def _adopt(self, link: Link) -> None:
         owner = Owner.from_alias(link.alias)
-        stands = link.kind in FAMILY
+        stands = link.kind in FAMILY and not (owner and owner.uuid)
         node = tap.node_of(link.name, link.index) if stands else None
         if owner is not None and stands and node is None:
             raise Problem("no-tap", f"/dev/tap{link.index} is not its node here")
@@ -218,6 +221,8 @@ class Guests:
 
 
 def _in_use(link: Link, guest: Guest) -> bool:
+    if guest.owner.uuid:
+        return True
     if link.kind == "tun":
         return not link.up or bool(link.flags & IFF_LOWER_UP)
     return guest.node is not None and tap.is_held(guest.node)

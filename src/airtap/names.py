@@ -10,6 +10,7 @@ IFNAMSIZ = 16  # include/uapi/linux/if.h, the terminating NUL included
 # letters have in their UTF-8.
 _NOT_IN_A_NAME = frozenset(b"/:\0 \t\n\v\f\r\xa0")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def device_name(text: str) -> str:
@@ -53,3 +54,10 @@ def mac_address(text: str) -> str:
     if mac == "00:00:00:00:00:00":
         raise Problem("bad-mac", f"{mac} is no address, no guest can have it")
     return mac
+
+
+def domain_uuid(text: str) -> str:
+    """Return text if it is the UUID of a libvirt domain, as libvirt spells it. Raises Problem."""
+    if not _UUID.fullmatch(text):
+        raise Problem("bad-uuid", f"{text[:64]!r} is not the UUID of a libvirt domain")
+    return text

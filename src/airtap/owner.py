@@ -5,31 +5,40 @@ owners of the devices that it finds.
 """
 
 from dataclasses import dataclass
+from urllib.parse import quote, unquote
 
 from .errors import Problem
 from .names import mac_address
 
 _PREFIX = "airtap"
 _LEARN = "learn"
+_MAX_ALIAS = 255  # IFALIASZ of include/uapi/linux/if.h, without the terminating NUL
 
 
 @dataclass(frozen=True)
 class Owner:
-    """uid and pid of the process that asked: for a bridge helper pid is QEMU's.
+    """uid and pid of the process that asked: for a bridge helper pid is QEMU's, 0 if unknown.
 
     learning: whether the device still waits for the guest's MAC. mac: of the guest, where it is
-    not the device's own: an ipvtap has its parent's.
+    not the device's own: an ipvtap has its parent's. uuid, domain: of a libvirt guest, the name
+    cut at what the kernel has room for.
     """
 
     uid: int
     pid: int
     learning: bool = False
     mac: str = ""
+    uuid: str = ""
+    domain: str = ""
 
     def to_alias(self) -> str:
         """The owner as the kernel keeps it."""
         mac = _LEARN if self.learning else self.mac
-        return f"{_PREFIX} uid={self.uid} pid={self.pid}" + (f" mac={mac}" if mac else "")
+        alias = f"{_PREFIX} uid={self.uid} pid={self.pid}" + (f" mac={mac}" if mac else "")
+        if not self.uuid:
+            return alias
+        alias += f" uuid={self.uuid} domain="
+        return alias + _quoted(self.domain, _MAX_ALIAS - len(alias))
 
     @classmethod
     def from_alias(cls, alias: str) -> "Owner | None":
@@ -42,7 +51,9 @@ class Owner:
             mac = values.get("mac", "")
             learning = mac == _LEARN
             own = mac_address(mac) if mac and not learning else ""
-            return cls(int(values["uid"]), int(values["pid"]), learning, own)
+            uuid = values.get("uuid", "")
+            domain = unquote(values.get("domain", "")) if uuid else ""
+            return cls(int(values["uid"]), int(values["pid"]), learning, own, uuid, domain)
         except (KeyError, ValueError, Problem):
             return None
 
@@ -52,3 +63,11 @@ def guest_mac(link_mac: str, owner: "Owner | None") -> str | None:
     if owner is None:
         return link_mac
     return None if owner.learning else owner.mac or link_mac
+
+
+def _quoted(text: str, room: int) -> str:
+    """As much of text, percent-encoded, as there is room for: whole characters."""
+    characters = [quote(character, safe="", errors="replace") for character in text[:room]]
+    while sum(map(len, characters)) > room:
+        characters.pop()
+    return "".join(characters)

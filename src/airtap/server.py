@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from . import status, wire
 from .broker import AttachRequest, Broker
+from .domains import Card
 from .errors import Problem, reason
 from .kernel import seqpacket
 from .kernel.links import LinkError, Links
@@ -35,6 +36,8 @@ _REFUSALS_A_MINUTE = 30
 _ACCEPT_RETRY_S = 0.1
 # A running request is given this long when the daemon ends; each takes milliseconds.
 _FINISH_S = 5.0
+
+_CARD = ("device", "mac", "uuid", "domain")
 
 Message = dict[str, object]
 
@@ -57,6 +60,10 @@ class Server:
         self._calls: dict[str, Callable[[Message, Peer], Awaitable[tuple[Message, int | None]]]] = {
             "attach": self._attach,
             "release": self._release,
+            "ready": self._ready,
+            "prepare": self._prepare,
+            "started": self._started,
+            "here": self._here,
         }
 
         self.accepted = 0
@@ -228,12 +235,35 @@ class Server:
         return {"ok": True, "device": device}, fd
 
     async def _release(self, request: Message, peer: Peer) -> tuple[Message, int | None]:
-        _fields(request, {"op", "device"})
-        device = request.get("device")
-        if not isinstance(device, str):
-            raise Problem("bad-message", "release wants device: text")
-        await self._broker.release(device, peer)
+        _fields(request, {"op", "device", "uuid"})
+        device, uuid = request.get("device"), request.get("uuid")
+        if not isinstance(device, str) or not isinstance(uuid, str | None):
+            raise Problem("bad-message", "release wants device: text, uuid: text")
+        await self._broker.release(device, uuid, peer)
         return {"ok": True}, None
+
+    async def _ready(self, request: Message, peer: Peer) -> tuple[Message, int | None]:
+        (parent,) = _hook_request(request, peer, "parent")
+        await self._broker.domains.make_ready(parent)
+        return {"ok": True}, None
+
+    async def _prepare(self, request: Message, peer: Peer) -> tuple[Message, int | None]:
+        *card, parent, kind = _hook_request(request, peer, *_CARD, "parent", "kind")
+        await self._broker.domains.prepare(Card(*card), parent, kind)
+        return {"ok": True}, None
+
+    async def _started(self, request: Message, peer: Peer) -> tuple[Message, int | None]:
+        card = _hook_request(request, peer, *_CARD)
+        await self._broker.domains.note_started(Card(*card))
+        return {"ok": True}, None
+
+    async def _here(self, request: Message, peer: Peer) -> tuple[Message, int | None]:
+        _only_root(request, peer)
+        _fields(request, {"op", "names"})
+        names = request.get("names")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise Problem("bad-message", "here wants names: a list of text")
+        return {"ok": True, "parents": await self._broker.domains.here(names)}, None
 
     def _status(self, request: Message, peer: Peer) -> AsyncIterator[Message]:
         _fields(request, {"op"})
@@ -270,3 +300,18 @@ def _fields(request: Message, known: set[str]) -> None:
     for key in request:
         if key not in known:
             raise Problem("bad-message", f"the request has an unknown field {key[:64]!r}")
+
+
+def _only_root(request: Message, peer: Peer) -> None:
+    if peer.uid != 0:
+        raise Problem("access-denied", f"{request['op']} is for root: for libvirt's hooks")
+
+
+def _hook_request(request: Message, peer: Peer, *keys: str) -> list[str]:
+    """What stands at these keys, which are all that there are. Raises Problem."""
+    _only_root(request, peer)
+    _fields(request, {"op", *keys})
+    values = [value for key in keys if isinstance(value := request.get(key), str)]
+    if len(values) < len(keys):
+        raise Problem("bad-message", f"{request['op']} wants {': text, '.join(keys)}: text")
+    return values

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from . import uplink
 from .broker import Broker
+from .config import MODES
 from .errors import Problem
 from .kernel.links import FAMILY, GROUP, Link, Links
 from .kernel.macnat import GuestCounters, Learned
@@ -28,7 +29,7 @@ async def packets(links: Links, broker: Broker, peer: Peer) -> AsyncIterator[dic
             children[link.parent].append(link)
     named = broker.config.parents.keys() | set(broker.config.aliases.values())
     for link in dump:
-        guests = [child for child in children[link.index] if child.group == GROUP]
+        guests = [child for child in children[link.index] if _is_guest(child)]
         if not guests and link.name not in named:
             continue
         macnat = broker.mac_nat.is_on(link.index)
@@ -40,6 +41,11 @@ async def packets(links: Links, broker: Broker, peer: Peer) -> AsyncIterator[dic
             if peer.uid == 0 or (owner is not None and owner.uid == peer.uid):
                 own = [entry for entry in learned if entry.ifindex == guest.index]
                 yield {"guest": _guest(guest, owner, own, counters.get(guest.index))}
+
+
+def _is_guest(link: Link) -> bool:
+    """Macvtaps and ipvtaps are, whoever made them (libvirt makes its own); taps are if we did."""
+    return link.kind in MODES or link.group == GROUP
 
 
 async def _uplink(link: Link, children: list[Link], macnat: bool) -> dict[str, object]:
@@ -75,9 +81,9 @@ def _guest(
         "addresses": [str(entry.address) for entry in sorted(learned, key=_by_family)],
         "owner": {
             "uid": owner.uid if owner else None,
-            "pid": owner.pid if owner else None,
-            "domain": None,
-            "uuid": None,
+            "pid": owner.pid if owner and not owner.uuid else None,
+            "domain": owner.domain or None if owner else None,
+            "uuid": owner.uuid or None if owner else None,
         },
         "rx_bytes": link.tx_bytes if is_tap else link.rx_bytes,
         "tx_bytes": link.rx_bytes if is_tap else link.tx_bytes,

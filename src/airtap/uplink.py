@@ -79,7 +79,7 @@ def child_kind(uplink: Uplink, settings: Parent, child: Link | None) -> str:
     if kind == "auto":
         kind = FAMILY[child.kind] if child else "macvtap"
     if child:
-        _expect_company(link, kind, settings.mode, child)
+        _expect_company(link, kind, settings.mode_of(kind), child)
     return kind
 
 

@@ -10,7 +10,7 @@ GUEST: dict[str, Any] = {
     "device": "airtap0",
     "ifindex": 5,
     "mac": "52:54:00:12:34:56",
-    "addresses": ["192.0.2.7", "2001:db8::7"],
+    "addresses": ["192.0.2.7", "fe80::7"],
     "owner": {"uid": 1000, "pid": 4321, "domain": None, "uuid": None},
     "rx_bytes": 1023,
     "tx_bytes": 1536,
@@ -43,16 +43,16 @@ def test_guests_in_columns() -> None:
         "device": "airtap10",
         "mac": None,
         "addresses": [],
-        "owner": dict.fromkeys(GUEST["owner"]),
+        "owner": {**dict.fromkeys(GUEST["owner"]), "domain": "\x1b"},
         "rx_bytes": 0,
         "tx_bytes": 5 << 30,
     }
     uplink = {**UPLINK, "macnat": True, "host_access": True, "guests": [GUEST, unknown]}
     assert table({"uplinks": [uplink, UPLINK]}).splitlines()[:5] == [
         "eth0: ethernet, 52:54:00:00:00:01, macvtap, macnat, host_access",
-        "  DEVICE    MAC                ADDRESSES              USER  PID   RECEIVED  SENT",
-        "  airtap0   52:54:00:12:34:56  192.0.2.7 2001:db8::7  1000  4321  1023 B    1.5 KiB",
-        "  airtap10  -                  -                      -     -     0 B       5.0 GiB",
+        "  DEVICE    MAC                ADDRESSES          USER  PID   DOMAIN  RECEIVED  SENT",
+        "  airtap0   52:54:00:12:34:56  192.0.2.7 fe80::7  1000  4321  -       1023 B    1.5 KiB",
+        "  airtap10  -                  -                  -     -     '\\x1b'  0 B       5.0 GiB",
         "",
     ]
 

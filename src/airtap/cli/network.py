@@ -16,6 +16,7 @@ from .. import config
 from ..config import Config
 from ..errors import Problem
 from ..names import device_name
+from .columns import aligned
 
 # lxml, libvirt and netlink are imported where they are needed: airtap status needs none of them.
 if TYPE_CHECKING:
@@ -263,10 +264,7 @@ def table(entries: "list[Entry]") -> str:
     """Networks for people: a line each."""
     if not entries:
         return "no networks"
-    rows = [_COLUMNS, *(_row(entry) for entry in entries)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(aligned([_COLUMNS, *(_row(entry) for entry in entries)]))
 
 
 def _row(entry: "Entry") -> tuple[str, ...]:

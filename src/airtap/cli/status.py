@@ -5,10 +5,11 @@ import json
 from typing import Any
 
 from .. import client, wire
+from .columns import aligned, printable
 
 Json = dict[str, Any]
 
-_COLUMNS = ("DEVICE", "MAC", "ADDRESSES", "USER", "PID", "RECEIVED", "SENT")
+_COLUMNS = ("DEVICE", "MAC", "ADDRESSES", "USER", "PID", "DOMAIN", "RECEIVED", "SENT")
 
 
 def add_parser(commands: Any) -> None:
@@ -57,10 +58,7 @@ def _uplink(uplink: Json) -> str:
     guests = [_row(guest) for guest in uplink["guests"]]
     if not guests:
         return f"{head}\n  no guests"
-    rows = [_COLUMNS, *guests]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([head, *(f"  {line.rstrip()}" for line in lines)])
+    return "\n".join([head, *(f"  {line}" for line in aligned([_COLUMNS, *guests]))])
 
 
 def _row(guest: Json) -> tuple[str, ...]:
@@ -71,6 +69,7 @@ def _row(guest: Json) -> tuple[str, ...]:
         " ".join(guest["addresses"]) or "-",
         _or_dash(owner["uid"]),
         _or_dash(owner["pid"]),
+        printable(owner["domain"] or "-"),
         _size(guest["rx_bytes"]),
         _size(guest["tx_bytes"]),
     )
