@@ -28,14 +28,17 @@ class Airtapd:
     """One airtapd in the foreground, with a configuration of its own.
 
     config: the text of airtap.toml after its acl line. acl: the text of bridge.conf; None for
-    no such file. It can be killed and started again on the same files.
+    no such file. socket: its path; None for one of its own. It can be killed and started again on
+    the same files.
     """
 
-    def __init__(self, *, config: str = "", acl: str | None = "allow all\n") -> None:
+    def __init__(
+        self, *, config: str = "", acl: str | None = "allow all\n", socket: str | None = None
+    ) -> None:
         sandbox.require()
         self.directory = Path(tempfile.mkdtemp(prefix="airtapd-", dir="/run"))
         self.directory.chmod(0o755)
-        self.socket = str(self.directory / "airtapd.sock")
+        self.socket = socket or str(self.directory / "airtapd.sock")
         self.acl = self.directory / "bridge.conf"
         self.config = self.directory / "airtap.toml"
         self.config.write_text(f'acl = "{self.acl}"\n{config}')

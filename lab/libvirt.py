@@ -68,7 +68,8 @@ class Libvirtd:
     """One libvirtd: qemu:///system, or with a uid the qemu:///session of that user.
 
     directory: holds its log, and all that belongs to a user. Defined networks and guests stay
-    over stop() and start(); close() forgets them.
+    over stop() and start(); close() forgets them. The system's has airtap's hooks, which find
+    airtapd at its default socket only: libvirt passes no environment on.
     """
 
     def __init__(self, uid: int = 0, env: Mapping[str, str] | None = None) -> None:
@@ -86,6 +87,7 @@ class Libvirtd:
         if uid == 0:
             _write("/etc/libvirt/qemu.conf", _QEMU_CONF)
             _write("/etc/libvirt/libvirtd.conf", _LIBVIRTD_CONF)
+            _install_hooks()
 
     def __enter__(self) -> Libvirtd:
         self.start()
@@ -138,6 +140,14 @@ class Libvirtd:
                 cwd="/",
             )
         wait_for(self._answers, 60, "libvirtd to answer")
+
+    def restart(self) -> None:
+        """End libvirtd alone, as systemctl does, and start it anew; guests run on."""
+        assert self._process is not None
+        [daemon] = [pid for pid in self._running() if _comm(pid) == "libvirtd"]
+        os.kill(daemon, signal.SIGTERM)
+        wait_for(lambda: not Path(f"/proc/{daemon}").exists(), 30, "libvirtd to end")
+        wait_for(self._answers, 60, "libvirtd to answer again")
 
     def stop(self) -> None:
         """End it, and with it its PID namespace: guests and dnsmasq. Stopping twice is fine."""
@@ -200,13 +210,14 @@ class Libvirtd:
         return f"{self.directory}/runtime/libvirt/libvirt-sock"
 
     def _argv(self) -> list[str]:
-        # The shell never becomes the daemon (trap, wait): it is there to reap.
+        # The shell never becomes the daemon: it is there to reap, and to start it again.
         hidden = [f"mount --bind {self._hidden(path)} {path}" for path in _HIDDEN]
         if _KVM.exists():
             hidden.append(f"mount --bind {self._kvm()} {_KVM}")
         user = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", "--"]
         daemon = " ".join([*(user if self.uid else []), _DAEMON])
-        script = f"{' && '.join(hidden)} && {{ {daemon} & trap 'kill $!' TERM; wait; wait; }}"
+        loop = f"until [ $stop ]; do {daemon} & wait $!; wait $!; sleep 0.1; done"
+        script = f"stop=; trap 'stop=1; kill $!' TERM; {' && '.join(hidden)} && {loop}"
         return [
             *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
             *("sh", "-c", script),
@@ -214,10 +225,14 @@ class Libvirtd:
 
     def _end_shell(self, unshare: int) -> None:
         """Ask the first process of the PID namespace to end; unshare itself ignores SIGTERM."""
-        children = Path(f"/proc/{unshare}/task/{unshare}/children")
         with contextlib.suppress(OSError):
-            for pid in children.read_text().split():
-                os.kill(int(pid), signal.SIGTERM)
+            for pid in _children(unshare):
+                os.kill(pid, signal.SIGTERM)
+
+    def _running(self) -> list[int]:
+        """What runs below the shell: libvirtd, guests, dnsmasq."""
+        assert self._process is not None
+        return [pid for shell in _children(self._process.pid) for pid in _children(shell)]
 
     def _hidden(self, path: str) -> Path:
         kept = self.directory / "hidden" / path.replace("/", "-")
@@ -283,6 +298,24 @@ _DOMAIN = """
   </devices>
 </domain>
 """
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def _install_hooks() -> None:
+    """As `make install` does."""
+    for name in ("network", "qemu"):
+        launcher = (sandbox.TREE / "hooks" / name).read_text()
+        target = Path(f"/etc/libvirt/hooks/{name}.d/50-airtap")
+        path = f'sys.path.insert(0, "{sandbox.TREE / "src"}")'
+        _write(str(target), re.sub(r"^sys\.path\.insert.*$", path, launcher, flags=re.MULTILINE))
+        target.chmod(0o755)
 
 
 def _write(path: str, text: str) -> None:

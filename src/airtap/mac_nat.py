@@ -27,6 +27,7 @@ from . import inquiries, uplink
 from .announce import announcement
 from .config import Config
 from .errors import Problem
+from .former import Former
 from .inquiries import Inquiries
 from .kernel import macnat
 from .kernel.addresses import host_addresses
@@ -85,6 +86,7 @@ class MacNat:
         self._links = links
         self._ipr = ipr
         self._uplinks: dict[int, Uplink] = {}
+        self._former = Former()
         self._seen: dict[int, int] = {}  # devices that are no uplink here: ifindex to parent
         self._suspects: set[int | None] = set()
         self._wake = asyncio.Event()
@@ -172,8 +174,7 @@ class MacNat:
         """Note the MAC of a child whose MAC was to be learned."""
         for active in self._uplinks.values():
             if index in active.children:
-                active.nat.add_guest(index, mac)
-                active.children[index] = mac
+                self._know(active, index, mac)
 
     def learned(self, uplink_index: int) -> list[macnat.Learned]:
         """The addresses that guests of an uplink have used; [] without MAC NAT."""
@@ -347,8 +348,7 @@ class MacNat:
         known = active.nat.guests()
         gone = (known.keys() | active.children.keys()) - {link.index for link in children}
         for index in gone if among is None else gone & among:
-            active.nat.remove_guest(index)
-            active.children.pop(index, None)
+            self._forget(active, index)
         for link in children:
             try:
                 if link.index not in active.children:
@@ -384,9 +384,29 @@ class MacNat:
         # It may have been learned since the kernel was asked.
         mac = mac or active.children.get(index)
         if index not in active.children or active.children[index] != mac:
-            active.nat.add_guest(index, mac)
-            active.children[index] = mac
+            self._know(active, index, mac)
         await active.nat.attach_child(self._ipr, index)
+
+    def _know(self, active: Uplink, index: int, mac: str | None) -> None:
+        """Note a child, or its MAC; a guest that was here before has its addresses again."""
+        former = [other for other, known in active.children.items() if known and known == mac]
+        for other in former:  # of a guest that was quicker back than the news of its end
+            if other != index and not self._is_there(other):
+                self._forget(active, other)
+        active.nat.add_guest(index, mac)
+        active.children[index] = mac
+        if mac:
+            active.nat.give_back(index, mac, self._former.take(active.link.index, mac))
+
+    def _forget(self, active: Uplink, index: int) -> None:
+        held = active.nat.remove_guest(index)
+        if mac := active.children.pop(index, None):
+            self._former.note(active.link.index, mac, held)
+
+    def _is_there(self, index: int) -> bool:
+        with suppress(LinkNotFound):
+            return bool(self._links.name_of(index))
+        return False
 
     async def _switch_off(self, active: Uplink) -> None:
         await self._clear(active.link.index)

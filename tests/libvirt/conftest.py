@@ -8,11 +8,13 @@ from typing import Any
 import libvirt
 import pytest
 
+from airtap import wire
 from lab.airtap import Airtapd
 from lab.lan import Lan
 from lab.libvirt import Libvirtd, domain_xml
 
 GUEST_MAC = "52:54:00:cc:00:01"
+CONFIG = '[parents.up0]\nmacnat = "on"\n'
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,19 +25,16 @@ def quiet_libvirt() -> None:
 
 @pytest.fixture
 def lan() -> Iterator[Lan]:
-    """A LAN behind up0 that takes one MAC.
-
-    It does see another: the host's own IPv6 speaks on libvirt's macvtaps (MLD, DAD), for up to a
-    second before airtapd has come to hear of one.
-    """
+    """A LAN behind up0 that takes one MAC, and never sees another."""
     with Lan(one_mac=True) as lan:
         yield lan
+        assert lan.foreign_frames() == 0
 
 
 @pytest.fixture
 def airtapd(lan: Lan) -> Iterator[Airtapd]:
     """An airtapd whose ACL allows everything, with MAC NAT on up0."""
-    with Airtapd(config='[parents.up0]\nmacnat = "on"\n') as daemon:
+    with Airtapd(config=CONFIG, socket=wire.DEFAULT_SOCKET) as daemon:
         yield daemon
         print(daemon.log())  # shown with a test that fails
 

@@ -6,7 +6,7 @@ import pytest
 
 from lab.airtap import HELPER, Airtapd
 from lab.guest import QemuGuest
-from lab.lan import Lan, slaac_address, wait_for
+from lab.lan import NEAR_MAC, Lan, slaac_address, wait_for
 from lab.sandbox import command
 from tests.macnat.traffic import (
     GUEST4,
@@ -15,6 +15,7 @@ from tests.macnat.traffic import (
     SIBLING4,
     SIBLING6,
     SIBLING_MAC,
+    configure,
     known,
     pump,
     reach_each_other,
@@ -135,3 +136,20 @@ def test_a_guest_that_only_asked_whether_its_address_is_free(lan: Lan, airtapd: 
         guest.run("ip", "address", "add", f"{own}/64", "dev", "eth0")
         wait_for(lambda: own in known(airtapd, guest.mac), 10, "the address to be known")
         assert own in guest.addresses(6)
+
+
+def test_a_guest_that_comes_back_and_is_silent(lan: Lan, airtapd: Airtapd) -> None:
+    """A neighbour that remembers its addresses does not ask for them."""
+    with pump(airtapd, ipv4=GUEST4, ipv6=GUEST6) as guest:
+        reach_each_other(lan, [guest])
+    wait_for(lambda: not airtapd.guests(), 10, "the guest's device to go")
+    with pump(airtapd) as guest:
+        taken = (GUEST4, GUEST6)
+        for address in taken:  # so that the guest itself asks nothing and answers no ARP or ND
+            lan.run("ip", "neigh", "replace", address, "lladdr", NEAR_MAC, "dev", lan.far)
+        configure(guest, *taken)
+        assert set(taken) <= known(airtapd, guest.mac)
+        for address in taken:
+            assert lan.ping(address)
+    with pump(airtapd, SIBLING_MAC, GUEST4, name="sibling") as sibling:
+        assert GUEST4 not in known(airtapd, sibling.mac)  # another's MAC gives it nothing

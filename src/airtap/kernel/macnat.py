@@ -276,6 +276,17 @@ class Macnat:
             self.forget(entry.address, entry.vlan)
         return held
 
+    def give_back(self, ifindex: int, mac: str, former: Collection[Learned]) -> None:
+        """Have a guest hold what it has held on another device, as if seen in use just now.
+
+        Not what is somebody's by now. The entries are no part of its quota: they have no slot.
+        """
+        hosts = self.host_addresses() if former else set()
+        entry = _ENTRY.pack(0, int(now() * _NS), ifindex, IPV4_QUOTA + IPV6_QUOTA, _octets(mac))
+        for held in former:
+            if held.address not in hosts:
+                self._addresses.insert(_key(held.address, held.vlan), entry)
+
     def addresses(self) -> list[Learned]:
         """All learned addresses."""
         entries = (_learned(key, value) for key, value in self._addresses.items())
