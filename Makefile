@@ -17,7 +17,7 @@ PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 	qemu-system-x86 qemu-system-common ipxe-qemu dnsmasq-base iproute2 nftables \
 	iputils-ping busybox-static systemd clang libbpf1 libbpf-dev \
 	linux-libc-dev iperf3 isc-dhcp-client dhcpcd-base iputils-arping \
-	hostapd wpasupplicant iw kmod libvirt-daemon iptables
+	hostapd wpasupplicant iw kmod libvirt-daemon iptables virtinst
 
 .PHONY: help setup tools test test-unit test-wifi lint demo bench install uninstall clean
 
@@ -26,7 +26,7 @@ help:
 	@echo 'make test       lint, type check and every test but those on Wi-Fi'
 	@echo 'make test-unit  the tests that need no root'
 	@echo 'make test-wifi  the tests on Wi-Fi, on two kernels: about 20 minutes'
-	@echo 'make bench      the bridge helper and MAC NAT against their peers'
+	@echo 'make bench      the bridge helper, libvirt hooks and MAC NAT against their peers'
 	@echo 'make setup      what the above need: Debian packages, .venv/ and .kernels/'
 	@echo 'make install    to $$DESTDIR$$PREFIX;  make uninstall: the reverse'
 
@@ -73,6 +73,7 @@ demo: tools
 
 bench: setup
 	$(BIN)/python -m benchmarks.helper
+	$(BIN)/python -m benchmarks.hooks
 	$(BIN)/python -m benchmarks.macnat_programs
 	$(BIN)/python -m benchmarks.macnat
 	$(BIN)/python -m lab.machine 6.12 -- $(BIN)/python -m benchmarks.wifi
@@ -89,12 +90,18 @@ install: tools
 		sed 's|^sys.path.insert.*|sys.path.insert(0, "$(LIBDIR)")|' helper/$$program \
 			>$(DESTDIR)$(PREFIX)/bin/$$program && \
 		chmod 755 $(DESTDIR)$(PREFIX)/bin/$$program || exit 1; done
+	install -d $(addprefix $(DESTDIR)/etc/libvirt/hooks/,network.d qemu.d)
+	for hook in network qemu; do \
+		sed 's|^sys.path.insert.*|sys.path.insert(0, "$(LIBDIR)")|' hooks/$$hook \
+			>$(DESTDIR)/etc/libvirt/hooks/$$hook.d/50-airtap && \
+		chmod 755 $(DESTDIR)/etc/libvirt/hooks/$$hook.d/50-airtap || exit 1; done
 	install -m 644 data/airtapd.service data/airtapd.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/
 	test -e $(DESTDIR)/etc/airtap/bridge.conf || \
 		install -m 644 data/bridge.conf $(DESTDIR)/etc/airtap/bridge.conf
 
 # The administrator's own bridge.conf and airtap.toml stay.
 uninstall:
+	rm -f $(patsubst %,$(DESTDIR)/etc/libvirt/hooks/%.d/50-airtap,network qemu)
 	rm -rf $(DESTDIR)$(LIBDIR)
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,airtap airtapd airtap-bridge-helper)
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/systemd/system/,airtapd.service airtapd.socket)

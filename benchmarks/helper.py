@@ -118,11 +118,12 @@ def helper(program: str, br: str, env: dict[str, str]) -> Sample:
     return seconds, fds[0]
 
 
-def spawn(argv: list[str], env: dict[str, str]) -> float:
+def spawn(argv: list[str], env: dict[str, str], stdin: int = 0) -> float:
     """Seconds from exec to exit. posix_spawn: no copy of this process distorts the figure."""
     environment = {**os.environ, **env}
     start = time.perf_counter()
-    pid = os.posix_spawn(argv[0], argv, environment)
+    actions = [(os.POSIX_SPAWN_DUP2, stdin, 0)]
+    pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
     _, status = os.waitpid(pid, 0)
     seconds = time.perf_counter() - start
     if status:

@@ -15,18 +15,10 @@ from lab.guest import GUEST_UID
 from lab.lan import Lan, slaac_address, wait_for
 from lab.libvirt import Libvirtd
 from lab.sandbox import command, dying_with_us, host_links, netns_exec_prefix
-from tests.libvirt.conftest import GUEST_MAC, guest_on, networks
+from tests.libvirt.conftest import GUEST_MAC, booted, guest_on, networks
 
 DEFINE_WIFI = ("network", "define", "wifi", "--parent", "up0")
 FOREIGN = "<network><name>theirs</name><forward mode='bridge'/><bridge name='br7'/></network>"
-
-
-def booted(lan: Lan, libvirtd: Libvirtd, mac: str = GUEST_MAC) -> str:
-    """Wait until a guest runs the LAN's boot script; its address, leased to its own MAC."""
-    address = lan.wait_lease(mac, 60)
-    told = f"AIRTAP-GUEST {mac} {address} booted"
-    wait_for(lambda: told in libvirtd.serial("guest"), 60, "the guest to boot")
-    return address
 
 
 def test_macvtap_on_the_one_mac_wire(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:

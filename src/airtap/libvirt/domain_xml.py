@@ -1,0 +1,394 @@
+"""Rewriting the network cards of a domain's XML. Pure: neither libvirt nor lxml is needed.
+
+Nothing is parsed and written again: new text is put into the old, at the places that scan.py
+found, so all else stays as it was, byte for byte, and what people get to see as a diff is short.
+https://libvirt.org/formatdomain.html#network-interfaces is the format; what the QEMU driver takes
+of it is in libvirt's domain_validate.c and qemu_validate.c.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..errors import Problem
+from .scan import NAMESPACE, Domain, Element, Interface, scan_domain
+
+# The type that a card gets by the kind of connection that is wanted.
+_TYPES = {"network": "network", "macvtap": "direct", "ipvtap": "ethernet"}
+
+# The types that may be connected. Others have no tap (hostdev, vdpa, vhostuser) or no LAN (udp).
+_KNOWN = ("network", "bridge", "direct", "ethernet", "user")
+
+# What a card loses with its new type: whatever is of the old connection, and what libvirt does not
+# take for the new one (it refuses mtu, coalesce and port, and silently drops filterref). Every
+# other child stays as it is; for <target> see _leaves().
+_SLIRP = {"ip", "route", "portForward"}
+_OLD = {"source", "virtualport", "script", "downscript", "backend", "backenddomain"} | _SLIRP
+_LEAVING = {
+    "network": _OLD,
+    "direct": _OLD | {"mtu", "coalesce", "port", "filterref"},
+    "ethernet": _OLD | {"coalesce", "port"},
+}
+
+# With one of these, a card is left alone by for_this_host(), whose work nobody looks at: a macvtap
+# neither tags, nor filters, nor isolates, and libvirt forbids an MTU on it as well as to lose one.
+_STAYING = ("vlan", "filterref", "port", "mtu")
+
+# Names that libvirt gives to taps, and takes out again of what it defines.
+_GENERATED = re.compile(r"(vnet|macvtap|macvlan)[0-9]+")
+
+_OURS = f"{NAMESPACE}}}domain"
+_HEADS = ("name", "uuid", "genid", "title", "description")  # what libvirt has before <metadata>
+
+_ATTRIBUTE = re.compile(rb"""\s+([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
+_NAME = re.compile(rb"<([^\s/>]+)")
+_BLANK_METADATA = re.compile(r"<metadata\s*(/>|>\s*</metadata\s*>)", re.ASCII)
+
+_IN_TEXT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"})
+_IN_ATTRIBUTE = _IN_TEXT | str.maketrans(
+    {'"': "&quot;", "'": "&apos;", "\n": "&#10;", "\t": "&#9;"}
+)
+
+# document[start:end] becomes text.
+_Edit = tuple[int, int, bytes]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a network card is to be connected to.
+
+    kind: network, macvtap or ipvtap. name: the network, or the parent device. mode: of a macvtap,
+    in libvirt's word.
+    """
+
+    kind: str
+    name: str
+    mode: str = "bridge"
+
+
+def prepared_device(uuid: str, mac: str) -> str:
+    """The name of the device that airtapd makes for a domain's card at each of its starts."""
+    return "airtap-" + hashlib.sha256(f"{uuid} {mac}".lower().encode()).hexdigest()[:8]
+
+
+def connect(xml: str, nic: Interface, wanted: Wanted) -> str:
+    """A domain's XML with the card of nic's MAC connected as wanted, and marked.
+
+    The mark holds the card as it was; connecting it once more keeps that of the first time.
+    Raises Problem bad-xml, no-such-nic, not-supported (a card that we do not understand, or that
+    cannot be connected so), bad-name (nothing that can stand in XML).
+    """
+    document = xml.encode(errors="surrogatepass")
+    domain = scan_domain(document)
+    card = _understood(domain, nic, wanted)
+    marks = [mark for mark in domain.marks if mark.mac == card.mac]
+    original = marks[0].original if marks else document[card.start : card.end].decode()
+    note = {"mac": card.mac}
+    if wanted.kind == "network":
+        link = {"network": wanted.name}
+    elif wanted.kind == "macvtap":
+        link = {"dev": wanted.name, "mode": wanted.mode}
+    else:
+        device = prepared_device(domain.uuid, card.mac)
+        link = {"dev": device, "managed": "no"}
+        note |= {"device": device, "parent": wanted.name, "kind": wanted.kind}
+    _expect_printable(wanted.name)
+    document = _spliced(document, _connected(document, card, _TYPES[wanted.kind], link))
+    return _marked(document, note, original).decode()
+
+
+def disconnect(xml: str, mac: str) -> str:
+    """A domain's XML with the card of that MAC as it was before connect(), and no mark of it.
+
+    Where the card is gone, only the mark goes. Raises Problem bad-xml, not-connected (there is no
+    mark), bad-mark (it does not hold this card), not-supported (two cards have the MAC).
+    """
+    mac = mac.lower()
+    document = xml.encode(errors="surrogatepass")
+    domain = scan_domain(document)
+    marks = [mark for mark in domain.marks if mark.mac == mac]
+    if not marks:
+        raise Problem("not-connected", f"no network card {mac} was connected by airtap")
+    card = _card(domain, mac)
+    if card:
+        document = _put_back(document, card, marks[0].original.encode())
+    return _unmarked(document, mac).decode()
+
+
+def for_this_host(xml: bytes, parents: Mapping[str, str]) -> bytes:
+    """A stored or arriving domain's XML with its cards on devices of this host.
+
+    parents: for names of devices_named(), this host's device instead. Cards on them become, or
+    stay, macvtaps that libvirt makes. Marks stay. Raises Problem bad-xml, bad-name.
+    """
+    domain = scan_domain(xml)
+    prepared = _prepared(domain)
+    edits: list[_Edit] = []
+    for nic in domain.interfaces:
+        name = _replaceable(nic, prepared)
+        if name not in parents:
+            continue
+        parent = _expect_printable(parents[name])
+        if nic.type != "direct":
+            edits += _connected(xml, nic, "direct", {"dev": parent, "mode": "bridge"})
+        elif parent != name:
+            edits += _moved(xml, nic, parent)
+    return _spliced(xml, edits)
+
+
+def devices_named(domain: Domain) -> set[str]:
+    """The devices below a domain's cards that for_this_host() can replace."""
+    prepared = _prepared(domain)
+    return {_replaceable(nic, prepared) for nic in domain.interfaces} - {""}
+
+
+# Which card, and may it be touched?
+
+
+def _card(domain: Domain, mac: str) -> Interface | None:
+    """The card of a MAC. Raises Problem not-supported if several have it."""
+    cards = [nic for nic in domain.interfaces if nic.mac == mac]
+    if len(cards) > 1:
+        raise Problem(
+            "not-supported",
+            f"{len(cards)} network cards of the domain have the MAC address {mac}",
+            "give each its own",
+        )
+    return cards[0] if cards else None
+
+
+def _understood(domain: Domain, nic: Interface, wanted: Wanted) -> Interface:
+    """The card of nic's MAC, if we can connect it. Raises Problem no-such-nic, not-supported."""
+    if not nic.mac:
+        raise Problem(
+            "not-supported",
+            f"a network card of type '{nic.type}' has no MAC address to know it by",
+            "add one to it: <mac address='52:54:00:...'/>",
+        )
+    card = _card(domain, nic.mac)
+    if card is None:
+        raise Problem("no-such-nic", f"the domain has no network card {nic.mac}")
+    refusal = _refusal(domain, card, wanted)
+    if refusal:
+        why, hint = refusal
+        raise Problem("not-supported", f"network card {card.mac} {why}", hint)
+    return card
+
+
+def _refusal(domain: Domain, card: Interface, wanted: Wanted) -> tuple[str, str] | None:
+    """Why a card cannot be connected as wanted, and what would help."""
+    if card.type not in _KNOWN:
+        known = ", ".join(_KNOWN)
+        return f"is of type '{card.type}'", f"airtap connects cards of type {known}; add one"
+    if card.element.all("vlan"):
+        return (
+            "has a <vlan>, and neither macvtap nor ipvtap tags frames",
+            "take the <vlan> out; a VLAN device of the host can be the parent",
+        )
+    if wanted.kind != "network" and card.element.first("bandwidth", "inbound").get("floor"):
+        return (
+            "has a guaranteed bandwidth, which libvirt gives on its own networks only",
+            "take floor= out of its <bandwidth>",
+        )
+    if not domain.name or not domain.uuid:
+        return "is in a domain without a name or a UUID", "define it with both"
+    return None
+
+
+def _prepared(domain: Domain) -> dict[str, str]:
+    """The parents of the devices that airtapd is to make for a domain."""
+    return {mark.device: mark.parent for mark in domain.marks if mark.device}
+
+
+def _replaceable(nic: Interface, prepared: Mapping[str, str]) -> str:
+    """The device below a card, "" if it has none that for_this_host() could replace."""
+    if any(nic.element.all(child) for child in _STAYING):
+        return ""
+    if nic.type == "bridge":
+        return nic.source.get("bridge", "")
+    if nic.type == "direct":
+        return nic.source.get("dev", "")
+    if nic.type == "ethernet" and not nic.managed:
+        return prepared.get(nic.target, "")
+    return ""
+
+
+def _expect_printable(name: str) -> str:
+    """Raises Problem bad-name."""
+    if not name.isprintable():
+        raise Problem("bad-name", f"libvirt cannot write the name {name[:64]!a}")
+    return name
+
+
+# Cards.
+
+
+def _connected(xml: bytes, nic: Interface, new: str, link: Mapping[str, str]) -> list[_Edit]:
+    """Give a card another type, and link as its <target> if that is ethernet, else <source>."""
+    start, end = _value(xml, nic.element, "type")
+    quote = xml[end : end + 1].decode()
+    text = _tag("target" if new == "ethernet" else "source", link, quote, "/>")
+    leaving = [child for child in nic.element.children if _leaves(child, new)]
+    old = next((child for child in leaving if child.name in ("source", "target")), None)
+    if old:
+        place = old.start, old.end, text
+    else:
+        mac = nic.element.first("mac")
+        place = mac.end, mac.end, _lead(xml, mac) + text
+    gone = [_without(xml, child) for child in leaving if child is not old]
+    return [(start, end, new.encode()), place, *gone]
+
+
+def _moved(xml: bytes, nic: Interface, parent: str) -> list[_Edit]:
+    """Put a macvtap onto another parent; its mode and all else stay."""
+    start, end = _value(xml, nic.element.first("source"), "dev")
+    targets = [child for child in nic.element.all("target") if _leaves(child, "direct")]
+    text = parent.translate(_IN_ATTRIBUTE).encode()
+    return [(start, end, text), *(_without(xml, target) for target in targets)]
+
+
+def _leaves(child: Element, new: str) -> bool:
+    """Whether a child of a card goes when the card gets a type.
+
+    A <target> that the user named stays, unless the name is that of a device that was not
+    libvirt's to make: it exists.
+    """
+    if child.name != "target":
+        return child.name in _LEAVING[new]
+    if new == "ethernet" or child.get("managed") == "no":
+        return True
+    return _GENERATED.fullmatch(child.get("dev")) is not None
+
+
+def _put_back(xml: bytes, card: Interface, original: bytes) -> bytes:
+    """Replace a card by what it was. Raises Problem bad-mark: anybody may write metadata."""
+    document = _spliced(xml, [(card.start, card.end, original)])
+    try:
+        cards = scan_domain(document).interfaces
+    except Problem:
+        cards = []
+    this = (card.start, card.start + len(original), card.mac)
+    if this not in [(nic.start, nic.end, nic.mac) for nic in cards]:
+        raise Problem("bad-mark", f"the metadata does not tell what network card {card.mac} was")
+    return document
+
+
+# Marks. Each step finds its elements anew, in what the step before has made.
+
+
+def _marked(xml: bytes, note: Mapping[str, str], original: str) -> bytes:
+    """Add a mark, or replace the one of that MAC."""
+    domain = scan_domain(xml)
+    old = [mark.element for mark in domain.marks if mark.mac == note["mac"]]
+    if old:
+        nic = _nic(_name(xml, old[0]), note, original)
+        return _spliced(xml, [(old[0].start, old[0].end, nic)])
+    metadata = domain.element.first("metadata")
+    before = xml[metadata.start : metadata.end].decode()
+    if not before:
+        head = [child for child in domain.element.children if child.name in _HEADS][-1]
+        xml = _spliced(xml, [(head.end, head.end, _lead(xml, head) + b"<metadata/>")])
+    if not domain.element.all("metadata", _OURS):
+        blank = {"empty": before} if _BLANK_METADATA.fullmatch(before) else {}
+        ours = _tag("airtap:domain", {"xmlns:airtap": NAMESPACE} | blank, '"', "/>")
+        xml = _appended(xml, ("metadata",), ours)
+    name = _name(xml, scan_domain(xml).element.first("metadata", _OURS))
+    name = f"{name.removesuffix('domain')}nic"  # with the prefix that our namespace has there
+    return _appended(xml, ("metadata", _OURS), _nic(name, note, original))
+
+
+def _unmarked(xml: bytes, mac: str) -> bytes:
+    """Remove a mark, and with the last one the elements that _marked() had to add."""
+    marks = [mark for mark in scan_domain(xml).marks if mark.mac == mac]
+    xml = _spliced(xml, [_without(xml, mark.element) for mark in marks])
+    ours = scan_domain(xml).element.first("metadata", _OURS)
+    if _inner(xml, ours).strip():
+        return xml
+    xml = _spliced(xml, [_without(xml, ours)])
+    metadata = scan_domain(xml).element.first("metadata")
+    if _inner(xml, metadata).strip():
+        return xml
+    before = ours.get("empty")
+    if _BLANK_METADATA.fullmatch(before):
+        return _spliced(xml, [(metadata.start, metadata.end, before.encode())])
+    return _spliced(xml, [_without(xml, metadata)])
+
+
+def _nic(name: str, note: Mapping[str, str], original: str) -> bytes:
+    text = original.translate(_IN_TEXT).encode()
+    return _tag(name, note, '"', ">") + text + f"</{name}>".encode()
+
+
+# Text.
+
+
+def _appended(xml: bytes, path: tuple[str, ...], child: bytes) -> bytes:
+    """Put child at the end of the element at path, indented as what is there."""
+    domain = scan_domain(xml).element
+    parent = domain.first(*path)
+    lead = inner = _lead(xml, parent)
+    if parent.children:
+        inner = _lead(xml, parent.children[0])
+    elif b"\n" in lead:
+        inner += _lead(xml, domain.children[0]).rpartition(b"\n")[2]
+    if xml[parent.end - 2 : parent.end] == b"/>":
+        end = f"</{_name(xml, parent)}>".encode()
+        return _spliced(xml, [(parent.end - 2, parent.end, b">" + inner + child + lead + end)])
+    text = xml[: xml.rindex(b"</", 0, parent.end)].rstrip()
+    return _spliced(xml, [(len(text), len(text), inner + child)])
+
+
+def _spliced(xml: bytes, edits: Iterable[_Edit]) -> bytes:
+    parts, at = [], 0
+    for start, end, text in sorted(edits):
+        parts += [xml[at:start], text]
+        at = end
+    return b"".join([*parts, xml[at:]])
+
+
+def _without(xml: bytes, element: Element) -> _Edit:
+    """Remove an element, and the line that it would leave empty."""
+    return element.start - len(_lead(xml, element)), element.end, b""
+
+
+def _lead(xml: bytes, element: Element) -> bytes:
+    """The white space before an element."""
+    start = element.start
+    while xml[start - 1 : start] in (b" ", b"\n", b"\t", b"\r"):
+        start -= 1
+    return xml[start : element.start]
+
+
+def _inner(xml: bytes, element: Element) -> bytes:
+    """What is between an element's tags."""
+    opened = xml.index(b">", _attributes(xml, element)[1]) + 1
+    return b"" if opened == element.end else xml[opened : xml.rindex(b"</", 0, element.end)]
+
+
+def _name(xml: bytes, element: Element) -> str:
+    """An element's name as it stands there, with its prefix."""
+    found = _NAME.match(xml, element.start)
+    assert found
+    return found[1].decode()
+
+
+def _value(xml: bytes, element: Element, attribute: str) -> tuple[int, int]:
+    """Where the value of an attribute stands that the element has, without its quotes."""
+    start, end = _attributes(xml, element)[0][attribute]
+    return start + 1, end - 1
+
+
+def _attributes(xml: bytes, element: Element) -> tuple[dict[str, tuple[int, int]], int]:
+    """Where the values in an element's first tag stand, and where the last one ends."""
+    at = element.start + 1 + len(_name(xml, element).encode())
+    found = {}
+    while attribute := _ATTRIBUTE.match(xml, at):
+        found[attribute[1].decode()] = attribute.span(2)
+        at = attribute.end()
+    return found, at
+
+
+def _tag(name: str, attributes: Mapping[str, str], quote: str, end: str) -> bytes:
+    pairs = [f" {k}={quote}{v.translate(_IN_ATTRIBUTE)}{quote}" for k, v in attributes.items()]
+    return f"<{name}{''.join(pairs)}{end}".encode()
