@@ -12,7 +12,9 @@ from .names import mac_address
 
 _PREFIX = "airtap"
 _LEARN = "learn"
-_MAX_ALIAS = 255  # IFALIASZ of include/uapi/linux/if.h, without the terminating NUL
+# include/uapi/linux/if.h: IFALIASZ is 256; the NUL that pyroute2 sends counts, and may not be all
+# of the last byte (net/core/rtnetlink.c: ifla_policy).
+_MAX_ALIAS = 254
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from airtap.owner import Owner, guest_mac
 IDS = st.integers(0, 2**32 - 1)
 
 
+UUID = "0c0ffee0-0000-4000-8000-000000000001"
 MACS = st.sampled_from([(True, ""), (False, ""), (False, "52:54:00:12:34:56")])
 
 
@@ -19,6 +20,19 @@ def test_round_trip(uid: int, pid: int, mac: tuple[bool, str]) -> None:
     assert Owner.from_alias(alias) == owner
     assert alias.isascii() and alias.isprintable()
     assert len(alias) < 256  # IFALIASZ
+
+
+@given(IDS, IDS, MACS, st.text(max_size=300))
+def test_round_trip_of_domains(uid: int, pid: int, mac: tuple[bool, str], domain: str) -> None:
+    """The name may be cut, at whole characters; nothing of it becomes another field."""
+    alias = Owner(uid, pid, *mac, UUID, domain).to_alias()
+    assert alias.isascii() and alias.isprintable()
+    assert len(alias) < 255
+    found = Owner.from_alias(alias)
+    assert found is not None
+    assert found == Owner(uid, pid, *mac, UUID, found.domain)
+    assert domain.startswith(found.domain)
+    assert found.domain == domain or len(alias) > 255 - len("%F0%9F%90%A7")
 
 
 def test_alias_is_readable() -> None:
