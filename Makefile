@@ -22,10 +22,10 @@ PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 .PHONY: help setup tools test test-unit test-wifi lint demo bench install uninstall clean
 
 help:
-	@echo 'make demo       two QEMU guests on a LAN of their own, in namespaces'
-	@echo 'make test       lint, type check and every test but those on Wi-Fi'
+	@echo 'make demo       QEMU and libvirt guests on a LAN of their own, in namespaces'
+	@echo 'make test       lint, type check and every test: about 35 minutes'
 	@echo 'make test-unit  the tests that need no root'
-	@echo 'make test-wifi  the tests on Wi-Fi, on two kernels: about 20 minutes'
+	@echo 'make test-wifi  the tests on Wi-Fi, on two kernels: about 20 minutes of these'
 	@echo 'make bench      the bridge helper, libvirt hooks and MAC NAT against their peers'
 	@echo 'make setup      what the above need: Debian packages, .venv/ and .kernels/'
 	@echo 'make install    to $$DESTDIR$$PREFIX;  make uninstall: the reverse'
@@ -53,9 +53,8 @@ $(KERNELS): | $(READY)
 	$(BIN)/python -m lab.kernels
 	touch $@
 
-# All but the tests on Wi-Fi, which take as long again: make test-wifi.
-test: tools lint
-	$(BIN)/python -m pytest --ignore=tests/wifi
+test: setup lint
+	$(BIN)/python -m pytest
 
 test-unit: tools
 	$(BIN)/python -m pytest tests/unit

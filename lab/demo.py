@@ -17,15 +17,19 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+from libvirt import libvirtError
+
 from airtap import config, wire
 from lab import sandbox
 from lab.airtap import BIN, HELPER, answers
 from lab.guest import GUEST_UID, QemuGuest
 from lab.lan import HOST4, NEAR_MAC, ROUTER4, Lan, end_process, host_links, slaac_address, wait_for
+from lab.libvirt import Libvirtd, domain_xml
 
 ACL = Path(config.Config.acl)
 LOG = Path("/run/airtapd.log")
-TOLD, LEARNED, REFUSED = (f"52:54:00:0a:00:{n:02x}" for n in (1, 2, 3))
+TOLD, LEARNED, REFUSED, LIBVIRTS = (f"52:54:00:0a:00:{n:02x}" for n in (1, 2, 3, 4))
+NETWORK, DOMAIN = "wifi", "web"
 
 _BOOT_S = 40.0
 _REMOVAL_S = 5.0
@@ -53,7 +57,7 @@ def main() -> int:
     except Interrupted:
         narration.failed("interrupted; guests, airtapd and LAN are ended")
         return 130
-    except (DemoError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+    except (DemoError, OSError, RuntimeError, subprocess.SubprocessError, libvirtError) as error:
         narration.failed(str(error))
         if LOG.exists():
             print(f"airtapd's log:\n{LOG.read_text()}", file=sys.stderr, end="")
@@ -118,6 +122,7 @@ class Demo:
         self._undo = contextlib.ExitStack()
         self._lan = Lan(one_mac=True)
         self._guests: list[QemuGuest] = []
+        self._libvirt = contextlib.ExitStack()
         self._addresses: dict[str, str] = {}
         self._devices: set[str] = set()
 
@@ -135,6 +140,7 @@ class Demo:
         self._start_guests()
         self._show_leases()
         self._ping_guests()
+        self._start_libvirt_guest()
         self._show_one_mac()
         self._show_status()
         self._show_refusal()
@@ -224,6 +230,29 @@ class Demo:
                 raise DemoError(f"{guest.name} does not answer over IPv6")
             self._say(f"and over IPv6: {slaac_address(guest.mac)}")
 
+    def _start_libvirt_guest(self) -> None:
+        self._step("libvirt: a network for virt-manager's list, and a guest on it")
+        self._undo.enter_context(self._libvirt)
+        self._say("$ libvirtd &    # of the demo's own, with airtap's hooks")
+        libvirtd = self._libvirt.enter_context(Libvirtd())
+        define = ("network", "define", NETWORK, "--parent", self._lan.near)
+        done = libvirtd.airtap(*define)
+        self._say(f"$ airtap {' '.join(define)}\n{done.stdout}{done.stderr}")
+        if done.returncode != 0:
+            raise DemoError(f"exit status {done.returncode}")
+        card = f'<interface type="network"><source network="{NETWORK}"/></interface>'
+        self._say(f"a guest, {DOMAIN}, with {card}")
+        connection = libvirtd.connect()
+        self._libvirt.callback(connection.close)
+        xml = domain_xml(DOMAIN, LIBVIRTS, libvirtd.serial_file(DOMAIN), card)
+        domain = connection.createXML(xml)
+        self._libvirt.callback(domain.destroy)
+        address = self._lan.wait_lease(LIBVIRTS, _BOOT_S)
+        wait_for(lambda: self._lan.fetched(address), _BOOT_S, f"{DOMAIN} to boot")
+        if not self._lan.ping(address):
+            raise DemoError(f"{DOMAIN} does not answer:\n{libvirtd.serial(DOMAIN)}")
+        self._say(f"{DOMAIN}  {LIBVIRTS}  leased {address}, fetched its boot file, answers ping")
+
     def _show_one_mac(self) -> None:
         self._step("On the wire there is one MAC, the uplink's, and the router let all pass")
         command = ("ip", "neighbour", "show", "dev", self._lan.far)
@@ -242,10 +271,11 @@ class Demo:
         self._step("What airtap says")
         self._say(f"$ airtap status\n{_airtap('status')}")
         owners = {guest["mac"]: guest["owner"] for guest in _status()}
-        shown = {(mac, owner["uid"], owner["pid"]) for mac, owner in owners.items()}
-        wanted = {(guest.mac, GUEST_UID, guest.pid) for guest in self._guests}
+        shown = {(mac, o["uid"], o["pid"], o["domain"]) for mac, o in owners.items()}
+        wanted: set[tuple[Any, ...]] = {(LIBVIRTS, 0, None, DOMAIN)}
+        wanted |= {(guest.mac, GUEST_UID, guest.pid, None) for guest in self._guests}
         if shown != wanted:
-            raise DemoError(f"airtap status is to show these guests, users, processes: {wanted}")
+            raise DemoError(f"airtap status is to show these guests and owners: {wanted}")
         self._devices = {guest["device"] for guest in _status()}
 
     def _show_refusal(self) -> None:
@@ -257,7 +287,7 @@ class Demo:
         self._say(f"$ qemu-system-x86_64 ... -netdev {guest.netdev}\n{guest.stderr()}")
         if status == 0 or "access denied" not in guest.stderr():
             raise DemoError(f"QEMU was to be refused; its exit status is {status}")
-        if len(_status()) != len(self._guests):
+        if len(_status()) != len(self._guests) + 1:
             raise DemoError("the refused guest left a device")
 
     def _stay(self) -> None:
@@ -279,8 +309,11 @@ class Demo:
                 signal.pause()
 
     def _end_guests(self) -> None:
-        self._step("guest1 is shut down, guest2 killed: their devices go with them")
+        self._step(
+            "libvirt's guest is destroyed, guest1 shut down, guest2 killed: devices go with them"
+        )
         self._say(f"before: {', '.join(sorted(host_links()))}")
+        self._libvirt.close()
         self._guests[0].stop()
         killing = time.monotonic()
         self._guests[1].kill()
@@ -308,7 +341,7 @@ A third guest (Ctrl-a x ends it):
     setpriv --reuid {uid} --regid {uid} --clear-groups qemu-system-x86_64 -nodefaults \\
         -machine pc,graphics=off -display none -serial mon:stdio -boot n \\
         -netdev tap,id=n0,helper={helper},br={near} \\
-        -device virtio-net-pci,netdev=n0,mac=52:54:00:0a:00:04
+        -device virtio-net-pci,netdev=n0,mac=52:54:00:0a:00:05
 """
 
 

@@ -29,6 +29,9 @@ from lab.lan import end_process, wait_for
 
 __all__ = ["Libvirtd", "domain_xml"]
 
+# Errors reach us as exceptions; without this the binding prints them as well.
+libvirt.registerErrorHandler(lambda _context, _error: None, None)
+
 _DAEMON = "/usr/sbin/libvirtd"
 # Of the machine, hidden from the daemon. /run is the sandbox's own already, and so is /etc.
 _HIDDEN = ("/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt")

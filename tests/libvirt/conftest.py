@@ -17,12 +17,6 @@ GUEST_MAC = "52:54:00:cc:00:01"
 CONFIG = '[parents.up0]\nmacnat = "on"\n'
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quiet_libvirt() -> None:
-    """No libvirt errors on stderr: tests read them from exceptions."""
-    libvirt.registerErrorHandler(lambda _context, _error: None, None)
-
-
 @pytest.fixture
 def lan() -> Iterator[Lan]:
     """A LAN behind up0 that takes one MAC, and never sees another."""

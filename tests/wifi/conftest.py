@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from airtap import wire
 from lab.airtap import Airtapd
 from lab.wifi import VARIANTS, AccessPoint, Radios, Station
 from tests.macnat.traffic import undisturbed
@@ -80,7 +81,8 @@ def more_config() -> str:
 @pytest.fixture(scope="module")
 def daemon(radios: Radios, kind: str, more_config: str) -> Iterator[Airtapd]:
     """An airtapd whose ACL allows everything; access points and stations come and go under it."""
-    with Airtapd(config=f'[parents.wlan1]\nkind = "{kind}"\n{more_config}') as daemon:
+    config = f'[parents.wlan1]\nkind = "{kind}"\n{more_config}'
+    with Airtapd(config=config, socket=wire.DEFAULT_SOCKET) as daemon:
         yield daemon
 
 
