@@ -12,19 +12,19 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from lab import sandbox
 from lab.guest import GUEST_UID
 from lab.lan import wait_for
+from lab.running import Running
 
 BIN = Path(__file__).resolve().parent.parent / ".venv/bin"
 # The path by which every user reaches the helper.
 HELPER = sandbox.TREE / ".venv/bin/airtap-bridge-helper"
 
 
-class Airtapd:
+class Airtapd(Running):
     """One airtapd in the foreground, with a configuration of its own.
 
     config: the text of airtap.toml after its acl line. acl: the text of bridge.conf; None for
@@ -50,16 +50,7 @@ class Airtapd:
         self.arguments: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Airtapd:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.stop()
 
     @property

@@ -12,11 +12,11 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 from lab import sandbox
 from lab.lan import Lan, wait_for
+from lab.running import Running
 
 GUEST_UID = 10001
 
@@ -30,7 +30,7 @@ class QmpError(Exception):
     """QEMU refused a command; str() is its description."""
 
 
-class QemuGuest:
+class QemuGuest(Running):
     """One QEMU process that boots from the network, run by an unprivileged user."""
 
     def __init__(
@@ -66,18 +66,6 @@ class QemuGuest:
         self._qmp: _Monitor | None = None
         self._last: dict[str, str] = {}
         self._runs = 0
-
-    def __enter__(self) -> QemuGuest:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def pid(self) -> int:

@@ -24,10 +24,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from lab import sandbox
+from lab.running import Running
 from lab.sandbox import command, host_links
 
 __all__ = ["BOOT_FILE", "BOOT_SCRIPT", "Lan", "host_links", "slaac_address", "wait_for"]
@@ -122,7 +122,7 @@ def slaac_address(mac: str) -> str:
     return str(ipaddress.IPv6Address(PREFIX6.network_address.packed[:8] + identifier))
 
 
-class Lan:
+class Lan(Running):
     """A LAN that exists between __enter__ and __exit__, or start() and close()."""
 
     def __init__(
@@ -155,18 +155,6 @@ class Lan:
         self.far_mac = FAR_MAC
         self._directory = Path()
         self._undo = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def uplink(self) -> str:

@@ -17,7 +17,6 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import libvirt
@@ -26,6 +25,7 @@ from lxml import etree
 from lab import sandbox
 from lab.guest import GUEST_UID
 from lab.lan import end_process, wait_for
+from lab.running import Running
 
 __all__ = ["Libvirtd", "domain_xml"]
 
@@ -67,7 +67,7 @@ auth_unix_rw = "none"
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-class Libvirtd:
+class Libvirtd(Running):
     """One libvirtd: qemu:///system, or with a uid the qemu:///session of that user.
 
     directory: holds its log, and all that belongs to a user. Defined networks and guests stay
@@ -91,18 +91,6 @@ class Libvirtd:
             _write("/etc/libvirt/qemu.conf", _QEMU_CONF)
             _write("/etc/libvirt/libvirtd.conf", _LIBVIRTD_CONF)
             _install_hooks()
-
-    def __enter__(self) -> Libvirtd:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def uri(self) -> str:

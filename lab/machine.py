@@ -20,10 +20,10 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from lab import sandbox
 from lab.kernels import REPOSITORY, SUITES, kernel
+from lab.running import Running
 
 # Where the machine sees Machine.directory. Not below /run: the sandbox covers that.
 SHARED = Path("/tmp/shared")
@@ -65,7 +65,7 @@ _EXPORT = (
 )
 
 
-class Machine:
+class Machine(Running):
     """A machine that boots, runs one command and goes; see _INIT for what is ready there.
 
     Use it as a context manager: at the end the machine is gone, whatever it was at.
@@ -93,18 +93,6 @@ class Machine:
         self.directory = Path()
         self._process: subprocess.Popen[bytes] | None = None
         self._said: dict[str, str] = {}
-
-    def __enter__(self) -> Machine:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def running(self) -> bool:

@@ -14,10 +14,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import TracebackType
 
 from lab import relay, sandbox
 from lab.lan import SLOWNESS
+from lab.running import Running
 from lab.sandbox import command
 
 _UDHCPC_SCRIPT = """#!/bin/sh
@@ -30,7 +30,7 @@ esac
 """
 
 
-class PumpGuest:
+class PumpGuest(Running):
     """A namespace with an eth0 of the guest's MAC, fed from a tap by a child process.
 
     It takes the file descriptor over: after start() only the child holds it, so that closing the
@@ -51,18 +51,6 @@ class PumpGuest:
         self._relay: subprocess.Popen[bytes] | None = None
         self._directory = Path()
         self._undo = contextlib.ExitStack()
-
-    def __enter__(self) -> PumpGuest:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def pid(self) -> int:

@@ -16,11 +16,11 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from lab import sandbox
 from lab.lan import LAB, Lan, Subnet, end_process, make_host, no_router_advertisements, wait_for
+from lab.running import Running
 from lab.sandbox import command
 
 PASSPHRASE = "labpassword"
@@ -134,7 +134,7 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
 }
 
 
-class Station:
+class Station(Running):
     """The host as a station: wpa_supplicant on a radio of the sandbox, addresses and routes."""
 
     def __init__(
@@ -150,18 +150,6 @@ class Station:
         self.host = host
         self._supplicant = _Daemon("wpa_supplicant")
         self._undo = contextlib.ExitStack()
-
-    def __enter__(self) -> Station:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def mac(self) -> str:

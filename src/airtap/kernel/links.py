@@ -36,7 +36,7 @@ ARPHRD_ETHER = 1
 FAMILY = {"macvlan": "macvtap", "macvtap": "macvtap", "ipvlan": "ipvtap", "ipvtap": "ipvtap"}
 
 # An ipvlan's ways to treat siblings, by its flags, in L2 mode (IPVLAN_F_*, IPVLAN_MODE_L2).
-_IPVLAN_MODES = ("bridge", "private", "vepa")
+IPVLAN_MODES = ("bridge", "private", "vepa")
 _IPVLAN_L2 = 0
 
 
@@ -184,7 +184,7 @@ class Links:
         }
         if kind == "ipvtap":
             request["ipvlan_mode"] = _IPVLAN_L2
-            request["ipvlan_flags"] = _IPVLAN_MODES.index(mode)
+            request["ipvlan_flags"] = IPVLAN_MODES.index(mode)
         else:
             request["macvtap_mode"] = mode
         if mac is not None:
@@ -307,7 +307,7 @@ def _mode(message: Any, kind: str | None) -> str:
     flags = message.get(("linkinfo", "data", "ipvlan_flags")) or 0
     if message.get(("linkinfo", "data", "ipvlan_mode")) != _IPVLAN_L2:
         return "l3"
-    return _IPVLAN_MODES[flags] if flags < len(_IPVLAN_MODES) else ""
+    return IPVLAN_MODES[flags] if flags < len(IPVLAN_MODES) else ""
 
 
 def _altnames(message: Any) -> frozenset[str]:

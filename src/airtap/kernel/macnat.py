@@ -28,6 +28,7 @@ from ..errors import Problem, reason
 from . import clsact
 from .clsact import EGRESS, INGRESS, Hook
 from .libbpf import BpfError, NoLibbpf, Object, Program, Ring, is_bpffs, program_by_id
+from .links import IPVLAN_MODES
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,6 @@ _HOOKS = {
     "down": Hook(INGRESS, 0xA1, "airtap_down"),
 }
 _KINDS = ("macvtap", "ipvtap")
-_MODES = ("bridge", "private", "vepa")
 # What the uplink and its children carry, by the children's kind.
 PARENT = {"macvtap": ("up", "down"), "ipvtap": ("down",)}
 CHILD = {"macvtap": ("learn",), "ipvtap": ("learn", "up", "across")}
@@ -201,9 +201,10 @@ class Macnat:
         mode: how ipvtap children see each other, "bridge", "private" or "vepa"; any other leaves
         it as it is. Macvtaps' driver sees to theirs.
         """
-        self._configure(kind=_KINDS.index(kind))
-        if mode in _MODES:
-            self._configure(mode=_MODES.index(mode))
+        changes = {"kind": _KINDS.index(kind)}
+        if mode in IPVLAN_MODES:
+            changes["mode"] = IPVLAN_MODES.index(mode)
+        self._configure(**changes)
 
     def kind(self) -> str:
         """What set_kind() set."""

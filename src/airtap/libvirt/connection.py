@@ -36,8 +36,7 @@ def problems(what: str) -> Iterator[None]:
     try:
         yield
     except libvirt.libvirtError as exc:
-        why = " ".join(str(exc.get_error_message() or exc).split())
-        raise Problem("libvirt-error", f"cannot {what}: {why}") from exc
+        raise Problem("libvirt-error", f"cannot {what}: {_said(exc)}") from exc
 
 
 @contextmanager
@@ -51,9 +50,13 @@ def connected(uri: str, *, read_only: bool = False) -> Iterator[Any]:
         hints = [hint for name, hint in _HINTS.items() if getattr(libvirt, name) == code]
         if urlsplit(uri).path == "/session":  # a user's own, started by the attempt to reach it
             hints = []
-        why = " ".join(str(exc.get_error_message() or exc).split())
-        raise Problem("no-connection", f"cannot reach {uri}: {why}", "".join(hints)) from exc
+        raise Problem("no-connection", f"cannot reach {uri}: {_said(exc)}", "".join(hints)) from exc
     try:
         yield connection
     finally:
         connection.close()
+
+
+def _said(error: Any) -> str:
+    """libvirt's message on one line."""
+    return " ".join(str(error.get_error_message() or error).split())
