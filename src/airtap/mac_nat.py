@@ -18,23 +18,20 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 
 from pyroute2 import AsyncIPRoute
 
 from . import inquiries, uplink
-from .announce import announcement
 from .config import Config
 from .errors import Problem
 from .former import Former
-from .inquiries import Inquiries
 from .kernel import macnat
 from .kernel.addresses import host_addresses
 from .kernel.events import Events
-from .kernel.frames import send
 from .kernel.libbpf import BpfError
 from .kernel.links import FAMILY, GROUP, Link, LinkError, LinkNotFound, Links
+from .mac_nat_uplink import Uplink
 from .owner import Owner, guest_mac
 
 log = logging.getLogger(__name__)
@@ -46,33 +43,6 @@ _SEEN = 4096
 # How long MAC NAT stays on without a child once one was announced: a guest that is started anew
 # finds it there, and to load the programs takes 0.4 s.
 _AWAIT_S = 300.0
-
-
-@dataclass
-class Uplink:
-    """MAC NAT at work on one uplink.
-
-    kind: of its children. one_mac: guests get the uplink's MAC; else they must use it (ipvtap).
-    events: descriptor of what it reports. children: ifindex to MAC, None while it is to be
-    learned. expected: attaches under way, for whose sake it stays on without a child; awaited:
-    until when, in the loop's time, it does for one that others are to make.
-    """
-
-    link: Link
-    kind: str
-    one_mac: bool
-    nat: macnat.Macnat
-    events: int
-    children: dict[int, str | None] = field(default_factory=dict)
-    expected: int = 0
-    awaited: float = 0.0
-    inquiries: Inquiries = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.inquiries = Inquiries(self.nat, self.link.name)
-
-    def is_awaited(self) -> bool:
-        return asyncio.get_running_loop().time() < self.awaited
 
 
 class MacNat:
@@ -104,7 +74,7 @@ class MacNat:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for active in self._uplinks.values():
-            self._close(active)
+            active.close()
 
     def look_again(self, index: int | None = None) -> None:
         """Have a look at a device soon; None: at all."""
@@ -160,9 +130,9 @@ class MacNat:
         """
         async with self.ready_for_child(link, "macvtap") as one_mac:
             if one_mac and (active := self._uplinks.get(link.index)):
+                active.await_child(_AWAIT_S)
                 loop = asyncio.get_running_loop()
-                active.awaited = loop.time() + _AWAIT_S
-                loop.call_at(active.awaited, self.look_again, link.index)
+                loop.call_later(_AWAIT_S + 1, self.look_again, link.index)
 
     async def add_child(self, parent: Link, index: int, mac: str | None) -> None:
         """Guard and learn on a new child of parent before it is up. Raises Problem, LinkError."""
@@ -174,7 +144,7 @@ class MacNat:
         """Note the MAC of a child whose MAC was to be learned."""
         for active in self._uplinks.values():
             if index in active.children:
-                self._know(active, index, mac)
+                active.know(index, mac)
 
     def learned(self, uplink_index: int) -> list[macnat.Learned]:
         """The addresses that guests of an uplink have used; [] without MAC NAT."""
@@ -223,7 +193,7 @@ class MacNat:
             await asyncio.sleep(inquiries.IDLE_S / 2)
             for active in self._uplinks.values():
                 try:
-                    active.inquiries.ask_for_idle()
+                    active.ask_for_idle()
                 except BpfError as exc:
                     log.error("MAC NAT: %s", exc)
 
@@ -276,7 +246,7 @@ class MacNat:
         if link is None:
             if active:
                 log.info("%s is gone, and MAC NAT with it", active.link.name)
-                self._close(self._uplinks.pop(index), remove=True)
+                self._uplinks.pop(index).close(remove=True)
             return
         if active is None:
             devices = None
@@ -295,7 +265,7 @@ class MacNat:
             active = await self._switch_on(link, kind, mode)
         if active:
             await self._keep(active, children, devices)
-            if not (active.children or active.expected or active.is_awaited()):
+            if not active.is_needed():
                 await self._switch_off(active)
 
     async def _children(self, parent: int, among: set[int] | None) -> list[Link]:
@@ -317,10 +287,11 @@ class MacNat:
             await self._switch_off(active)
             active = None
         one_mac = await gives_its_mac(link, kind, self._config())
-        if active:
-            nat = active.nat
-        else:  # in a thread: the verifier takes 0.4 s over the programs
+        new = active is None
+        if active is None:  # in a thread: the verifier takes 0.4 s over the programs
             nat = await asyncio.to_thread(macnat.open_macnat, macnat.pin_directory(link.index))
+            active = Uplink(link, kind, one_mac, nat, self._former, self.look_again)
+        nat = active.nat
         try:
             nat.set_kind(kind, mode)
             former = nat.parent_mac()
@@ -328,17 +299,14 @@ class MacNat:
             nat.set_host_addresses(addresses.own | addresses.gateways, addresses.broadcasts)
             if former != link.mac:
                 nat.set_parent_mac(link.mac)
-                self._announce(link, nat)
+                active.announce(link)
             await nat.attach_parent(self._ipr, link.index)
         except BaseException:
-            if not active:
-                nat.close()
+            if new:
+                active.close()
             raise
-        if active is None:
-            on_event = partial(self._on_event, link.index)
-            events = nat.watch(on_event)
-            active = self._uplinks[link.index] = Uplink(link, kind, one_mac, nat, events)
-            asyncio.get_running_loop().add_reader(events, nat.consume)
+        if new:
+            self._uplinks[link.index] = active
             log.info("MAC NAT is on for %s (%s)", link.name, kind)
         active.link, active.one_mac = link, one_mac
         return active
@@ -348,7 +316,7 @@ class MacNat:
         known = active.nat.guests()
         gone = (known.keys() | active.children.keys()) - {link.index for link in children}
         for index in gone if among is None else gone & among:
-            self._forget(active, index)
+            active.forget(index)
         for link in children:
             try:
                 if link.index not in active.children:
@@ -384,59 +352,13 @@ class MacNat:
         # It may have been learned since the kernel was asked.
         mac = mac or active.children.get(index)
         if index not in active.children or active.children[index] != mac:
-            self._know(active, index, mac)
+            active.know(index, mac)
         await active.nat.attach_child(self._ipr, index)
-
-    def _know(self, active: Uplink, index: int, mac: str | None) -> None:
-        """Note a child, or its MAC; a guest that was here before has its addresses again."""
-        former = [other for other, known in active.children.items() if known and known == mac]
-        for other in former:  # of a guest that was quicker back than the news of its end
-            if other != index and not self._is_there(other):
-                self._forget(active, other)
-        active.nat.add_guest(index, mac)
-        active.children[index] = mac
-        if mac:
-            active.nat.give_back(index, mac, self._former.take(active.link.index, mac))
-
-    def _forget(self, active: Uplink, index: int) -> None:
-        held = active.nat.remove_guest(index)
-        if mac := active.children.pop(index, None):
-            self._former.note(active.link.index, mac, held)
-
-    def _is_there(self, index: int) -> bool:
-        with suppress(LinkNotFound):
-            return bool(self._links.name_of(index))
-        return False
 
     async def _switch_off(self, active: Uplink) -> None:
         await self._clear(active.link.index)
-        self._close(self._uplinks.pop(active.link.index), remove=True)
+        self._uplinks.pop(active.link.index).close(remove=True)
         log.info("MAC NAT is off for %s", active.link.name)
-
-    def _close(self, active: Uplink, remove: bool = False) -> None:
-        asyncio.get_running_loop().remove_reader(active.events)
-        active.inquiries.close()
-        if remove:
-            active.nat.remove()
-        else:
-            active.nat.close()
-
-    def _announce(self, link: Link, nat: macnat.Macnat) -> None:
-        """Tell the LAN that every guest's address is at the uplink's new MAC."""
-        send(
-            link.name,
-            [announcement(entry.address, entry.vlan, link.mac) for entry in nat.addresses()],
-        )
-
-    def _on_event(self, uplink_index: int, event: macnat.Event) -> None:
-        log.debug("MAC NAT: %s", event)
-        active = self._uplinks.get(uplink_index)
-        if event.what == "spoke":
-            self.look_again(event.ifindex)
-        if active and event.address and event.reason == "guest-address":
-            active.inquiries.ask(event.address, event.vlan)
-        if active and event.address and event.what == "probed":
-            active.inquiries.ask_later(event.ifindex, event.address, event.vlan, event.mac)
 
 
 async def gives_its_mac(link: Link, kind: str, config: Config) -> bool:

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import pytest
 
 from lab.airtap import Airtapd
+from lab.guest import GUEST_UID
 from lab.lan import slaac_address, wait_for
 from lab.libvirt import Libvirtd
 from lab.sandbox import host_links
 from lab.wifi import AccessPoint, Station
-from tests.libvirt.conftest import GUEST_MAC, booted, defined, network_card
+from tests.libvirt.conftest import GUEST_MAC, booted, defined, guest_on, network_card
 from tests.wifi.wireless import UPLINK
 
 
@@ -56,3 +57,23 @@ def test_a_guests_first_boots(
             done = libvirtd.airtap("domain", "disconnect", "guest")
             assert done.returncode == 0, done.stderr
             assert domain.XMLDesc() == before
+
+
+def test_an_ordinary_users_guest(
+    lan: AccessPoint, airtapd: Airtapd, station: Station, libvirtd: Libvirtd
+) -> None:
+    """qemu:///session, by way of the bridge helper."""
+    links = host_links()
+    with Libvirtd(uid=GUEST_UID, env=airtapd.env) as session:
+        define = ("network", "define", "mine", "--parent", UPLINK, "--kind", "session")
+        done = session.airtap(*define, "--write-config", "--connect", session.uri)
+        assert done.returncode == 0, done.stderr
+        session.stop()
+        session.start()
+        with guest_on(session, "mine"):
+            address = booted(lan, session)
+            assert lan.ping(address)
+            assert lan.ping(slaac_address(GUEST_MAC))
+            [shown] = airtapd.guests()
+            assert (shown["mac"], shown["owner"]["uid"]) == (GUEST_MAC, GUEST_UID)
+        wait_for(lambda: host_links() == links, 10, "the guest's device to go")

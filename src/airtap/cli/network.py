@@ -17,6 +17,7 @@ from ..config import Config
 from ..errors import Problem
 from ..names import device_name
 from .columns import aligned
+from .common import SYSTEM, add_uri, note, uri
 
 # lxml, libvirt and netlink are imported where they are needed: airtap status needs none of them.
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-SYSTEM = "qemu:///system"
 SESSION = "qemu:///session"
 _KINDS = ("macvtap", "ipvtap", "nat", "session")
 _MODES = ("bridge", "private", "vepa", "passthrough", "passthru")
@@ -82,7 +82,7 @@ def _add_define(actions: Any) -> None:
         action="store_true",
         help="kind session: write bridge_helper into your libvirt's qemu.conf",
     )
-    _add_connect(parser, f"{SYSTEM}, or {SESSION} for kind session")
+    add_uri(parser, f"{SYSTEM}, or {SESSION} for kind session")
     parser.set_defaults(run=partial(_define, parser), needs_daemon=False)
 
 
@@ -92,7 +92,7 @@ def _add_list(actions: Any) -> None:
     )
     parser.add_argument("--all", action="store_true", help="also those that others made")
     parser.add_argument("--json", action="store_true", help="for programs")
-    _add_connect(parser, f"$LIBVIRT_DEFAULT_URI or {SYSTEM}")
+    add_uri(parser)
     parser.set_defaults(run=_list, needs_daemon=False)
 
 
@@ -104,12 +104,8 @@ def _add_undefine(actions: Any) -> None:
         "are named. A running guest keeps its macvtap; one behind NAT is cut off.",
     )
     parser.add_argument("name", metavar="NAME")
-    _add_connect(parser, f"$LIBVIRT_DEFAULT_URI or {SYSTEM}")
+    add_uri(parser)
     parser.set_defaults(run=_undefine, needs_daemon=False)
-
-
-def _add_connect(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument("--connect", metavar="URI", help=f"of libvirt; default: {default}")
 
 
 def _define(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -128,11 +124,11 @@ def _define(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> N
         return
     if network.kind == "session":
         _offer_bridge_helper(arguments.write_config)
-    uri = arguments.connect or (SESSION if network.kind == "session" else SYSTEM)
-    with connected(uri) as connection:
+    default = SESSION if network.kind == "session" else SYSTEM
+    with connected(arguments.connect or default) as connection:
         network = _with_subnets(network, networks.subnets(connection))
         if not _hold_against_schema(network_xml(network)):
-            _note("libvirt's schemas are not installed here: the XML goes to libvirt unchecked")
+            note("libvirt's schemas are not installed here: the XML goes to libvirt unchecked")
         new = networks.define(connection, network)
     print(_outcome(network, new, one_mac), flush=True)
 
@@ -147,17 +143,17 @@ def _refuse_unfit(parser: argparse.ArgumentParser, arguments: argparse.Namespace
         raise Problem(
             "not-supported",
             "libvirt has no network whose guests get an ipvtap, so nothing is defined",
-            "an ipvtap belongs to a guest's own definition, which is for `airtap domain connect`"
-            " (to come); a macvtap network also works on Wi-Fi",
+            "an ipvtap belongs to a guest's own definition, which is for `airtap domain connect`;"
+            " a macvtap network also works on Wi-Fi",
         )
-    uri = urlsplit(arguments.connect or "")
-    if uri.netloc:
+    wanted = urlsplit(arguments.connect or "")
+    if wanted.netloc:
         raise Problem(
             "remote-host",
             f"{arguments.connect} is another host's libvirt, whose devices cannot be seen here",
             "run airtap there",
         )
-    if uri.scheme and (uri.path == "/session") != (arguments.kind == "session"):
+    if wanted.scheme and (wanted.path == "/session") != (arguments.kind == "session"):
         raise Problem(
             "bad-uri",
             f"a network of kind {arguments.kind} does not work at {arguments.connect}",
@@ -194,7 +190,7 @@ def _inspect_parent(network: "Network", settings: Config, *, fatal: bool) -> boo
     except Problem as problem:
         if fatal:
             raise
-        _note(str(problem))
+        note(str(problem))
         return False
     return parents.takes_one_mac(parent, settings)
 
@@ -253,7 +249,7 @@ def _list(arguments: argparse.Namespace) -> None:
     from ..libvirt import networks
     from ..libvirt.connection import connected
 
-    with connected(_uri(arguments), read_only=True) as connection:
+    with connected(uri(arguments), read_only=True) as connection:
         found = networks.entries(connection)
     shown = [entry for entry in found if arguments.all or entry.network.ours]
     text = json.dumps({"networks": [_json(e) for e in shown]}, indent=2)
@@ -294,17 +290,9 @@ def _undefine(arguments: argparse.Namespace) -> None:
     from ..libvirt import networks
     from ..libvirt.connection import connected
 
-    with connected(_uri(arguments)) as connection:
+    with connected(uri(arguments)) as connection:
         users = networks.users(connection, arguments.name)
         networks.undefine(connection, arguments.name)
     if users:
-        _note(f"still in use by {', '.join(users)} when it was removed")
+        note(f"still in use by {', '.join(users)} when it was removed")
     print(f"network {arguments.name}: removed", flush=True)
-
-
-def _uri(arguments: argparse.Namespace) -> str:
-    return arguments.connect or os.environ.get("LIBVIRT_DEFAULT_URI") or SYSTEM
-
-
-def _note(text: str) -> None:
-    print(f"airtap: note: {text}", file=sys.stderr)

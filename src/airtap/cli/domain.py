@@ -1,0 +1,403 @@
+"""airtap domain: the network cards of libvirt's domains, brought to the LAN and back."""
+
+import argparse
+import asyncio
+import difflib
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .. import config
+from ..config import Config
+from ..errors import Problem
+from ..names import device_name, mac_address
+from .columns import aligned, printable
+from .common import add_uri, note, uri
+
+# lxml, libvirt and netlink are imported where they are needed: airtap status needs none of them.
+if TYPE_CHECKING:
+    from ..libvirt.domain_xml import Wanted
+    from ..libvirt.domains import Entry, Nic
+    from ..libvirt.scan import Domain, Interface
+
+Json = dict[str, Any]
+Verdict = tuple[bool | None, str]
+
+_KINDS = ("macvtap", "ipvtap")
+_MODES = ("bridge", "private", "vepa", "passthrough", "passthru")
+_COLUMNS = ("DOMAIN", "STATE", "NIC", "MAC", "ATTACHED TO", "BY AIRTAP", "WORKS")
+_HOOK = "/etc/libvirt/hooks/qemu.d/50-airtap"
+
+# What becomes of these is the change itself, and nothing that gets lost with it.
+_OF_THE_LINK = {"source", "target"}
+
+_KINDS_EXPLAINED = """\
+kinds:
+  macvtap  libvirt makes a macvtap on DEV. On an uplink that takes one MAC only, a Wi-Fi station
+           for one, airtapd has to run when the guest starts
+  ipvtap   airtapd makes an ipvtap on DEV when the guest starts, asked by libvirt's hook: for
+           uplinks that carry ipvlans, or whose driver cannot filter for more MACs than its own
+"""
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "domain",
+        help="bring guests that libvirt knows to the LAN",
+        description="Show how the network cards of libvirt's domains are attached, attach them to "
+        "the LAN, and undo that.",
+    )
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    _add_connect(actions)
+    _add_disconnect(actions)
+    _add_list(actions)
+
+
+def _add_connect(actions: Any) -> None:
+    parser = actions.add_parser(
+        "connect",
+        help="attach a network card to a network or an uplink",
+        description="Rewrite the definition of a domain so that a network card of it is on a "
+        "libvirt network or an uplink of this host, and show the change as a diff. All else "
+        "stays, and the card of before is kept in the domain's metadata for disconnect.",
+        epilog=_KINDS_EXPLAINED,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_domain(parser)
+    link = parser.add_mutually_exclusive_group(required=True)
+    link.add_argument("--network", metavar="NAME", help="a network of the same libvirt")
+    link.add_argument("--parent", metavar="DEV", help="the uplink, or an alias in airtap.toml")
+    parser.add_argument("--kind", choices=_KINDS, help="with --parent; default: macvtap")
+    parser.add_argument(
+        "--mode",
+        choices=_MODES,
+        help="of a macvtap; default: DEV's mode in airtap.toml, and that is bridge if not set",
+    )
+    _add_common(parser)
+    parser.set_defaults(run=partial(_connect, parser), needs_daemon=False)
+
+
+def _add_disconnect(actions: Any) -> None:
+    parser = actions.add_parser(
+        "disconnect",
+        help="undo connect",
+        description="Give a network card the definition back that it had before it was connected, "
+        "and show the change as a diff.",
+    )
+    _add_domain(parser)
+    _add_common(parser)
+    parser.set_defaults(run=_disconnect, needs_daemon=False)
+
+
+def _add_list(actions: Any) -> None:
+    parser = actions.add_parser(
+        "list",
+        help="show network cards",
+        description="Show the network cards of all domains as their definitions have them, so as "
+        "they will be at the next start, and whether guests get through by them.",
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    add_uri(parser)
+    parser.set_defaults(run=_list, needs_daemon=False)
+
+
+def _add_domain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("domain", metavar="DOMAIN", help="its name or UUID")
+    parser.add_argument(
+        "--nic",
+        metavar="MAC|N",
+        help="which network card, by MAC address or by number from 1; needed if there are several",
+    )
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="show the change, do nothing")
+    add_uri(parser)
+
+
+def _connect(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    if arguments.parent is None and (arguments.kind or arguments.mode):
+        parser.error("--kind and --mode go with --parent only")
+    if arguments.mode and arguments.kind == "ipvtap":
+        parser.error("--mode is of macvtaps; that of ipvtaps is set in airtap.toml")
+    from ..libvirt import domain_xml, domains
+    from ..libvirt.connection import connected
+    from ..libvirt.scan import scan_domain
+
+    settings = config.load(None)
+    with connected(uri(arguments)) as connection:
+        handle = domains.find(connection, arguments.domain)
+        name = handle.name()
+        wanted = _wanted(connection, arguments, settings)
+        xml = domains.definition(handle, secrets=False)
+        card = chosen_card(scan_domain(xml.encode()), name, arguments.nic)
+        rewrite = partial(domain_xml.connect, nic=card, wanted=wanted)
+        after = rewrite(xml)
+        target = f"{wanted.kind} {wanted.name}"
+        if is_idle(xml, after, card.mac):
+            _say(f"domain {name}: network card {card.mac} is on {target} already")
+            return
+        _say(diff(xml, after, name, "connected"))
+        if arguments.dry_run:
+            return
+        handle = _redefine(connection, handle, rewrite, xml)
+        _say(f"domain {name}: network card {card.mac} is now on {target}")
+        kept = scan_domain(domains.definition(handle, secrets=False).encode())
+        _tell(connection, handle, kept, card, settings)
+
+
+def _disconnect(arguments: argparse.Namespace) -> None:
+    from ..libvirt import domain_xml, domains
+    from ..libvirt.connection import connected
+    from ..libvirt.scan import scan_domain
+
+    with connected(uri(arguments)) as connection:
+        handle = domains.find(connection, arguments.domain)
+        name = handle.name()
+        xml = domains.definition(handle, secrets=False)
+        mac = chosen_mark(scan_domain(xml.encode()), name, arguments.nic)
+        rewrite = partial(domain_xml.disconnect, mac=mac)
+        _say(diff(xml, rewrite(xml), name, "disconnected"))
+        if arguments.dry_run:
+            return
+        handle = _redefine(connection, handle, rewrite, xml)
+        _say(f"domain {name}: network card {mac} is as it was before")
+        if delay := domains.delays(handle):
+            _say(delay)
+
+
+def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) -> "Wanted":
+    """What to connect to, if it is there and fit. Raises Problem."""
+    from ..libvirt import domains, networks, parents
+    from ..libvirt.domain_xml import Wanted
+
+    if arguments.parent is None:
+        known = {entry.network.name for entry in networks.entries(connection)}
+        if arguments.network not in known:
+            raise Problem(
+                "no-network",
+                f"there is no network {arguments.network} at {connection.getURI()}",
+                "see: airtap network list --all",
+            )
+        return Wanted("network", arguments.network)
+    kind = arguments.kind or "macvtap"
+    if domains.is_remote(connection):
+        raise Problem(
+            "remote-host",
+            f"{connection.getURI()} is another host's libvirt, whose devices cannot be seen here",
+            "run airtap there",
+        )
+    if domains.is_session(connection):
+        raise Problem(
+            "bad-uri",
+            f"the libvirt of a session makes no {kind}, nor can it have one made",
+            f"airtap network define NAME --parent {arguments.parent} --kind session, and then"
+            " --network NAME",
+        )
+    # The device and not the alias: one in a mark would make an ipvtap a macvtap at each restore.
+    parent = settings.resolve(device_name(arguments.parent))
+    domains.expect_parent(asyncio.run(parents.inspect(parent)), kind)
+    mode = arguments.mode or settings.parent(parent).mode_of("macvtap")
+    return Wanted(kind, parent, "passthrough" if mode == "passthru" else mode)
+
+
+def chosen_card(domain: "Domain", name: str, choice: str | None) -> "Interface":
+    """The network card that --nic names, or the only one. Raises Problem which-nic, no-such-nic."""
+    cards = domain.interfaces
+    if not cards:
+        raise Problem("no-such-nic", f"domain {name} has no network card")
+    if choice is None:
+        if len(cards) > 1:
+            raise _which(f"domain {name} has {len(cards)} network cards", cards)
+        return cards[0]
+    wanted = mac_address(choice) if ":" in choice else choice
+    for number, card in enumerate(cards, 1):
+        if wanted in (card.mac, str(number)):
+            return card
+    raise _which(f"domain {name} has no network card {choice[:64]}", cards)
+
+
+def chosen_mark(domain: "Domain", name: str, choice: str | None) -> str:
+    """The MAC of the network card to disconnect. Raises Problem as chosen_card(), not-connected.
+
+    A MAC may also be that of a card that has gone since.
+    """
+    marked = {mark.mac for mark in domain.marks}
+    if not marked:
+        raise Problem("not-connected", f"no network card of domain {name} was connected by airtap")
+    if choice is None:
+        if len(marked) > 1:
+            cards = [card for card in domain.interfaces if card.mac in marked]
+            raise _which(f"domain {name} has {len(marked)} connected network cards", cards)
+        return next(iter(marked))
+    if ":" in choice and mac_address(choice) in marked:
+        return mac_address(choice)
+    mac = chosen_card(domain, name, choice).mac
+    if mac not in marked:
+        raise Problem(
+            "not-connected", f"network card {mac} of domain {name} was not connected by airtap"
+        )
+    return mac
+
+
+def _which(what: str, cards: "list[Interface]") -> Problem:
+    return Problem("which-nic", what, f"--nic takes: {', '.join(card.mac for card in cards)}")
+
+
+def is_idle(before: str, after: str, mac: str) -> bool:
+    """Whether to connect a card would change no more than to note that it has been done."""
+    from ..libvirt.scan import scan_domain
+
+    texts, marks = [], []
+    for xml in (before, after):
+        domain = scan_domain(xml.encode())
+        texts += [xml.encode()[nic.start : nic.end] for nic in domain.interfaces if nic.mac == mac]
+        marks.append([mark for mark in domain.marks if mark.mac == mac])
+    new = not marks[0] and not marks[1][0].device  # airtapd finds a device by its mark
+    return before == after or (new and texts[0] == texts[1])
+
+
+def diff(before: str, after: str, name: str, change: str) -> str:
+    """What changes in a domain's XML, for people: it steers no terminal."""
+    lines = difflib.unified_diff(
+        before.rstrip("\n").split("\n"),
+        after.rstrip("\n").split("\n"),
+        f"{name} (now)",
+        f"{name} ({change})",
+        lineterm="",
+    )
+    return "\n".join("\t".join(map(_escaped, line.split("\t"))) for line in lines)
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _redefine(connection: Any, handle: Any, rewrite: Callable[[str], str], shown: str) -> Any:
+    """Rewrite the whole definition as shown was, which lacks passwords. Returns the domain."""
+    from ..libvirt import domains
+
+    _expect_valid(shown, rewrite(shown), handle.name())
+    xml = domains.definition(handle, secrets=True)
+    return domains.redefine(connection, rewrite(xml), handle.name())
+
+
+def _expect_valid(before: str, after: str, name: str) -> None:
+    """Raise Problem bad-xml where libvirt's schema does not allow what would be defined."""
+    from ..libvirt.xml import validate
+
+    try:
+        if not validate(after, "domain"):
+            note("libvirt's schemas are not installed here: the XML goes to libvirt unchecked")
+    except Problem as problem:
+        try:
+            validate(before, "domain")
+        except Problem as already:
+            raise Problem(
+                "bad-xml",
+                f"domain {name} is left alone, as it is not valid already: {already.message}",
+                f"virsh edit {name} can mend it",
+            ) from problem
+        raise
+
+
+def _tell(
+    connection: Any, handle: Any, kept: "Domain", before: "Interface", settings: Config
+) -> None:
+    """Say when a new connection counts, whether it works, and what went with the old one."""
+    from ..libvirt import domains
+
+    if delay := domains.delays(handle):
+        _say(delay)
+    [nic] = [nic for nic in domains.nics(kept) if nic.mac == before.mac]
+    works, why = domains.verdict(nic, domains.look_around(connection, [nic], settings))
+    if works is False:
+        note(f"it cannot work so: {why}")
+    elif why:
+        _say(f"does it work? {_told((works, why))}")
+    [now] = [card for card in kept.interfaces if card.mac == before.mac]
+    if lost := left_out(before, now):
+        note(f"not on {nic.kind} {nic.name}, and so left out: {', '.join(lost)}")
+    if nic.kind == "ipvtap":
+        # libvirt sets its rules up, for ports of bridges (nwfilter_ebiptables_driver.c), and a
+        # guest whose filter drops everything gets its lease.
+        if now.element.all("filterref"):
+            note("libvirt's <filterref> does nothing on an ipvtap")
+        if not os.path.exists(_HOOK):
+            note(f"without libvirt's hook {_HOOK}, the guest will not start")
+
+
+def left_out(before: "Interface", now: "Interface") -> list[str]:
+    """The parts that a card had and has no more, as `<filterref>`."""
+    there = {child.name for child in now.element.children}
+    names = dict.fromkeys(child.name for child in before.element.children)
+    return [f"<{name}>" for name in names if name not in there | _OF_THE_LINK]
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from ..libvirt import domains
+    from ..libvirt.connection import connected
+
+    with connected(uri(arguments), read_only=True) as connection:
+        found = domains.entries(connection)
+        cards = [nic for entry in found for nic in entry.nics]
+        host = domains.look_around(connection, cards, config.load(None))
+    rows = [(entry, [(nic, domains.verdict(nic, host)) for nic in entry.nics]) for entry in found]
+    text = json.dumps({"domains": [_json(*row) for row in rows]}, indent=2)
+    _say(text if arguments.json else table(rows))
+
+
+def table(domains: "list[tuple[Entry, list[tuple[Nic, Verdict]]]]") -> str:
+    """Network cards for people: a line each."""
+    rows = [_row(entry, nic, verdict) for entry, nics in domains for nic, verdict in nics]
+    return "\n".join(aligned([_COLUMNS, *rows])) if rows else "no network cards"
+
+
+def _row(entry: "Entry", nic: "Nic", verdict: Verdict) -> tuple[str, ...]:
+    return (
+        printable(entry.name),
+        entry.state,
+        str(nic.number),
+        nic.mac or "-",
+        printable(f"{nic.kind} {nic.name}".rstrip()),
+        "yes" if nic.connected else "no",
+        printable(_told(verdict)),
+    )
+
+
+def _told(verdict: Verdict) -> str:
+    works, why = verdict
+    if works is None:
+        return f"- ({why})" if why else "-"
+    if works:
+        return f"yes, {why}" if why else "yes"
+    return f"no: {why}"
+
+
+def _json(entry: "Entry", nics: "list[tuple[Nic, Verdict]]") -> Json:
+    return {
+        "name": entry.name,
+        "uuid": entry.uuid,
+        "state": entry.state,
+        "persistent": entry.persistent,
+        "nics": [_nic_json(nic, *verdict) for nic, verdict in nics],
+    }
+
+
+def _nic_json(nic: "Nic", works: bool | None, why: str) -> Json:
+    return {
+        "number": nic.number,
+        "mac": nic.mac or None,
+        "kind": nic.kind,
+        "name": nic.name or None,
+        "mode": nic.mode or None,
+        "connected": nic.connected,
+        "works": works,
+        "why": why or None,
+    }
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
