@@ -19,6 +19,7 @@ from .links import LinkError, LinkNotFound
 # include/uapi/linux/pkt_sched.h: TC_H_CLSACT with TC_H_MIN_INGRESS, TC_H_MIN_EGRESS
 INGRESS = 0xFFFFFFF2
 EGRESS = 0xFFFFFFF3
+_TC_H_CLSACT = 0xFFFFFFF1
 _ETH_P_ALL = 0x0003
 _HANDLE = 1
 _GONE = (errno.ENOENT, errno.EINVAL)  # no such filter, no clsact
@@ -111,8 +112,14 @@ async def _expect_clsact(ipr: AsyncIPRoute, ifindex: int) -> None:
 
 
 async def _is_clsact(ipr: AsyncIPRoute, ifindex: int) -> bool:
-    qdiscs = await _dump(ipr, "dump", index=ifindex)
-    return any(qdisc["index"] == ifindex and qdisc.get("kind") == "clsact" for qdisc in qdiscs)
+    # Not a dump: of qdiscs the kernel dumps those of all devices, whichever is asked for.
+    try:
+        answer = await ipr.tc("get", index=ifindex, parent=_TC_H_CLSACT)
+    except NetlinkError as exc:
+        if exc.code in _GONE:
+            return False
+        raise _error(exc) from exc
+    return any(message.get("kind") == "clsact" for message in answer)
 
 
 async def _in_use(ipr: AsyncIPRoute, ifindex: int) -> bool:
