@@ -19,7 +19,6 @@ from .links import LinkError, LinkNotFound
 # include/uapi/linux/pkt_sched.h: TC_H_CLSACT with TC_H_MIN_INGRESS, TC_H_MIN_EGRESS
 INGRESS = 0xFFFFFFF2
 EGRESS = 0xFFFFFFF3
-_TC_H_CLSACT = 0xFFFFFFF1
 _ETH_P_ALL = 0x0003
 _HANDLE = 1
 _GONE = (errno.ENOENT, errno.EINVAL)  # no such filter, no clsact
@@ -83,7 +82,7 @@ async def detach(ipr: AsyncIPRoute, ifindex: int, hooks: Collection[Hook]) -> No
         for hook in hooks:
             if await attached(ipr, ifindex, hook):
                 await _delete(ipr, "del-filter", "bpf", ifindex, **_place(hook))
-        if await _is_clsact(ipr, ifindex) and not await _in_use(ipr, ifindex):
+        if not await _in_use(ipr, ifindex):  # an ingress qdisc, by its kind, is none to delete
             await _delete(ipr, "del", "clsact", ifindex)
 
 
@@ -105,21 +104,19 @@ async def _delete(ipr: AsyncIPRoute, *words: str | int, **place: int) -> None:
 
 
 async def _expect_clsact(ipr: AsyncIPRoute, ifindex: int) -> None:
-    # An ingress qdisc has the same handle and takes filters for egress, but runs them at ingress
-    # (net/sched/sch_ingress.c: ingress_tcf_block).
-    if not await _is_clsact(ipr, ifindex):
-        raise LinkError(errno.EEXIST, "an ingress qdisc is in the place of clsact")
+    """Raise LinkError (EEXIST) if what a device has is no clsact.
 
-
-async def _is_clsact(ipr: AsyncIPRoute, ifindex: int) -> bool:
-    # Not a dump: of qdiscs the kernel dumps those of all devices, whichever is asked for.
+    An ingress qdisc has the same handle and takes filters for egress, but runs them at ingress
+    (net/sched/sch_ingress.c: ingress_tcf_block). It is not called clsact, and so to change nothing
+    of "the clsact" fails (net/sched/sch_api.c: tc_modify_qdisc). A dump would be of all devices.
+    """
     try:
-        answer = await ipr.tc("get", index=ifindex, parent=_TC_H_CLSACT)
+        await ipr.tc("change", "clsact", ifindex)
     except NetlinkError as exc:
-        if exc.code in _GONE:
-            return False
+        if exc.code == errno.EINVAL:
+            what = "an ingress qdisc is in the place of clsact"
+            raise LinkError(errno.EEXIST, what) from exc
         raise _error(exc) from exc
-    return any(message.get("kind") == "clsact" for message in answer)
 
 
 async def _in_use(ipr: AsyncIPRoute, ifindex: int) -> bool:
