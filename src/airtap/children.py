@@ -67,7 +67,7 @@ class Children:
         undone. Raises Problem: mac-in-use, wrong-mac, parent-busy, no-device, no-tap, no-macnat.
         """
         parent, kind = wanted.parent, wanted.kind
-        mode = self._config().parent(parent.name).mode_of(kind)
+        mode = self._config().parent(parent.name).mode
         own_mac = wanted.mac if kind == "macvtap" else None
         async with (
             self._mac_nat.ready_for_child(parent, kind) as one_mac,

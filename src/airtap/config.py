@@ -28,10 +28,6 @@ class Parent:
     macnat: str = "auto"
     host_access: bool = True
 
-    def mode_of(self, kind: str) -> str:
-        """The mode of children of a kind: bridge where the one set is of the other kind only."""
-        return self.mode if self.mode in MODES[kind] else "bridge"
-
 
 @dataclass(frozen=True)
 class Limits:

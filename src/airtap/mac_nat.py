@@ -114,7 +114,7 @@ class MacNat:
             yield False
             return
         async with self._changing:
-            mode = self._config().parent(link.name).mode_of(kind)
+            mode = self._config().parent(link.name).mode
             active = await self._switch_on(link, kind, mode)
             active.expected += 1
         try:

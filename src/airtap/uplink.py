@@ -4,7 +4,7 @@ import errno
 from contextlib import suppress
 from dataclasses import dataclass
 
-from .config import Parent
+from .config import MODES, Parent
 from .errors import Problem
 from .kernel import wifi
 from .kernel.links import ARPHRD_ETHER, FAMILY, IFF_LOOPBACK, Link, LinkError, LinkNotFound, Links
@@ -54,7 +54,7 @@ def child_kind(uplink: Uplink, settings: Parent, child: Link | None) -> str:
     "macvtap", "ipvtap": the uplink becomes the parent of one, in the mode of the settings: the
     kind that is configured, else what goes with child, else a macvtap.
     Raises Problem bad-parent (no Ethernet frames, or stacked on the real parent),
-    parent-busy (a port of something, or children of the other kind or of another mode).
+    parent-busy (a port of something, or children of the other kind or of another mode), bad-mode.
     """
     link = uplink.link
     if uplink.type == "bridge":
@@ -79,7 +79,13 @@ def child_kind(uplink: Uplink, settings: Parent, child: Link | None) -> str:
     if kind == "auto":
         kind = FAMILY[child.kind] if child else "macvtap"
     if child:
-        _expect_company(link, kind, settings.mode_of(kind), child)
+        _expect_company(link, kind, settings.mode, child)
+    if settings.mode not in MODES[kind]:
+        raise Problem(
+            "bad-mode",
+            f"{kind} devices have no mode {settings.mode}, which airtap.toml sets for {link.name}",
+            f"set one of {', '.join(MODES[kind])} there",
+        )
     return kind
 
 

@@ -12,13 +12,14 @@ from airtap import cli, uplink
 from airtap.cli.domain import chosen_card, chosen_mark, diff, is_idle, left_out, table
 from airtap.config import Config, Parent
 from airtap.errors import Problem
-from airtap.kernel.links import ARPHRD_ETHER, IFF_LOOPBACK, IFF_UP, Link
+from airtap.kernel.links import IFF_LOOPBACK
 from airtap.libvirt import domain_xml, domains, networks
 from airtap.libvirt.connection import connected
 from airtap.libvirt.domain_xml import Wanted
 from airtap.libvirt.domains import Device, Host, Nic, nics, verdict
 from airtap.libvirt.network_xml import Network
 from airtap.libvirt.scan import scan_domain
+from tests.unit.links import ETH0
 
 MAC = "52:54:00:00:00:01"
 OTHER = "52:54:00:00:00:02"
@@ -195,25 +196,7 @@ def test_nics() -> None:
     assert replace(found[4], parts=frozenset()) == five
 
 
-ETH = Link(
-    name="eth0",
-    index=2,
-    mac="52:54:00:00:00:99",
-    mtu=1500,
-    flags=IFF_UP,
-    arptype=ARPHRD_ETHER,
-    kind="",
-    slave_kind="",
-    master=0,
-    parent=0,
-    parent_here=True,
-    group=0,
-    alias="",
-    mode="",
-    altnames=frozenset(),
-    rx_bytes=0,
-    tx_bytes=0,
-)
+ETH = replace(ETH0, mac="52:54:00:00:00:99")
 
 
 def up(name: str, type: str = "ethernet", **facts: Any) -> uplink.Uplink:

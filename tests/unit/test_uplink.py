@@ -6,28 +6,9 @@ import pytest
 
 from airtap.config import Parent
 from airtap.errors import Problem
-from airtap.kernel.links import ARPHRD_ETHER, IFF_UP, Link
+from airtap.kernel.links import Link
 from airtap.uplink import Uplink, child_kind
-
-ETH0 = Link(
-    name="eth0",
-    index=2,
-    mac="52:54:00:00:00:01",
-    mtu=1500,
-    flags=IFF_UP,
-    arptype=ARPHRD_ETHER,
-    kind="",
-    slave_kind="",
-    master=0,
-    parent=0,
-    parent_here=True,
-    group=0,
-    alias="",
-    mode="",
-    altnames=frozenset(),
-    rx_bytes=0,
-    tx_bytes=0,
-)
+from tests.unit.links import ETH0
 
 
 def child(kind: str, mode: str = "bridge") -> Link:
@@ -108,3 +89,9 @@ def test_refusals(link: Link, type: str, settings: Parent, code: str) -> None:
         child_kind(Uplink(link, type), settings, None)
     assert caught.value.code == code
     assert "eth0" in str(caught.value)
+
+
+def test_a_mode_of_the_other_kind_is_refused() -> None:
+    with pytest.raises(Problem, match="ipvtap devices have no mode passthru") as caught:
+        child_kind(Uplink(ETH0, "ethernet"), Parent(kind="ipvtap", mode="passthru"), None)
+    assert caught.value.code == "bad-mode"

@@ -199,7 +199,7 @@ def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) ->
     # The device and not the alias: one in a mark would make an ipvtap a macvtap at each restore.
     parent = settings.resolve(device_name(arguments.parent))
     domains.expect_parent(asyncio.run(parents.inspect(parent)), kind)
-    mode = arguments.mode or settings.parent(parent).mode_of("macvtap")
+    mode = arguments.mode or settings.parent(parent).mode
     return Wanted(kind, parent, "passthrough" if mode == "passthru" else mode)
 
 
