@@ -89,7 +89,7 @@ class Broker:
 
         The caller owns the descriptor; the device goes when its last copy is closed. If a
         step fails, what the steps before it did is undone. Raises Problem: bad-name, bad-mac,
-        access-denied and other acl-*, no-such-device, bad-parent, parent-busy, not-supported,
+        access-denied and other acl-*, no-such-device, bad-parent, parent-busy, bad-mode,
         mac-in-use, too-many-devices, no-device, no-tap, no-macnat.
         """
         name = self.config.resolve(device_name(request.br))

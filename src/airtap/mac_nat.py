@@ -326,6 +326,8 @@ class MacNat:
                 )
             except LinkNotFound:
                 continue  # its own notification follows
+            except LinkError as exc:  # its siblings are not to suffer; a change of it is looked at
+                log.error("%s: its guest is not heard: %s", link.name, exc)
 
     async def _prepare_foreign(self, link: Link) -> None:
         """Give a macvtap that others made (libvirt) what broker.py gives ours."""

@@ -59,7 +59,9 @@ DOMAIN = """\
 """
 
 
-NO_OUTBOUND = "airtap: note: it cannot work so: libvirt starts no guest on ipvtap with <outbound>\n"
+NO_OUTBOUND = (
+    "airtap: note: it cannot work so: libvirt starts no guest on ipvtap with <outbound> here\n"
+)
 
 
 def interface(kind: str, link: str, mac: str = MAC, more: str = PARTS) -> str:

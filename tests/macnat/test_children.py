@@ -34,7 +34,7 @@ from tests.macnat.traffic import (
 )
 
 # To load the programs takes 0.4 s of CPU time; all else that is waited for takes far less.
-PROMPTLY = 2.0
+PROMPTLY = 4.0
 PINS = Path("/sys/fs/bpf/airtap")
 SECOND_MAC = "02:00:5e:00:54:10"
 _TUNSETIFF = 0x400454CA
@@ -259,3 +259,20 @@ def test_idle_daemon_stays_for_the_children_of_others(counting_lan: Lan) -> None
         command("ip", "link", "delete", "mv0")
         wait_for(lambda: not airtapd.alive, 5, "the daemon to end")
         assert is_clean()
+
+
+def test_a_child_that_cannot_be_guarded_costs_others_nothing(
+    counting_lan: Lan, airtapd: Airtapd
+) -> None:
+    """One with an ingress qdisc, as libvirt makes for a bandwidth limit, has no room for clsact."""
+    airtapd.kill()
+    command("ip", "link", "add", "mv0", "link", "up0", "type", "macvtap")
+    try:
+        command("tc", "qdisc", "add", "dev", "mv0", "ingress")
+        command("ip", "link", "set", "mv0", "up")
+        airtapd.start()
+        with pump(airtapd, ipv4=GUEST4, ipv6=GUEST6) as guest:
+            reach_each_other(counting_lan, [guest])
+            assert "mv0: its guest is not heard: an ingress qdisc" in airtapd.log()
+    finally:
+        command("ip", "link", "delete", "mv0")

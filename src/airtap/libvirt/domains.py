@@ -33,6 +33,8 @@ _NOT_ON_MACVTAP = ("<vlan>", "<port>", "<filterref>", "floor=")
 # Nor with these on a device of airtapd's. <outbound> would be an ingress qdisc where MAC NAT has
 # its clsact: "Exclusivity flag on, cannot modify".
 _NOT_ON_PREPARED = ("<vlan>", "<outbound>")
+# Nor with this on a macvtap that MAC NAT guards, for the same reason.
+_NOT_WITH_MAC_NAT = "<inbound>"
 # Ports of a bridge that are guests' own and lead nowhere else.
 _OF_GUESTS = ("tun", "macvtap", "ipvtap")
 
@@ -304,11 +306,19 @@ def _on_parent(nic: Nic, host: Host) -> tuple[bool | None, str]:
             return False, f"with macnat off, its MAC has to be that of {link.name}"
         if nic.kind == "macvtap" and parent.type == "wifi-station":
             return False, f"{link.name} takes one MAC only, and macnat is off"
-    for part in _NOT_ON_PREPARED if nic.prepared else _NOT_ON_MACVTAP:
+    translated = takes_one_mac(parent, host.settings)
+    for part in _unfit(nic, translated):
         if part in nic.parts:
-            return False, f"libvirt starts no guest on {nic.kind} with {part}"
-    needs_airtapd = nic.prepared or takes_one_mac(parent, host.settings)
+            return False, f"libvirt starts no guest on {nic.kind} with {part} here"
+    needs_airtapd = nic.prepared or translated
     return True, "with airtapd" if needs_airtapd else ""
+
+
+def _unfit(nic: Nic, translated: bool) -> tuple[str, ...]:
+    """Parts with which libvirt starts no guest on a parent. translated: by MAC NAT."""
+    if nic.prepared:
+        return _NOT_ON_PREPARED
+    return (*_NOT_ON_MACVTAP, *([_NOT_WITH_MAC_NAT] if translated else []))
 
 
 def _entry(handle: Any) -> Entry | None:
