@@ -56,7 +56,7 @@ class Broker:
         self._guests = guests
         self._learning = MacLearning(links, on_learned=self._mac_learned)
         self._children = Children(current, links, guests, self.mac_nat, self._learning)
-        self.domains = Domains(current, links, ipr, guests, self.mac_nat, self._children)
+        self.domains = Domains(current, links, guests, self.mac_nat, self._children)
         guests.on_forgotten = self._learning.stop
         self._reading_acl: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 

@@ -10,14 +10,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from pyroute2 import AsyncIPRoute
-
 from . import uplink
 from .children import Children, Wanted
 from .config import MODES, Config
 from .errors import Problem
 from .guests import Guests
-from .kernel.links import FAMILY, GROUP, Link, LinkNotFound, Links
+from .kernel.links import FAMILY, GROUP, Link, LinkNotFound, Links, rtnetlink
 from .kernel.routes import default_devices
 from .mac_nat import MacNat, gives_its_mac
 from .names import device_name, domain_uuid, mac_address
@@ -48,14 +46,12 @@ class Domains:
         self,
         config: Callable[[], Config],
         links: Links,
-        ipr: AsyncIPRoute,
         guests: Guests,
         mac_nat: MacNat,
         children: Children,
     ) -> None:
         self._config = config
         self._links = links
-        self._ipr = ipr
         self._guests = guests
         self._mac_nat = mac_nat
         self._children = children
@@ -96,11 +92,11 @@ class Domains:
                 f"there is no network device {wanted_parent} for {name} to stand on",
                 f"airtap domain connect {card.domain} puts the guest on another",
             )
+        await self._make_room(name, owner)
         settings = replace(config.parent(link.name), kind=kind)
         child = await uplink.a_child(self._links, link)
         if uplink.child_kind(await uplink.inspect(link), settings, child) == "tap":
             raise Problem("bad-parent", f"{link.name} is a bridge and takes no {kind}")
-        await self._make_room(name, owner)
         with self._guests.admitted(owner.uid, config.limits) as place:
             await self._children.make(Wanted(link, kind, mac, owner, name), place, None)
         log.info("%s on %s is made for domain %s", name, link.name, card.domain)
@@ -147,12 +143,14 @@ class Domains:
             if await self._find(target) is None:
                 target = default
             if target and target != name:
+                log.info("a guest of elsewhere goes from %s to %s", name, target)
                 found[name] = target
         return found
 
     async def _default_uplink(self) -> str:
         """A device named in the configuration, else of the default route, that can carry guests."""
-        routed = [self._links.name_of(index) for index in await default_devices(self._ipr)]
+        async with rtnetlink() as ipr:  # of its own: a socket takes one dump at a time
+            routed = [self._links.name_of(index) for index in await default_devices(ipr)]
         for name in (*self._config().parents, *routed):
             link = await self._find(name)
             if link and link.kind not in FAMILY and (await uplink.inspect(link)).type in _FIT:

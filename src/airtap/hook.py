@@ -124,7 +124,7 @@ def _prepare(xml: bytes) -> None:
     except Problem as problem:
         if problem.code != "no-daemon":  # else it may have made this one too
             made.pop()
-        _release_all(airtapd, domain, made)
+        _release_all(airtapd, domain, [nic.target for nic in made])
         raise
 
 
@@ -151,7 +151,9 @@ def _release(xml: bytes) -> None:
     from .libvirt.scan import scan_domain
 
     domain = scan_domain(xml)
-    failed = _release_all(Airtapd(), domain, [nic for nic, _ in _prepared(domain)])
+    # Of every mark: the card may have been unplugged, or its definition changed. What was not made
+    # for this guest airtapd leaves alone.
+    failed = _release_all(Airtapd(), domain, [mark.device for mark in domain.marks if mark.device])
     if failed:
         raise failed
 
@@ -214,8 +216,8 @@ def _ready(airtapd: "Airtapd", parents: list[str]) -> None:
                 raise Problem(problem.code, message, problem.hint) from problem
 
 
-def _release_all(airtapd: "Airtapd", domain: "Domain", nics: "list[Interface]") -> Problem | None:
-    requests = [{"op": "release", "device": n.target, "uuid": domain.uuid} for n in nics]
+def _release_all(airtapd: "Airtapd", domain: "Domain", devices: list[str]) -> Problem | None:
+    requests = [{"op": "release", "device": name, "uuid": domain.uuid} for name in devices]
     return _ask_each(airtapd, requests)
 
 

@@ -86,7 +86,7 @@ class MacNat:
         async with self._changing:
             try:
                 await self._look_at_all()
-            except (Problem, LinkError) as exc:
+            except (Problem, LinkError, BpfError) as exc:
                 log.error("MAC NAT: %s; trying again", exc)
                 self.look_again()
                 return
@@ -182,7 +182,7 @@ class MacNat:
             try:
                 async with self._changing:
                     await self._look_at_some(suspects)
-            except (Problem, LinkError, OSError) as exc:
+            except (Problem, LinkError, BpfError, OSError) as exc:
                 log.error("MAC NAT: %s; trying again", exc)
                 self._suspects |= suspects
                 await asyncio.sleep(_RETRY_S)
@@ -283,9 +283,13 @@ class MacNat:
         kind, mode: of its children; None to leave the mode as it is.
         """
         active = self._uplinks.get(link.index)
-        if active and active.kind != kind and not active.children:
-            await self._switch_off(active)
-            active = None
+        if active and active.kind != kind:
+            if active.expected:
+                what = f"{link.name} is about to carry {active.kind} devices"
+                raise Problem("parent-busy", what, "a parent carries one kind of them")
+            if not active.children:
+                await self._switch_off(active)
+                active = None
         one_mac = await gives_its_mac(link, kind, self._config())
         new = active is None
         if active is None:  # in a thread: the verifier takes 0.4 s over the programs
@@ -326,7 +330,7 @@ class MacNat:
                 )
             except LinkNotFound:
                 continue  # its own notification follows
-            except LinkError as exc:  # its siblings are not to suffer; a change of it is looked at
+            except (LinkError, BpfError) as exc:  # no fault of its siblings
                 log.error("%s: its guest is not heard: %s", link.name, exc)
 
     async def _prepare_foreign(self, link: Link) -> None:

@@ -65,20 +65,24 @@ class Uplink:
         return bool(self.children or self.expected) or self._loop.time() < self._awaited
 
     def know(self, index: int, mac: str | None) -> None:
-        """Note a child, or its MAC; a guest that was here before has its addresses again."""
+        """Note a child, or its MAC; a guest that was here before has its addresses again.
+
+        Guests that use the uplink's MAC are not known by it.
+        """
         for other, known in list(self.children.items()):
             # Of a guest that is quicker back than the news of its end.
             if mac and known == mac and other != index and not _is_there(other):
                 self.forget(other)
         self.nat.add_guest(index, mac)
         self.children[index] = mac
-        if mac:
+        if mac and self.one_mac:
             self.nat.give_back(index, mac, self._former.take(self.link.index, mac))
 
     def forget(self, index: int) -> None:
         """Forget a child. One that is not known is success."""
         held = self.nat.remove_guest(index)
-        if mac := self.children.pop(index, None):
+        mac = self.children.pop(index, None)
+        if mac and self.one_mac:
             self._former.note(self.link.index, mac, held)
 
     def announce(self, link: Link) -> None:

@@ -316,6 +316,18 @@ def test_disconnect_a_card_that_is_gone() -> None:
     assert disconnect(gone, MAC) == xml.replace(card(), "")
 
 
+def test_disconnect_a_card_whose_mac_was_changed() -> None:
+    """The only text of its former self is not thrown away."""
+    xml = domain(card())
+    connected = connect(xml, nic(xml), CONNECT[2])
+    edited = connected.replace(
+        text_of(connected), text_of(connected).replace(MAC, "52:54:00:9:9:9")
+    )
+    with pytest.raises(Problem, match=f"changed from {MAC}") as caught:
+        disconnect(edited, MAC)
+    assert caught.value.code == "not-connected"
+
+
 @pytest.mark.parametrize(
     "original",
     [

@@ -461,6 +461,11 @@ def prepare(number: int) -> Message:
             ),
             [{"op": "release", "device": f"airtap-{n}", "uuid": UUID} for n in (1, 3)],
         ),
+        (  # a card that was unplugged
+            "release",
+            guest(direct(2, "wlan0", "macvtap0"), marks=mark(1)),
+            [{"op": "release", "device": "airtap-1", "uuid": UUID}],
+        ),
     ],
 )
 def test_requests(daemon: Daemon, operation: str, xml: bytes, requests: list[Message]) -> None:
@@ -708,3 +713,20 @@ def test_more_names_than_a_request_holds(daemon: Daemon) -> None:
 
 def test_no_daemon_to_adapt() -> None:
     assert "cannot reach airtapd" in said(qemu("restore", BRIDGED), 0)
+
+
+@pytest.mark.parametrize("hook", ["network", "qemu"])
+def test_an_installation_in_pieces_stops_no_guest(tmp_path: Path, hook: str) -> None:
+    """As while it is replaced, or after a disk was full."""
+    package = tmp_path / "src/airtap"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    launcher = tmp_path / "hooks" / hook
+    launcher.parent.mkdir()
+    launcher.write_text((TREE / "hooks" / hook).read_text())
+    for source in (None, "def cut(", "raise OSError", "\0"):
+        if source is not None:
+            (package / "hook.py").write_text(source)
+        argv = [*PYTHON, launcher, "guest", "reconnect", "begin", "-"]
+        done = subprocess.run(argv, input=b"<domain/>", capture_output=True)
+        assert (done.returncode, done.stdout) == (0, b"")

@@ -69,6 +69,15 @@ def test_a_device_from_prepare_to_release(lan: Lan, airtapd: Airtapd) -> None:
     assert problem(airtapd, RELEASE) == "no-such-device"
 
 
+def test_a_leftover_of_another_kind_makes_room_first(lan: Lan, airtapd: Airtapd) -> None:
+    """It would hold the parent against the kind that is configured by now."""
+    ask(airtapd, PREPARE)
+    with reloaded(airtapd, '[parents.up0]\nkind = "macvtap"\nmode = "passthru"\n'):
+        assert ask(airtapd, PREPARE) == {"ok": True}
+        assert link(DEVICE)["linkinfo"]["info_data"]["mode"] == "passthru"
+        assert ask(airtapd, RELEASE) == {"ok": True}
+
+
 def test_preparing_again_replaces_it(lan: Lan, airtapd: Airtapd) -> None:
     ask(airtapd, PREPARE)
     first = link(DEVICE)["ifindex"]

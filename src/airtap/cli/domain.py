@@ -157,13 +157,17 @@ def _disconnect(arguments: argparse.Namespace) -> None:
         handle = domains.find(connection, arguments.domain)
         name = handle.name()
         xml = domains.definition(handle, secrets=False)
-        mac = chosen_mark(scan_domain(xml.encode()), name, arguments.nic)
+        before = scan_domain(xml.encode())
+        mac = chosen_mark(before, name, arguments.nic)
         rewrite = partial(domain_xml.disconnect, mac=mac)
         _say(diff(xml, rewrite(xml), name, "disconnected"))
         if arguments.dry_run:
             return
         handle = _redefine(connection, handle, rewrite, xml)
-        _say(f"domain {name}: network card {mac} is as it was before")
+        if any(card.mac == mac for card in before.interfaces):
+            _say(f"domain {name}: network card {mac} is as it was before")
+        else:
+            _say(f"domain {name}: network card {mac} is gone, and now airtap's note of it too")
         if delay := domains.delays(handle):
             _say(delay)
 

@@ -111,6 +111,13 @@ def disconnect(xml: str, mac: str) -> str:
     if not marks:
         raise Problem("not-connected", f"no network card {mac} was connected by airtap")
     card = _card(domain, mac)
+    device = marks[0].device
+    if not card and device and any(nic.target == device for nic in domain.interfaces):
+        raise Problem(
+            "not-connected",
+            f"the network card on {device} has had its MAC address changed from {mac}",
+            "set it back, and disconnect then",
+        )
     if card:
         document = _put_back(document, card, marks[0].original.encode())
     return _unmarked(document, mac).decode()
