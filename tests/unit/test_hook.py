@@ -727,6 +727,6 @@ def test_an_installation_in_pieces_stops_no_guest(tmp_path: Path, hook: str) -> 
     for source in (None, "def cut(", "raise OSError", "\0"):
         if source is not None:
             (package / "hook.py").write_text(source)
-        argv = [*PYTHON, launcher, "guest", "reconnect", "begin", "-"]
+        argv = [*PYTHON, str(launcher), "guest", "reconnect", "begin", "-"]
         done = subprocess.run(argv, input=b"<domain/>", capture_output=True)
         assert (done.returncode, done.stdout) == (0, b"")
