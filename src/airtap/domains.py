@@ -126,6 +126,8 @@ class Domains:
         owner = Owner.from_alias(link.alias)
         if owner is None and (link.alias or link.mac != card.mac.lower()):
             return
+        if link.group == GROUP and not (owner and owner.uuid):
+            return  # a bridge helper's, which goes by itself
         owner = replace(owner or Owner(0, 0), uuid=uuid, domain=card.domain)
         await self._links.set_alias(link.index, owner.to_alias())
 

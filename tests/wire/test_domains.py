@@ -178,6 +178,12 @@ def test_started_names_macvtaps_and_nothing_else(lan: Lan, airtapd: Airtapd) -> 
         command("ip", "link", "delete", "dummy0")
 
 
+def test_started_leaves_a_bridge_helpers_device_alone(lan: Lan, airtapd: Airtapd) -> None:
+    with airtapd.attach("up0", MAC) as guest:
+        assert ask(airtapd, {"op": "started", **CARD, "device": guest.device}) == {"ok": True}
+        assert airtapd.guests()[0]["owner"]["uuid"] is None
+
+
 def test_ready_switches_mac_nat_on_before_a_child(lan: Lan, airtapd: Airtapd) -> None:
     def macnat() -> bool:
         return any(uplink["macnat"] for uplink in airtapd.status()["uplinks"])
