@@ -7,10 +7,17 @@ import pytest
 from lab.airtap import Airtapd
 from lab.guest import GUEST_UID
 from lab.lan import slaac_address, wait_for
-from lab.libvirt import Libvirtd
+from lab.libvirt import Libvirtd, domain_xml
 from lab.sandbox import host_links
 from lab.wifi import AccessPoint, Station
-from tests.libvirt.conftest import GUEST_MAC, booted, defined, guest_on, network_card
+from tests.libvirt.conftest import (
+    GUEST_MAC,
+    booted,
+    connected,
+    direct_card,
+    guest_on,
+    network_card,
+)
 from tests.wifi.wireless import UPLINK
 
 
@@ -22,7 +29,13 @@ def libvirtd() -> Iterator[Libvirtd]:
         print(daemon.log())
 
 
-def test_a_guests_first_boots(
+CARDS = {
+    "macvtap": (network_card("wifi"), direct_card(UPLINK)),
+    "ipvtap": (network_card("default"),),
+}
+
+
+def test_a_guests_life(
     lan: AccessPoint,
     airtapd: Airtapd,
     station: Station,
@@ -30,33 +43,64 @@ def test_a_guests_first_boots(
     kind: str,
     undisturbed_host: None,
 ) -> None:
-    """On an airtap network (macvtap), and after `airtap domain connect --kind ipvtap`."""
+    """First boot, both daemons started anew, saved, resumed and destroyed.
+
+    On an airtap network and as "Macvtap device..." (createXML, then defineXML, as virt-manager has
+    it), and after `airtap domain connect --kind ipvtap`.
+    """
     links = host_links()
-    card = network_card("wifi" if kind == "macvtap" else "default")
-    if kind == "macvtap":
-        done = libvirtd.airtap("network", "define", "wifi", "--parent", UPLINK)
-        assert done.returncode == 0, done.stderr
-    with defined(libvirtd, card) as domain:
-        before = domain.XMLDesc()
-        if kind == "ipvtap":
-            done = libvirtd.airtap(
-                *("domain", "connect", "guest", "--parent", UPLINK, "--kind", "ipvtap")
-            )
-            assert done.returncode == 0, done.stderr
-        domain.create()
+    run(libvirtd, "network", "define", "wifi", "--parent", UPLINK)
+    for card in CARDS[kind]:
+        xml = domain_xml("guest", GUEST_MAC, libvirtd.serial_file("guest"), card)
+        with connected(libvirtd) as connection:
+            if kind == "macvtap":
+                connection.createXML(xml)
+                connection.defineXML(xml)
+            else:
+                domain = connection.defineXML(xml)
+                before = domain.XMLDesc()
+                run(libvirtd, *("domain", "connect", "guest", "--parent", UPLINK, "--kind", kind))
+                domain.create()
         address = booted(lan, libvirtd)
         assert lan.fetched(address)
-        assert lan.ping(address)
-        assert lan.ping(slaac_address(GUEST_MAC))
+        reached(lan, address)
+        libvirtd.restart()
+        airtapd.kill()
+        airtapd.start()
+        reached(lan, address)
         [shown] = airtapd.guests()
         assert (shown["mac"], shown["owner"]["domain"]) == (GUEST_MAC, "guest")
         assert lan.stations() == {station.mac}
-        domain.destroy()
-        wait_for(lambda: host_links() == links, 5, "the guest's device to go")
-        if kind == "ipvtap":
-            done = libvirtd.airtap("domain", "disconnect", "guest")
-            assert done.returncode == 0, done.stderr
-            assert domain.XMLDesc() == before
+        with connected(libvirtd) as connection:
+            domain = connection.lookupByName("guest")
+            domain.managedSave()
+            gone(links)
+            domain.create()
+            resumed(lan, address)
+            domain.destroy()
+            gone(links)
+            if kind == "ipvtap":
+                run(libvirtd, "domain", "disconnect", "guest")
+                assert domain.XMLDesc() == before
+            domain.undefine()
+
+
+def run(libvirtd: Libvirtd, *argv: str) -> None:
+    done = libvirtd.airtap(*argv)
+    assert done.returncode == 0, done.stderr
+
+
+def gone(links: set[str]) -> None:
+    wait_for(lambda: host_links() == links, 5, "the guest's device to go")
+
+
+def resumed(lan: AccessPoint, address: str) -> None:
+    wait_for(lambda: lan.ping(address), 10, "the resumed guest to answer")
+
+
+def reached(lan: AccessPoint, address: str) -> None:
+    assert lan.ping(address)
+    assert lan.ping(slaac_address(GUEST_MAC))
 
 
 def test_an_ordinary_users_guest(
@@ -66,14 +110,12 @@ def test_an_ordinary_users_guest(
     links = host_links()
     with Libvirtd(uid=GUEST_UID, env=airtapd.env) as session:
         define = ("network", "define", "mine", "--parent", UPLINK, "--kind", "session")
-        done = session.airtap(*define, "--write-config", "--connect", session.uri)
-        assert done.returncode == 0, done.stderr
+        run(session, *define, "--write-config", "--connect", session.uri)
         session.stop()
         session.start()
         with guest_on(session, "mine"):
             address = booted(lan, session)
-            assert lan.ping(address)
-            assert lan.ping(slaac_address(GUEST_MAC))
+            reached(lan, address)
             [shown] = airtapd.guests()
             assert (shown["mac"], shown["owner"]["uid"]) == (GUEST_MAC, GUEST_UID)
-        wait_for(lambda: host_links() == links, 10, "the guest's device to go")
+        gone(links)
