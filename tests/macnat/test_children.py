@@ -238,8 +238,8 @@ def test_address_that_a_guest_has_given_up(lan: Lan, device_kind: str) -> None:
     with airtapd, pump(airtapd, GUEST_MAC, GUEST4, GUEST6) as guest:
         for address in (GUEST4, GUEST6):
             assert lan.ping(address)
-        guest.run("ip", "address", "del", f"{GUEST4}/24", "dev", "eth0")
         assert {GUEST4, GUEST6} <= known(airtapd, GUEST_MAC)
+        guest.run("ip", "address", "del", f"{GUEST4}/24", "dev", "eth0")
         wait_for(lambda: GUEST4 not in known(airtapd, GUEST_MAC), 10, "it to be forgotten")
         time.sleep(3)
         assert GUEST6 in known(airtapd, GUEST_MAC)

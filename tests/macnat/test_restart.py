@@ -98,7 +98,7 @@ def test_transfer_through_the_daemons_ends(lan: Lan, airtapd: Airtapd, family: i
         echoed, _ = echo.communicate(timeout=10)
         assert sent == got == echoed.strip()
         assert int(total) > 10_000_000
-        assert int(silence) < 200
+        assert int(silence) < 1000  # ms; 200 on a busy machine without any loss
         # Up to 3 were seen without an end of the daemon's too: tail loss probes.
         assert retransmissions(guest.namespace) + retransmissions(lan.namespace) < 10
         assert known(airtapd, GUEST_MAC) >= {GUEST4 if family == 2 else GUEST6}

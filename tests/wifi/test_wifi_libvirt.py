@@ -54,8 +54,7 @@ def test_a_guests_life(
         xml = domain_xml("guest", GUEST_MAC, libvirtd.serial_file("guest"), card)
         with connected(libvirtd) as connection:
             if kind == "macvtap":
-                connection.createXML(xml)
-                connection.defineXML(xml)
+                connection.defineXML(connection.createXML(xml).XMLDesc())
             else:
                 domain = connection.defineXML(xml)
                 before = domain.XMLDesc()
