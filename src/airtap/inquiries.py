@@ -13,7 +13,8 @@ from .kernel.addresses import Address
 log = logging.getLogger(__name__)
 
 _ANSWER_S = 1.0
-# An address that was not seen in use for so long is asked for, by and by.
+# An address that was not seen in use for so long is asked for, by and by; and forgotten after
+# three times as much, in which several questions got no answer: a guest may be paused, or busy.
 IDLE_S = 60.0
 # How long after its last question whether an address is free a guest surely has it: 1 s after
 # duplicate address detection (RFC 4861, 10), 2 s after ARP probes that are at most 2 s apart
@@ -31,11 +32,11 @@ class Inquiries:
         self._open: dict[tuple[Address, int], asyncio.TimerHandle] = {}
         self._probed: dict[tuple[int, Address, int], asyncio.TimerHandle] = {}
 
-    def ask(self, address: Address, vlan: int) -> None:
+    def ask(self, address: Address, vlan: int, patience: float = 0.0) -> None:
         """Ask the guest that has an address; forget the address if no answer comes in a second.
 
-        Only that guest hears the question. The answer is no business of ours: learn notes that
-        the address is in use.
+        patience: s for which it must not have been seen in use before that. Only that guest hears
+        the question. The answer is no business of ours: learn notes that the address is in use.
         """
         held = self._nat.find(address, vlan)
         if held is None or (address, vlan) in self._open:
@@ -43,14 +44,14 @@ class Inquiries:
         question = probe(address, vlan, self._nat.parent_mac(), held.mac)
         self._nat.tell(held.ifindex, question)
         self._open[address, vlan] = asyncio.get_running_loop().call_later(
-            _ANSWER_S, self._decide, address, vlan, macnat.now()
+            _ANSWER_S, self._decide, address, vlan, macnat.now() - patience
         )
 
     def ask_for_idle(self) -> None:
         """Ask for every address that was not seen in use for IDLE_S."""
         for entry in self._nat.addresses():
             if entry.last_seen < macnat.now() - IDLE_S:
-                self.ask(entry.address, entry.vlan)
+                self.ask(entry.address, entry.vlan, patience=3 * IDLE_S)
 
     def ask_later(self, ifindex: int, address: Address, vlan: int, mac: str) -> None:
         """Ask a guest that has just probed for an address whether it came to have it.
@@ -80,10 +81,10 @@ class Inquiries:
         if self._nat.find(address, vlan) is None:
             self._nat.tell(ifindex, probe(address, vlan, self._nat.parent_mac(), mac))
 
-    def _decide(self, address: Address, vlan: int, asked: float) -> None:
+    def _decide(self, address: Address, vlan: int, since: float) -> None:
         del self._open[address, vlan]
         held = self._nat.find(address, vlan)
         # That an address is in use is noted once in REFRESH_S.
-        if held is not None and held.last_seen < asked - macnat.REFRESH_S:
+        if held is not None and held.last_seen < since - macnat.REFRESH_S:
             self._nat.forget(address, vlan)
             log.info("%s: %s is free: its guest does not answer", self._uplink, address)

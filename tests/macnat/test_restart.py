@@ -99,8 +99,9 @@ def test_transfer_through_the_daemons_ends(lan: Lan, airtapd: Airtapd, family: i
         assert sent == got == echoed.strip()
         assert int(total) > 10_000_000
         assert int(silence) < 1000  # ms; 200 on a busy machine without any loss
-        # Up to 3 were seen without an end of the daemon's too: tail loss probes.
-        assert retransmissions(guest.namespace) + retransmissions(lan.namespace) < 10
+        # Of some ten thousand. Up to 3 were seen without an end of the daemon's too (tail loss
+        # probes), 23 on a busy machine; without the programs nothing would get through at all.
+        assert retransmissions(guest.namespace) + retransmissions(lan.namespace) < 100
         assert known(airtapd, GUEST_MAC) >= {GUEST4 if family == 2 else GUEST6}
 
 
