@@ -115,7 +115,7 @@ class MacNat:
             return
         async with self._changing:
             mode = self._config().parent(link.name).mode
-            active = await self._switch_on(link, kind, mode)
+            active = await self._switch_on(link, kind, mode, one_mac)
             active.expected += 1
         try:
             yield one_mac
@@ -256,13 +256,14 @@ class MacNat:
             await self._switch_off(active)
             await self._look_at(index, None)
             return
-        if kind == "macvtap" and not await gives_its_mac(link, kind, self._config()):
+        one_mac = await gives_its_mac(link, kind, self._config())
+        if kind == "macvtap" and not one_mac:
             if active:
                 await self._switch_off(active)
             return
         if (children and active is None) or (active and (devices is None or index in devices)):
             mode = children[0].mode if children else None
-            active = await self._switch_on(link, kind, mode)
+            active = await self._switch_on(link, kind, mode, one_mac)
         if active:
             await self._keep(active, children, devices)
             if not active.is_needed():
@@ -277,10 +278,10 @@ class MacNat:
             links = [link for link in found if link is not None]
         return [link for link in links if _is_child(link, parent)]
 
-    async def _switch_on(self, link: Link, kind: str, mode: str | None) -> Uplink:
+    async def _switch_on(self, link: Link, kind: str, mode: str | None, one_mac: bool) -> Uplink:
         """MAC NAT on an uplink, with all that must be known before a frame passes.
 
-        kind, mode: of its children; None to leave the mode as it is.
+        kind, mode: of its children; None to leave the mode as it is. one_mac: gives_its_mac().
         """
         active = self._uplinks.get(link.index)
         if active and active.kind != kind:
@@ -290,7 +291,6 @@ class MacNat:
             if not active.children:
                 await self._switch_off(active)
                 active = None
-        one_mac = await gives_its_mac(link, kind, self._config())
         new = active is None
         if active is None:  # in a thread: the verifier takes 0.4 s over the programs
             nat = await asyncio.to_thread(macnat.open_macnat, macnat.pin_directory(link.index))

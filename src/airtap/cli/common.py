@@ -4,12 +4,19 @@ import argparse
 import os
 import sys
 
+# Of macvtaps; libvirt and ip(8) spell the last one differently.
+MODES = ("bridge", "private", "vepa", "passthrough", "passthru")
 SYSTEM = "qemu:///system"
 URI_DEFAULT = f"$LIBVIRT_DEFAULT_URI or {SYSTEM}"
 
 
 def add_uri(parser: argparse.ArgumentParser, default: str = URI_DEFAULT) -> None:
     parser.add_argument("--connect", metavar="URI", help=f"of libvirt; default: {default}")
+
+
+def libvirt_mode(mode: str) -> str:
+    """A mode in libvirt's word."""
+    return "passthrough" if mode == "passthru" else mode
 
 
 def uri(arguments: argparse.Namespace) -> str:

@@ -14,7 +14,7 @@ from ..config import Config
 from ..errors import Problem
 from ..names import device_name, mac_address
 from .columns import aligned, printable
-from .common import add_uri, note, uri
+from .common import MODES, add_uri, libvirt_mode, note, uri
 
 # lxml, libvirt and netlink are imported where they are needed: airtap status needs none of them.
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ Json = dict[str, Any]
 Verdict = tuple[bool | None, str]
 
 _KINDS = ("macvtap", "ipvtap")
-_MODES = ("bridge", "private", "vepa", "passthrough", "passthru")
 _COLUMNS = ("DOMAIN", "STATE", "NIC", "MAC", "ATTACHED TO", "BY AIRTAP", "WORKS")
 _HOOK = "/etc/libvirt/hooks/qemu.d/50-airtap"
 
@@ -72,7 +71,7 @@ def _add_connect(actions: Any) -> None:
     parser.add_argument("--kind", choices=_KINDS, help="with --parent; default: macvtap")
     parser.add_argument(
         "--mode",
-        choices=_MODES,
+        choices=MODES,
         help="of a macvtap; default: DEV's mode in airtap.toml, and that is bridge if not set",
     )
     _add_common(parser)
@@ -204,7 +203,7 @@ def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) ->
     parent = settings.resolve(device_name(arguments.parent))
     domains.expect_parent(asyncio.run(parents.inspect(parent)), kind)
     mode = arguments.mode or settings.parent(parent).mode
-    return Wanted(kind, parent, "passthrough" if mode == "passthru" else mode)
+    return Wanted(kind, parent, libvirt_mode(mode))
 
 
 def chosen_card(domain: "Domain", name: str, choice: str | None) -> "Interface":

@@ -17,7 +17,7 @@ from ..config import Config
 from ..errors import Problem
 from ..names import device_name
 from .columns import aligned
-from .common import SYSTEM, add_uri, note, uri
+from .common import MODES, SYSTEM, add_uri, libvirt_mode, note, uri
 
 # lxml, libvirt and netlink are imported where they are needed: airtap status needs none of them.
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ Json = dict[str, Any]
 
 SESSION = "qemu:///session"
 _KINDS = ("macvtap", "ipvtap", "nat", "session")
-_MODES = ("bridge", "private", "vepa", "passthrough", "passthru")
 _COLUMNS = ("NAME", "KIND", "PARENT", "STATE", "AUTOSTART")
 
 _KINDS_EXPLAINED = """\
@@ -70,7 +69,7 @@ def _add_define(actions: Any) -> None:
     parser.add_argument("--kind", choices=_KINDS, default="macvtap", help="default: macvtap")
     parser.add_argument(
         "--mode",
-        choices=_MODES,
+        choices=MODES,
         help="of macvtaps; default: DEV's mode in airtap.toml, and that is bridge if not set",
     )
     output = parser.add_mutually_exclusive_group()
@@ -173,7 +172,7 @@ def _wanted(arguments: argparse.Namespace, settings: Config) -> "Network":
     if arguments.kind == "nat":
         return Network(name, "nat", parent)
     mode = arguments.mode or settings.parent(parent).mode
-    return Network(name, "macvtap", parent, "passthrough" if mode == "passthru" else mode)
+    return Network(name, "macvtap", parent, libvirt_mode(mode))
 
 
 def _inspect_parent(network: "Network", settings: Config, *, fatal: bool) -> bool:

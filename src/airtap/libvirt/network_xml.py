@@ -10,12 +10,11 @@ from ipaddress import IPv4Network, IPv6Network, ip_interface
 from typing import Any
 
 from ..errors import Problem
+from .scan import MACVTAP_MODES as MACVTAP_MODES
+from .scan import NAMESPACE as NAMESPACE
 from .xml import parse, serialize
 
-# Networks with an element of this namespace in their metadata are ours, and no others.
-NAMESPACE = "urn:airtap:libvirt:1"
 KINDS = ("macvtap", "nat", "session")
-MACVTAP_MODES = ("bridge", "private", "vepa", "passthrough")
 
 # libvirt keeps a network in NAME.xml, NAME.conf and others: a file name of 255 bytes at most.
 _MAX_NAME = 200

@@ -12,10 +12,11 @@ from ..errors import Problem
 
 MAX_XML = 4 << 20
 MAX_DEPTH = 256  # libxml2's own limit
-NAMESPACE = "urn:airtap:libvirt:1"  # network_xml.NAMESPACE, without importing lxml
+# Networks and guests with an element of this namespace in their metadata are ours, and no others.
+NAMESPACE = "urn:airtap:libvirt:1"
 
 # Forward modes in which libvirt puts guests onto a macvtap of a device of the network.
-_MACVTAP_MODES = ("bridge", "private", "vepa", "passthrough")
+MACVTAP_MODES = ("bridge", "private", "vepa", "passthrough")
 
 
 class Element:
@@ -130,7 +131,7 @@ class Network:
             found = [plug for plug in port.all("plug") if plug.get("type") == "direct"]
         else:
             forward = network.first("forward")
-            found = forward.all("interface") if forward.get("mode") in _MACVTAP_MODES else []
+            found = forward.all("interface") if forward.get("mode") in MACVTAP_MODES else []
         self.devices = {element.get("dev") for element in found} - {""}
 
 
