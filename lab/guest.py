@@ -44,13 +44,14 @@ class QemuGuest(Running):
         groups: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
+        memory: int = 64,
         extra: Sequence[str] = (),
     ) -> None:
         """Describe the guest; nothing runs before start().
 
         netdev: the argument of -netdev, with an id=; None for a guest without a network card.
-        gid: the uid's number if None. env: added to this process's environment. extra: more
-        QEMU arguments.
+        gid: the uid's number if None. env: added to this process's environment. memory: in MiB.
+        extra: more QEMU arguments.
         """
         self.mac = mac.lower()
         self.netdev = netdev
@@ -60,6 +61,7 @@ class QemuGuest(Running):
         self.groups = list(groups)
         self.env = dict(env or {})
         self.pass_fds = tuple(pass_fds)
+        self.memory = memory
         self.extra = list(extra)
         self.directory = Path()
         self._process: subprocess.Popen[bytes] | None = None
@@ -196,7 +198,7 @@ class QemuGuest(Running):
 
     def _argv(self) -> list[str]:
         argv = [
-            *("qemu-system-x86_64", "-name", self.name, "-accel", "tcg", "-m", "64"),
+            *("qemu-system-x86_64", "-name", self.name, "-accel", "tcg", "-m", str(self.memory)),
             # graphics=off: firmware and iPXE print to the serial port.
             *("-machine", "pc,graphics=off", "-display", "none"),
             *("-nodefaults", "-no-user-config", "-boot", "n"),

@@ -25,6 +25,7 @@ from lxml import etree
 from lab import sandbox
 from lab.guest import GUEST_UID
 from lab.lan import end_process, wait_for
+from lab.linux import CMDLINE, MEMORY, files
 from lab.running import Running
 
 __all__ = ["Libvirtd", "domain_xml"]
@@ -176,6 +177,12 @@ class Libvirtd(Running):
             cwd="/",
         )
 
+    def guest_pid(self, name: str) -> int:
+        """The process id of a guest's QEMU."""
+        wanted = f"guest={name},".encode()
+        [pid] = [n for n in self._running() if wanted in Path(f"/proc/{n}/cmdline").read_bytes()]
+        return pid
+
     def log(self) -> str:
         """What the daemon has said so far."""
         return (self.directory / "log").read_text(errors="replace")
@@ -254,10 +261,11 @@ class Libvirtd(Running):
         return True
 
 
-def domain_xml(name: str, mac: str, serial: Path, interface: str) -> str:
+def domain_xml(name: str, mac: str, serial: Path, interface: str, *, linux: bool = False) -> str:
     """A guest that boots iPXE from the network and tells on its serial port what it does.
 
-    interface: an `<interface>` element, to which MAC and model are added.
+    interface: an `<interface>` element, to which MAC and model are added. linux: it runs Linux
+    instead, see lab/linux.py.
     """
     root = etree.fromstring(_DOMAIN)
     root.find("name").text = name
@@ -266,8 +274,20 @@ def domain_xml(name: str, mac: str, serial: Path, interface: str) -> str:
     etree.SubElement(nic, "mac", address=mac)
     etree.SubElement(nic, "model", type="virtio")
     root.find("devices").append(nic)
+    if linux:
+        _boot_linux(root)
     text: str = etree.tostring(root, encoding="unicode")
     return text
+
+
+def _boot_linux(root: Any) -> None:
+    system = root.find("os")
+    system.remove(system.find("boot"))
+    kernel, initramfs = files()
+    for tag, value in (("kernel", kernel), ("initrd", initramfs), ("cmdline", CMDLINE)):
+        etree.SubElement(system, tag).text = str(value)
+    root.find("memory").text = str(MEMORY)
+    etree.SubElement(root.find("devices/interface"), "rom", enabled="no")
 
 
 _DOMAIN = """
