@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,17 @@ class Airtapd(Running):
     """One airtapd in the foreground, with a configuration of its own.
 
     config: the text of airtap.toml after its acl line. acl: the text of bridge.conf; None for
-    no such file. socket: its path; None for one of its own. It can be killed and started again on
-    the same files.
+    no such file. socket: its path; None for one of its own. environment: more of its variables.
+    It can be killed and started again on the same files.
     """
 
     def __init__(
-        self, *, config: str = "", acl: str | None = "allow all\n", socket: str | None = None
+        self,
+        *,
+        config: str = "",
+        acl: str | None = "allow all\n",
+        socket: str | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         sandbox.require()
         self.directory = Path(tempfile.mkdtemp(prefix="airtapd-", dir="/run"))
@@ -46,6 +51,7 @@ class Airtapd(Running):
             self.acl.write_text(acl)
             self.acl.chmod(0o644)
         self.env = {"AIRTAP_SOCKET": self.socket}
+        self._environment = {**os.environ, **(environment or {})}
         self.program = [str(BIN / "airtapd")]
         self.arguments: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,6 +78,7 @@ class Airtapd(Running):
                         *("--socket", self.socket, *self.arguments),
                     ]
                 ),
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

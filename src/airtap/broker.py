@@ -92,7 +92,7 @@ class Broker:
         access-denied and other acl-*, no-such-device, bad-parent, parent-busy, bad-mode,
         mac-in-use, too-many-devices, no-device, no-tap, no-macnat.
         """
-        name = self.config.resolve(device_name(request.br))
+        name = await uplink.choose(self._links, self.config, device_name(request.br))
         mac = None if request.mac is None else mac_address(request.mac)
         link = await self._permitted(name, request.br, peer)
         parent = await uplink.inspect(link)
@@ -130,7 +130,7 @@ class Broker:
                 f"an administrator can add 'allow {name}' there, unless a deny stands against it",
             )
         if link is None:
-            raise Problem("no-such-device", f"there is no network device {name}", "see: ip link")
+            raise uplink.absent(name)
         return link
 
     async def _attach_tap(

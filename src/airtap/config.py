@@ -16,6 +16,9 @@ MODES = {
     "macvtap": ("bridge", "vepa", "private", "passthru"),
     "ipvtap": ("bridge", "vepa", "private"),
 }
+# In place of a device's name: the device that the host's default route leads through.
+DEFAULT_ROUTE = "default-route"
+_MAX_TARGETS = 16
 _MAX_BYTES = 1 << 20
 
 
@@ -43,19 +46,24 @@ class Config:
 
     acl: str = "/etc/airtap/bridge.conf"
     parents: Mapping[str, Parent] = field(default_factory=dict)
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     limits: Limits = Limits()
 
     def parent(self, name: str) -> Parent:
         """The settings of the uplink called name, defaults if the file has none."""
         return self.parents.get(name, Parent())
 
-    def resolve(self, name: str) -> str:
-        """The device that a user means by name: the one rule for aliases.
+    def candidates(self, name: str) -> tuple[str, ...]:
+        """What a user may mean by name, in order: devices, and DEFAULT_ROUTE for its device.
 
-        Not repeated: an alias names a device, never another alias.
+        Not repeated: an alias names devices, never another alias. uplink.choose() takes one.
         """
-        return self.aliases.get(name, name)
+        return self.aliases.get(name, (name,))
+
+    def is_choice(self, name: str) -> bool:
+        """Whether the device that name stands for is chosen anew for each guest."""
+        targets = self.candidates(name)
+        return len(targets) > 1 or DEFAULT_ROUTE in targets
 
 
 def load(path: str | None) -> Config:
@@ -94,15 +102,16 @@ def parse(document: Mapping[str, Any]) -> Config:
         for name, value in _table(document.get("parents", {}), "parents").items()
     }
     aliases = {
-        _name(alias, f"aliases.{alias}"): _name(target, f"aliases.{alias}")
-        for alias, target in _table(document.get("aliases", {}), "aliases").items()
+        _name(alias, f"aliases.{alias}"): _targets(value, f"aliases.{alias}")
+        for alias, value in _table(document.get("aliases", {}), "aliases").items()
     }
-    for alias, target in aliases.items():
-        if target in aliases:
-            raise _invalid(
-                f"aliases.{alias} = {target!r} names another alias",
-                f"name the device: {alias} = {aliases[target]!r}",
-            )
+    for alias, targets in aliases.items():
+        for target in targets:
+            if target in aliases:
+                raise _invalid(
+                    f"aliases.{alias}: {target!r} is another alias",
+                    f"name what that stands for: {', '.join(aliases[target])}",
+                )
     limits = _table(document.get("limits", {}), "limits")
     _known(limits, "limits.", {"devices_per_user", "devices"})
     return Config(
@@ -127,6 +136,18 @@ def _parent(table: Mapping[str, Any], name: str) -> Parent:
     if not isinstance(host_access, bool):
         raise _invalid(f"{where}host_access = {_shown(host_access)} is neither true nor false")
     return Parent(kind, mode, macnat, host_access)
+
+
+def _targets(value: object, where: str) -> tuple[str, ...]:
+    """What an alias stands for: one device, or a list of them in order."""
+    names = value if isinstance(value, list) else [value]
+    if not 0 < len(names) <= _MAX_TARGETS:
+        raise _invalid(f"{where} is a list of {len(names)} devices", f"name 1 to {_MAX_TARGETS}")
+    targets = tuple(_name(name, where) for name in names)
+    for number, target in enumerate(targets):
+        if target in targets[:number]:
+            raise _invalid(f"{where} names {target!r} twice")
+    return targets
 
 
 def _known(table: Mapping[str, Any], where: str, keys: set[str]) -> None:

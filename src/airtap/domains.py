@@ -15,8 +15,7 @@ from .children import Children, Wanted
 from .config import MODES, Config
 from .errors import Problem
 from .guests import Guests
-from .kernel.links import FAMILY, GROUP, Link, LinkNotFound, Links, rtnetlink
-from .kernel.routes import default_devices
+from .kernel.links import FAMILY, GROUP, Link, LinkNotFound, Links
 from .mac_nat import MacNat, gives_its_mac
 from .names import device_name, domain_uuid, mac_address
 from .owner import Owner
@@ -84,12 +83,12 @@ class Domains:
         if kind not in MODES:
             raise Problem("bad-kind", f"{kind[:64]!r} is neither {' nor '.join(MODES)}")
         config = self._config()
-        wanted_parent = config.resolve(device_name(parent))
-        link = await self._find(wanted_parent)
+        device = await uplink.choose(self._links, config, device_name(parent))
+        link = await self._find(device)
         if link is None:
             raise Problem(
                 "no-such-device",
-                f"there is no network device {wanted_parent} for {name} to stand on",
+                f"{uplink.absent(device).message} for {name} to stand on",
                 f"airtap domain connect {card.domain} puts the guest on another",
             )
         await self._make_room(name, owner)
@@ -131,28 +130,30 @@ class Domains:
         owner = replace(owner or Owner(0, 0), uuid=uuid, domain=card.domain)
         await self._links.set_alias(link.index, owner.to_alias())
 
-    async def here(self, names: Sequence[str]) -> dict[str, str]:
+    async def here(self, names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         """For devices named in a guest of elsewhere, the one that stands for it on this host.
 
         An alias counts first; what is lacking here is replaced by the uplink of the default
-        route. Names that need no replacement, or have none, are left out.
+        route. Names that need no replacement, or have none, are left out. Returned with it: those
+        that stand for another device that is here, and may stay in a mark, as prepare() is asked.
         """
         config = self._config()
         default = await self._default_uplink()
-        found = {}
+        found, aliases = {}, []
         for name in names:
-            target = config.resolve(name)
+            target = await uplink.choose(self._links, config, name)
             if await self._find(target) is None:
                 target = default
+            elif name in config.aliases or config.is_choice(name):
+                aliases.append(name)
             if target and target != name:
                 log.info("a guest of elsewhere goes from %s to %s", name, target)
                 found[name] = target
-        return found
+        return found, aliases
 
     async def _default_uplink(self) -> str:
         """A device named in the configuration, else of the default route, that can carry guests."""
-        async with rtnetlink() as ipr:  # of its own: a socket takes one dump at a time
-            routed = [self._links.name_of(index) for index in await default_devices(ipr)]
+        routed = await uplink.default_route(self._links)
         for name in (*self._config().parents, *routed):
             link = await self._find(name)
             if link and link.kind not in FAMILY and (await uplink.inspect(link)).type in _FIT:

@@ -172,10 +172,15 @@ def _for_this_host(xml: bytes) -> None:
     names = sorted(devices_named(scan_domain(xml)))
     if not names:
         return
-    parents = Airtapd().exchange(wire.encode({"op": "here", "names": names})).get("parents")
-    if not isinstance(parents, dict) or not all(isinstance(p, str) for p in parents.values()):
+    answer = Airtapd().exchange(wire.encode({"op": "here", "names": names}))
+    parents, aliases = answer.get("parents"), answer.get("aliases", [])
+    if (
+        not isinstance(parents, dict)
+        or not all(isinstance(parent, str) for parent in parents.values())
+        or not isinstance(aliases, list)
+    ):
         raise Problem("bad-message", "airtapd sent an answer that makes no sense")
-    changed = for_this_host(xml, parents)
+    changed = for_this_host(xml, parents, aliases)
     left = changed if changed != xml else b""
     while left:
         left = left[os.write(1, left) :]

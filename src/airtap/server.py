@@ -263,7 +263,8 @@ class Server:
         names = request.get("names")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise Problem("bad-message", "here wants names: a list of text")
-        return {"ok": True, "parents": await self._broker.domains.here(names)}, None
+        parents, aliases = await self._broker.domains.here(names)
+        return {"ok": True, "parents": parents, "aliases": aliases}, None
 
     def _status(self, request: Message, peer: Peer) -> AsyncIterator[Message]:
         _fields(request, {"op"})

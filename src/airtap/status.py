@@ -27,7 +27,8 @@ async def packets(links: Links, broker: Broker, peer: Peer) -> AsyncIterator[dic
             children[link.master].append(link)
         elif link.parent_here:
             children[link.parent].append(link)
-    named = broker.config.parents.keys() | set(broker.config.aliases.values())
+    targets = {target for alias in broker.config.aliases.values() for target in alias}
+    named = {*broker.config.parents, *await uplink.devices(links, targets)}
     for link in dump:
         guests = [child for child in children[link.index] if _is_guest(child)]
         if not guests and link.name not in named:

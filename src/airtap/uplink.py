@@ -1,13 +1,25 @@
 """What an uplink is, and which device a guest gets behind it."""
 
 import errno
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from .config import MODES, Parent
+from .config import DEFAULT_ROUTE, MODES, Config, Parent
 from .errors import Problem
 from .kernel import wifi
-from .kernel.links import ARPHRD_ETHER, FAMILY, IFF_LOOPBACK, Link, LinkError, LinkNotFound, Links
+from .kernel.links import (
+    ARPHRD_ETHER,
+    FAMILY,
+    IFF_LOOPBACK,
+    IFF_LOWER_UP,
+    Link,
+    LinkError,
+    LinkNotFound,
+    Links,
+    rtnetlink,
+)
+from .kernel.routes import default_devices
 
 # Masters that take a port's rx_handler, of which a device has one. A VRF does not.
 _RX_HANDLER_MASTERS = ("bridge", "bond", "team", "openvswitch", "hsr", "batadv")
@@ -22,6 +34,61 @@ class Uplink:
 
     link: Link
     type: str
+
+
+async def choose(links: Links, config: Config, name: str) -> str:
+    """The device that name stands for now: if it may be several, the first that is up.
+
+    Up takes a carrier too, which an unplugged eth0 that is IFF_UP has not. If none is up, it is
+    the first that is there, and else the first that the alias names, for absent() to say so.
+    Raises LinkError.
+    """
+    targets = config.candidates(name)
+    if not config.is_choice(name):
+        return targets[0]
+    there = []
+    for device in await devices(links, targets):
+        with suppress(LinkNotFound):
+            if _is_up(await links.by_name(device)):
+                return device
+            there.append(device)
+    return (*there, *targets)[0]
+
+
+def _is_up(link: Link) -> bool:
+    return link.up and bool(link.flags & IFF_LOWER_UP)
+
+
+async def devices(links: Links, targets: Iterable[str]) -> list[str]:
+    """Targets of aliases, there or not, and the device for DEFAULT_ROUTE. Raises LinkError."""
+    found: list[str] = []
+    for target in targets:
+        found += await default_route(links) if target == DEFAULT_ROUTE else [target]
+    return found
+
+
+async def default_route(links: Links) -> list[str]:
+    """The devices of the host's default routes, the best first. Raises LinkError.
+
+    Only those that carry Ethernet frames: a VPN's tunnel is passed over for what it runs on.
+    """
+    async with rtnetlink() as ipr:  # of its own: a socket takes one dump at a time
+        indexes = await default_devices(ipr)
+    found = []
+    for index in indexes:
+        with suppress(LinkNotFound):  # gone meanwhile
+            link = await links.by_index(index)
+            if link.arptype == ARPHRD_ETHER and link.kind not in FAMILY:
+                found.append(link.name)
+    return found
+
+
+def absent(device: str) -> Problem:
+    """The Problem no-such-device of what choose() came to, and the kernel does not know."""
+    if device == DEFAULT_ROUTE:
+        what = "no default route of this host leads through Ethernet or Wi-Fi"
+        return Problem("no-such-device", what, "see: ip route")
+    return Problem("no-such-device", f"there is no network device {device}", "see: ip link")
 
 
 async def inspect(link: Link) -> Uplink:

@@ -73,9 +73,11 @@ def connected(libvirtd: Libvirtd) -> Iterator[Any]:
 
 
 @contextmanager
-def defined(libvirtd: Libvirtd, interface: str, mac: str = GUEST_MAC) -> Iterator[Any]:
+def defined(
+    libvirtd: Libvirtd, interface: str, mac: str = GUEST_MAC, *, linux: bool = False
+) -> Iterator[Any]:
     """A persistent guest that is not running, with one network card."""
-    xml = domain_xml("guest", mac, libvirtd.serial_file("guest"), interface)
+    xml = domain_xml("guest", mac, libvirtd.serial_file("guest"), interface, linux=linux)
     with connected(libvirtd) as connection:
         domain = connection.defineXML(xml)
         try:

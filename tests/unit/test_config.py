@@ -38,7 +38,7 @@ def test_defaults(tmp_path: Path) -> None:
         assert found.acl == "/etc/airtap/bridge.conf"
         assert found.parent("eth0") == Parent("auto", "bridge", "auto", True)
         assert found.limits == Limits(devices_per_user=32, devices=512)
-        assert found.resolve("br0") == "br0"
+        assert found.candidates("br0") == ("br0",)
 
 
 def test_every_key(tmp_path: Path) -> None:
@@ -60,6 +60,9 @@ def test_every_key(tmp_path: Path) -> None:
         [aliases]
         br0 = "eth0"
         "lan" = "eth0.100"
+        dock = ["eth0", "default-route", "wlan0"]
+        uplink = "default-route"
+        one = ["wlan0"]
         [limits]
         devices_per_user = 3
         devices = 7
@@ -72,11 +75,20 @@ def test_every_key(tmp_path: Path) -> None:
             "eth0.100": Parent("ipvtap", "vepa", "on", True),
             "wlan0": Parent(),
         },
-        {"br0": "eth0", "lan": "eth0.100"},
+        {
+            "br0": ("eth0",),
+            "lan": ("eth0.100",),
+            "dock": ("eth0", "default-route", "wlan0"),
+            "uplink": ("default-route",),
+            "one": ("wlan0",),
+        },
         Limits(3, 7),
     )
-    assert (found.resolve("br0"), found.resolve("lan")) == ("eth0", "eth0.100")
-    assert found.resolve("eth0") == "eth0"
+    assert (found.candidates("br0"), found.candidates("lan")) == (("eth0",), ("eth0.100",))
+    assert found.candidates("dock") == ("eth0", "default-route", "wlan0")
+    assert found.candidates("eth0") == ("eth0",)
+    names = ("br0", "lan", "dock", "uplink", "one", "eth0", "default-route")
+    assert {name for name in names if found.is_choice(name)} == {*names[2:4], names[-1]}
     assert found.parent("eth1") == Parent()
 
 
@@ -148,7 +160,13 @@ def test_limits(tmp_path: Path, key: str, count: int) -> None:
         ("[parents.eth0]\nhost_access = 1", "parents.eth0.host_access"),
         ("aliases = 'eth0'", "aliases"),
         ("[aliases]\nbr0 = 1", "aliases.br0"),
-        ("[aliases]\nbr0 = ['eth0']", "aliases.br0"),
+        ("[aliases]\nbr0 = []", "aliases.br0 is a list of 0 devices"),
+        (f"[aliases]\nbr0 = {[f'eth{n}' for n in range(17)]}", "aliases.br0 is a list of 17"),
+        ("[aliases]\nbr0 = [['eth0']]", "aliases.br0"),
+        ("[aliases]\nbr0 = ['eth0', 1]", "aliases.br0"),
+        ("[aliases]\nbr0 = ['eth0', {}]", "aliases.br0"),
+        ("[aliases]\nbr0 = ['eth0', 'wlan0', 'eth0']", "aliases.br0 names 'eth0' twice"),
+        ("[aliases]\nbr0 = ['default-route', 'default-route']", "twice"),
         ("[aliases.br0]\nto = 'eth0'", "aliases.br0"),
         ("limits = 3", "limits = 3"),
         ("[limits]\ndevices = '3'", "limits.devices"),
@@ -169,11 +187,16 @@ def test_limits(tmp_path: Path, key: str, count: int) -> None:
         ("[aliases]\nbr0 = ''", "aliases.br0"),
         ("[aliases]\nbr0 = 'eth0:1'", "aliases.br0"),
         ("[aliases]\nbr0 = 'abcdefghijklmnop'", "aliases.br0"),
+        ("[aliases]\nbr0 = ['eth0', '']", "aliases.br0"),
+        ("[aliases]\nbr0 = ['eth0', 'a/b']", "aliases.br0"),
         # Aliases of aliases.
         ("[aliases]\nbr0 = 'br1'\nbr1 = 'eth0'", "aliases.br0"),
         ("[aliases]\nbr1 = 'eth0'\nbr0 = 'br1'", "aliases.br0"),
         ("[aliases]\nbr0 = 'br0'", "aliases.br0"),
         ("[aliases]\nbr0 = 'br1'\nbr1 = 'br0'", "another alias"),
+        ("[aliases]\nbr0 = ['eth0', 'br1']\nbr1 = 'eth1'", "aliases.br0: 'br1' is another alias"),
+        ("[aliases]\nbr1 = ['eth1', 'default-route']\nbr0 = ['eth0', 'br1']", "default-route"),
+        ("[aliases]\nbr0 = ['br0', 'eth0']", "aliases.br0"),
         # What is no TOML.
         ("acl", "not TOML"),
         ("acl = /x", "not TOML"),
@@ -219,7 +242,12 @@ def test_numbers_too_long_for_python(tmp_path: Path, text: str, number: str) -> 
 
 def test_ten_thousand_keys(tmp_path: Path) -> None:
     text = "[aliases]\n" + "".join(f"a{n} = 'b{n}'\n" for n in range(10_000))
-    assert load(tmp_path, text).resolve("a9999") == "b9999"
+    assert load(tmp_path, text).candidates("a9999") == ("b9999",)
+
+
+def test_sixteen_devices(tmp_path: Path) -> None:
+    names = [f"eth{n}" for n in range(16)]
+    assert load(tmp_path, f"[aliases]\nbr0 = {names}").candidates("br0") == tuple(names)
 
 
 def test_too_large(tmp_path: Path) -> None:
@@ -287,7 +315,7 @@ _NEARLY_GOOD = st.fixed_dictionaries(
     optional={
         "acl": _WORDS | _VALUES,
         "parents": st.dictionaries(_WORDS, _PARENT | _VALUES) | _VALUES,
-        "aliases": st.dictionaries(_WORDS, _WORDS | _SCALARS) | _VALUES,
+        "aliases": st.dictionaries(_WORDS, _WORDS | st.lists(_WORDS) | _SCALARS) | _VALUES,
         "limits": st.dictionaries(_WORDS, st.integers(-1, 65536) | _SCALARS) | _VALUES,
     },
 )
@@ -305,10 +333,13 @@ def test_parse_raises_nothing_but_a_problem(document: dict[str, Any]) -> None:
         assert str(problem).isprintable()
         return
     assert os.path.isabs(found.acl)
-    assert not found.aliases.keys() & set(found.aliases.values())
-    for name in (*found.parents, *found.aliases, *found.aliases.values()):
+    targets = [target for alias in found.aliases.values() for target in alias]
+    assert not found.aliases.keys() & set(targets)
+    for name in (*found.parents, *found.aliases, *targets):
         assert 0 < len(name.encode()) < 16
     assert found.limits.devices in range(65536)
+    for alias in found.aliases.values():
+        assert 0 < len(alias) == len(set(alias)) <= 16
     for parent in found.parents.values():
         assert (parent.kind, parent.mode) != ("ipvtap", "passthru")
 

@@ -138,6 +138,29 @@ def test_connect(wanted: Wanted, regenerate: bool) -> None:
     validate(connected, "domain")
 
 
+@pytest.mark.parametrize("kind", ["macvtap", "ipvtap"])
+def test_an_alias_stays_in_the_mark(kind: str) -> None:
+    """It leads to another device at another start, which airtapd makes then, of either kind."""
+    xml = (GOLDEN / "connect-in.xml").read_text()
+    connected = connect(xml, nic(xml), Wanted(kind, "dock", alias=True))
+    as_ipvtap = (GOLDEN / "connect-ipvtap-out.xml").read_text()
+    mark = f'parent="dock" kind="{kind}"'
+    assert connected == as_ipvtap.replace('parent="wlan0" kind="ipvtap"', mark)
+    assert disconnect(connected, MAC) == xml
+
+
+def test_an_alias_of_this_host_stays_in_the_mark() -> None:
+    """A card on it that libvirt connects goes to the device, as one on a bridge of that name."""
+    other = "52:54:00:8f:5c:02"
+    xml = domain(card(), card(inner="<source bridge='dock'/>", mac=other))
+    stored = connect(xml, nic(xml), Wanted("macvtap", "dock", alias=True)).encode()
+    here = for_this_host(stored, {"dock": "eth0"}, ["dock"]).decode()
+    assert text_of(here) == text_of(stored.decode())
+    assert text_of(here, 1) == card("direct", "<source dev='eth0' mode='bridge'/>", other)
+    lacking = for_this_host(stored, {"dock": "eth0"}).decode()
+    assert nic(lacking).source == {"dev": "eth0", "mode": "bridge"}
+
+
 def test_the_name_of_a_prepared_device_is_for_ever() -> None:
     """Marks hold it, and other versions of airtap must find the same."""
     assert prepared_device(UUID, MAC) == prepared_device(UUID.upper(), MAC.upper())

@@ -678,6 +678,18 @@ def test_guest_is_adapted_to_this_host(daemon: Daemon, operation: str) -> None:
     assert nics[0].source["dev"] == "wlan0"
 
 
+def test_a_card_on_an_alias_stays_there(daemon: Daemon) -> None:
+    """airtapd makes its device, on what the alias stands for when the guest starts."""
+    stored = guest(prepared(1), marks=mark(1))
+    answer: Message = {"ok": True, "parents": {"wlan0": "eth0"}}
+    daemon.reply = lambda request: answer | {"aliases": ["wlan0"]}
+    silent(qemu("restore", stored, daemon))
+    assert daemon.requests == [{"op": "here", "names": ["wlan0"]}]
+    daemon.reply = lambda request: answer
+    [moved] = scan.scan_domain(qemu("restore", stored, daemon).stdout).interfaces
+    assert (moved.type, moved.source["dev"]) == ("direct", "eth0")
+
+
 @pytest.mark.parametrize("parents", [{}, {"br7": "wlan0"}])
 def test_nothing_to_adapt(daemon: Daemon, parents: dict[str, str]) -> None:
     daemon.reply = lambda request: {"ok": True, "parents": parents}
@@ -696,6 +708,7 @@ def test_no_names_no_question(daemon: Daemon) -> None:
         *(HANG_UP, DIE, wire.failure(Problem("x", "no")), {"ok": True}),
         *({"ok": True, "parents": []}, {"ok": True, "parents": "wlan0"}),
         {"ok": True, "parents": {"br0": 7}},
+        {"ok": True, "parents": {"br0": "wlan0"}, "aliases": "br0"},
     ],
     ids=str,
 )

@@ -208,12 +208,13 @@ def test_what_stands_here_for_devices_of_elsewhere(lan: Lan, airtapd: Airtapd) -
     names = ["br0", "br1", "wlp3s0", "up0", "lo", "a/b"]
     request = {"op": "here", "names": names}
     lacking = dict.fromkeys(["br0", "br1", "wlp3s0", "a/b"], "up0")
-    assert ask(airtapd, request) == {"ok": True, "parents": lacking}
+    assert ask(airtapd, request) == {"ok": True, "parents": lacking, "aliases": []}
     command("ip", "link", "add", "br1", "type", "bridge")
     try:
         with reloaded(airtapd, '[aliases]\nbr0 = "up0"\nlo = "up0"\n'):
             expected = dict.fromkeys(["br0", "wlp3s0", "a/b", "lo"], "up0")
-            assert ask(airtapd, request) == {"ok": True, "parents": expected}
+            answer = {"ok": True, "parents": expected, "aliases": ["br0", "lo"]}
+            assert ask(airtapd, request) == answer
     finally:
         command("ip", "link", "delete", "br1")
     for family in ("-4", "-6"):
@@ -221,6 +222,7 @@ def test_what_stands_here_for_devices_of_elsewhere(lan: Lan, airtapd: Airtapd) -
     assert ask(airtapd, request | {"names": ["br1", "lo"]}) == {
         "ok": True,
         "parents": {"lo": "up0"},
+        "aliases": ["lo"],
     }
     for bad in ("up0", [1], None):
         assert problem(airtapd, {"op": "here", "names": bad}) == "bad-message"

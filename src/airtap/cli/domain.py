@@ -13,6 +13,7 @@ from .. import config
 from ..config import Config
 from ..errors import Problem
 from ..names import device_name, mac_address
+from . import cards
 from .columns import aligned, printable
 from .common import MODES, add_uri, libvirt_mode, note, uri
 
@@ -35,7 +36,8 @@ _OF_THE_LINK = {"source", "target"}
 _KINDS_EXPLAINED = """\
 kinds:
   macvtap  libvirt makes a macvtap on DEV. On an uplink that takes one MAC only, a Wi-Fi station
-           for one, airtapd has to run when the guest starts
+           for one, airtapd has to run when the guest starts. Where DEV is an alias of several
+           devices, or of default-route, airtapd makes it, on the first of them that is then up
   ipvtap   airtapd makes an ipvtap on DEV when the guest starts, asked by libvirt's hook: for
            uplinks that carry ipvlans, or whose driver cannot filter for more MACs than its own
 """
@@ -52,6 +54,7 @@ def add_parser(commands: Any) -> None:
     _add_connect(actions)
     _add_disconnect(actions)
     _add_list(actions)
+    cards.add_parsers(actions)
 
 
 def _add_connect(actions: Any) -> None:
@@ -72,7 +75,8 @@ def _add_connect(actions: Any) -> None:
     parser.add_argument(
         "--mode",
         choices=MODES,
-        help="of a macvtap; default: DEV's mode in airtap.toml, and that is bridge if not set",
+        help="of a macvtap; default: DEV's mode in airtap.toml, and that is bridge if not set. Not"
+        " with an alias of several devices, where the mode is always that of airtap.toml",
     )
     _add_common(parser)
     parser.set_defaults(run=partial(_connect, parser), needs_daemon=False)
@@ -199,9 +203,17 @@ def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) ->
             f"airtap network define NAME --parent {arguments.parent} --kind session, and then"
             " --network NAME",
         )
-    # The device and not the alias: one in a mark would make an ipvtap a macvtap at each restore.
-    parent = settings.resolve(device_name(arguments.parent))
+    asked = device_name(arguments.parent)
+    parent = asyncio.run(parents.choose(asked, settings))
     domains.expect_parent(asyncio.run(parents.inspect(parent)), kind)
+    if settings.is_choice(asked):
+        if arguments.mode:
+            raise Problem(
+                "bad-mode",
+                f"the device for {asked} is chosen at each start, and each has its own mode",
+                "set mode in airtap.toml, in [parents.NAME] of each",
+            )
+        return Wanted(kind, asked, alias=True)
     mode = arguments.mode or settings.parent(parent).mode
     return Wanted(kind, parent, libvirt_mode(mode))
 
@@ -323,11 +335,11 @@ def _tell(
     [now] = [card for card in kept.interfaces if card.mac == before.mac]
     if lost := left_out(before, now):
         note(f"not on {nic.kind} {nic.name}, and so left out: {', '.join(lost)}")
-    if nic.kind == "ipvtap":
+    if nic.prepared:
         # libvirt sets its rules up, for ports of bridges (nwfilter_ebiptables_driver.c), and a
         # guest whose filter drops everything gets its lease.
         if now.element.all("filterref"):
-            note("libvirt's <filterref> does nothing on an ipvtap")
+            note("libvirt's <filterref> does nothing on an ipvtap or macvtap of airtapd's")
         if not os.path.exists(_HOOK):
             note(f"without libvirt's hook {_HOOK}, the guest will not start")
 

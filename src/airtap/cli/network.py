@@ -116,6 +116,11 @@ def _define(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> N
     settings = config.load(None)
     network = _wanted(arguments, settings)
     one_mac = _inspect_parent(network, settings, fatal=not arguments.print)
+    if network.kind != "session" and settings.is_choice(arguments.parent):
+        note(
+            f"{arguments.parent} stands for {network.parent} now, and the network stays there;"
+            f" with airtap domain connect --parent {arguments.parent} a guest follows it"
+        )
     if arguments.print:
         xml = network_xml(_with_subnets(network, []))
         _hold_against_schema(xml)
@@ -168,7 +173,9 @@ def _wanted(arguments: argparse.Namespace, settings: Config) -> "Network":
     parent = device_name(arguments.parent)
     if arguments.kind == "session":  # airtapd resolves aliases when the guest starts
         return Network(name, "session", parent)
-    parent = settings.resolve(parent)
+    from ..libvirt import parents
+
+    parent = asyncio.run(parents.choose(parent, settings))
     if arguments.kind == "nat":
         return Network(name, "nat", parent)
     mode = arguments.mode or settings.parent(parent).mode
@@ -183,7 +190,8 @@ def _inspect_parent(network: "Network", settings: Config, *, fatal: bool) -> boo
     from ..libvirt import parents
 
     try:
-        parent = asyncio.run(parents.inspect(settings.resolve(network.parent)))
+        device = asyncio.run(parents.choose(network.parent, settings))
+        parent = asyncio.run(parents.inspect(device))
         if network.kind == "macvtap":
             parents.expect_macvtap(parent)
     except Problem as problem:

@@ -8,7 +8,7 @@ of it is in libvirt's domain_validate.c and qemu_validate.c.
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import Problem
@@ -59,12 +59,19 @@ class Wanted:
     """What a network card is to be connected to.
 
     kind: network, macvtap or ipvtap. name: the network, or the parent device. mode: of a macvtap,
-    in libvirt's word.
+    in libvirt's word. alias: name is an alias, so airtapd makes the device, of either kind, at each
+    start on what the alias then stands for.
     """
 
     kind: str
     name: str
     mode: str = "bridge"
+    alias: bool = False
+
+    @property
+    def type(self) -> str:
+        """Of libvirt's card."""
+        return "ethernet" if self.alias else _TYPES[self.kind]
 
 
 def prepared_device(uuid: str, mac: str) -> str:
@@ -87,14 +94,14 @@ def connect(xml: str, nic: Interface, wanted: Wanted) -> str:
     note = {"mac": card.mac}
     if wanted.kind == "network":
         link = {"network": wanted.name}
-    elif wanted.kind == "macvtap":
+    elif wanted.type == "direct":
         link = {"dev": wanted.name, "mode": wanted.mode}
     else:
         device = prepared_device(domain.uuid, card.mac)
         link = {"dev": device, "managed": "no"}
         note |= {"device": device, "parent": wanted.name, "kind": wanted.kind}
     _expect_printable(wanted.name)
-    document = _spliced(document, _connected(document, card, _TYPES[wanted.kind], link))
+    document = _spliced(document, _connected(document, card, wanted.type, link))
     return _marked(document, note, original).decode()
 
 
@@ -123,18 +130,19 @@ def disconnect(xml: str, mac: str) -> str:
     return _unmarked(document, mac).decode()
 
 
-def for_this_host(xml: bytes, parents: Mapping[str, str]) -> bytes:
+def for_this_host(xml: bytes, parents: Mapping[str, str], aliases: Collection[str] = ()) -> bytes:
     """A stored or arriving domain's XML with its cards on devices of this host.
 
     parents: for names of devices_named(), this host's device instead. Cards on them become, or
-    stay, macvtaps that libvirt makes. Marks stay. Raises Problem bad-xml, bad-name.
+    stay, macvtaps that libvirt makes, but for those of which airtapd makes the device on one of
+    the aliases. Marks stay. Raises Problem bad-xml, bad-name.
     """
     domain = scan_domain(xml)
     prepared = _prepared(domain)
     edits: list[_Edit] = []
     for nic in domain.interfaces:
         name = _replaceable(nic, prepared)
-        if name not in parents:
+        if name not in parents or (nic.type == "ethernet" and name in aliases):
             continue
         parent = _expect_printable(parents[name])
         if nic.type != "direct":

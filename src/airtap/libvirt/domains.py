@@ -212,14 +212,17 @@ def look_around(connection: Any, cards: Iterable[Nic], settings: Config) -> Host
         return None
     known = {entry.network.name: entry for entry in networks.entries(connection)}
     session = is_session(connection)
+    cards = list(cards)
     names = {nic.name for nic in cards} | {entry.network.parent for entry in known.values()}
-    # Of aliases only airtapd knows: for a session's guests it finds the device.
-    wanted = {name: settings.resolve(name) if session else name for name in names}
-    return Host(settings, session, known, asyncio.run(_devices(wanted)))
+    # Of aliases only airtapd knows: where it makes the device, it finds the parent.
+    aliases = names if session else {nic.name for nic in cards if nic.prepared}
+    return Host(settings, session, known, asyncio.run(_devices(names, aliases, settings)))
 
 
-async def _devices(wanted: Mapping[str, str]) -> dict[str, Device]:
+async def _devices(names: set[str], aliases: set[str], settings: Config) -> dict[str, Device]:
     async with open_links() as links:
+        wanted = {name: name for name in names}
+        wanted |= {name: await uplink.choose(links, settings, name) for name in aliases}
         here = await links.dump()
         by_name = {name: link for link in here for name in (link.name, *link.altnames)}
         return {

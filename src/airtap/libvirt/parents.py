@@ -17,9 +17,16 @@ async def inspect(name: str) -> uplink.Uplink:
         try:
             return await uplink.inspect(await links.by_name(name))
         except LinkNotFound as exc:
-            raise Problem(
-                "no-such-device", f"there is no network device {name}", "see: ip link"
-            ) from exc
+            raise uplink.absent(name) from exc
+
+
+async def choose(name: str, config: Config) -> str:
+    """The device that name, which may be an alias, stands for now. Raises Problem no-device."""
+    async with open_links() as links:
+        try:
+            return await uplink.choose(links, config, name)
+        except LinkError as exc:
+            raise Problem("no-device", f"cannot tell what {name} stands for: {exc}") from exc
 
 
 def expect_macvtap(parent: uplink.Uplink) -> None:
