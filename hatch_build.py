@@ -28,10 +28,12 @@ class BpfBuildHook(BuildHookInterface):  # type: ignore[misc]
 
 
 def compile_stale() -> None:
-    """Compile every source that is newer than its object. Raises RuntimeError."""
+    """Compile every source that is newer than its object, or a header is. Raises RuntimeError."""
+    headers = [header.stat().st_mtime for header in SOURCES.glob("*.h")]
     for source in sorted(SOURCES.glob("*.bpf.c")):
         target = source.with_suffix(".o")
-        if not target.exists() or target.stat().st_mtime <= source.stat().st_mtime:
+        newest = max(source.stat().st_mtime, *headers)
+        if not target.exists() or target.stat().st_mtime <= newest:
             compile_object(source, target)
 
 

@@ -488,7 +488,7 @@ class MacNat:
             self._macnat.set_host_addresses(
                 addresses.own | addresses.gateways, addresses.broadcasts
             )
-            self._macnat.set_parent_mac(wire.near_mac)
+            self._macnat.set_parent(socket.if_nametoindex(wire.near), wire.near_mac)
             await self._macnat.attach_parent(ipr, index)
 
     async def _attach_child(self, wire: Wire) -> None:

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from airtap.kernel.libbpf import Object
-from airtap.kernel.macnat import Macnat
+from airtap.kernel.macnat import Macnat, Role
 from lab import sandbox
 from lab.sandbox import command
 from tests.bpf.rig import PASS, REDIRECT, compile_probe
@@ -42,7 +42,7 @@ def main() -> int:
             loaded.load()
             macnat = fill(loaded, count, ifindex)
             for name, run in runs(count, ifindex):
-                macnat.set_kind(run.kind, "bridge")
+                macnat.set_role(Role(run.kind), "bridge")
                 rows.setdefault(name, []).append(cost(loaded, run))
     for name, costs in rows.items():
         print(f"{name:>30}{''.join(f'{ns:>8}' for ns in costs)}")
@@ -52,7 +52,7 @@ def main() -> int:
 def fill(loaded: Object, count: int, ifindex: int) -> Macnat:
     """Have count guests hold two addresses each, the one that is measured the last of them."""
     macnat = Macnat(loaded, None)
-    macnat.set_parent_mac(PARENT.hex(":"))
+    macnat.set_parent(1, PARENT.hex(":"))
     macnat.set_timing(refresh=3600)
     macnat.set_host_addresses({IPv4Address("192.0.2.1"), IPv6Address("fe80::1")})
     held = loaded.map("addresses")

@@ -154,6 +154,7 @@ class Lan(Running):
         self.subnet = subnet
         self.far_mac = FAR_MAC
         self._directory = Path()
+        self._server: subprocess.Popen[bytes] | None = None
         self._undo = contextlib.ExitStack()
 
     @property
@@ -175,7 +176,8 @@ class Lan(Running):
             self._make_host_side(undo)
             if self.one_mac:
                 self._enforce_one_mac()
-            self._serve(undo)
+            undo.callback(self._end_server)
+            self._serve()
             self._undo = undo.pop_all()
 
     def close(self) -> None:
@@ -244,6 +246,23 @@ class Lan(Running):
         command("ip", "link", "set", self.near, "address", mac)
         self.near_mac = mac
 
+    def resettle(self, subnet: Subnet) -> None:
+        """The cable goes into a socket of another network: carrier is lost, then all is new there.
+
+        The host has its addresses of that network at once.
+        """
+        self._far("link", "set", self.far, "down")
+        self._end_server()
+        for name in ("log", "leases"):
+            (self._directory / name).unlink(missing_ok=True)
+        self._far("address", "flush", "dev", self.far, "scope", "global")
+        command("ip", "address", "flush", "dev", self.uplink, "scope", "global")
+        command("ip", "-6", "route", "flush", "default", "dev", self.uplink)
+        self.subnet = subnet
+        self._make_router()
+        self._serve()
+        make_host(self.uplink, subnet)
+
     def frames(self) -> socket.socket:
         """Open a packet socket at the far end: for what arrives there, and to send from there.
 
@@ -309,7 +328,7 @@ class Lan(Running):
         prefix = sandbox.netns_exec_prefix(self.namespace)
         command(*prefix, "nft", "-f", str(rules))
 
-    def _serve(self, undo: contextlib.ExitStack) -> None:
+    def _serve(self) -> None:
         complaints = self._directory / "dnsmasq.stderr"
         with complaints.open("wb") as stderr:
             server = subprocess.Popen(
@@ -320,7 +339,7 @@ class Lan(Running):
                 stdout=stderr,
                 stderr=stderr,
             )
-        undo.callback(end_process, server)
+        self._server = server
 
         def ready() -> bool:
             if server.poll() is not None:
@@ -328,6 +347,11 @@ class Lan(Running):
             return "TFTP root is" in self.log()
 
         wait_for(ready, 10.0, "dnsmasq to serve")
+
+    def _end_server(self) -> None:
+        server, self._server = self._server, None
+        if server:
+            end_process(server)
 
     def _dnsmasq(self) -> list[str]:
         ipv4, ipv6 = self.subnet.ipv4, self.subnet.ipv6

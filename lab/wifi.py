@@ -13,15 +13,21 @@ import contextlib
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from airtap.kernel.genetlink import Family, attribute
 from lab import sandbox
 from lab.lan import LAB, Lan, Subnet, end_process, make_host, no_router_advertisements, wait_for
 from lab.running import Running
 from lab.sandbox import command
+
+# drivers/net/wireless/virtual/mac80211_hwsim.h: HWSIM_CMD_*, HWSIM_ATTR_*
+_NEW_RADIO, _DEL_RADIO = 4, 5
+_RADIO_NAME, _PERM_ADDR = 17, 22
 
 PASSPHRASE = "labpassword"
 _FREQUENCY = 2412  # MHz, channel 1: a station that knows it need not scan all
@@ -39,6 +45,27 @@ class Radios:
         for phy in _phys(_FIRST):
             # The driver makes them in the namespace of the machine's first process.
             command(*_FIRST, "iw", "phy", phy, "set", "netns", str(os.getpid()))
+
+    @staticmethod
+    def remove(link: str) -> str:
+        """Take the radio of a link away, as an adapter is unplugged; returns its MAC for add()."""
+        mac = Path(f"/sys/class/net/{link}/address").read_text().strip()
+        name = attribute(_RADIO_NAME, Radios.phy(link).encode() + b"\0")
+        with Family("MAC80211_HWSIM") as hwsim:
+            hwsim.request(_DEL_RADIO, name)
+        return mac
+
+    @staticmethod
+    def add(link: str, mac: str) -> None:
+        """A new radio with that MAC, whose link gets that name."""
+        before = set(_phys(_FIRST))
+        # Radios hear each other if they were made in one network namespace.
+        command(*_FIRST, sys.executable, "-m", "lab.wifi", mac)
+        [phy] = set(_phys(_FIRST)) - before
+        there = Path("/sys/class/ieee80211")
+        command(*_FIRST, "iw", "phy", phy, "set", "netns", str(os.getpid()))
+        [made] = [path.name for path in (there / phy / "device/net").iterdir()]
+        command("ip", "link", "set", made, "name", link)
 
     @staticmethod
     def phy(link: str) -> str:
@@ -238,6 +265,15 @@ class _Daemon:
 _FIRST = ("nsenter", "--target=1", "--net", "--mount", "--")
 
 
+def _add_radio(mac: str) -> None:
+    with Family("MAC80211_HWSIM") as hwsim:
+        hwsim.request(_NEW_RADIO, attribute(_PERM_ADDR, bytes.fromhex(mac.replace(":", ""))))
+
+
 def _phys(prefix: Sequence[str]) -> list[str]:
     found = re.findall(r"^Wiphy (\S+)", command(*prefix, "iw", "phy"), re.MULTILINE)
     return sorted(found, key=lambda name: int(re.sub(r"\D", "", name)))
+
+
+if __name__ == "__main__":
+    _add_radio(sys.argv[1])

@@ -1,4 +1,4 @@
-"""ARP and neighbour discovery frames of airtap's own: announcements and probes."""
+"""ARP and neighbour discovery frames of airtap's own: announcements, probes and questions."""
 
 import struct
 from ipaddress import IPv4Address, IPv6Address
@@ -8,12 +8,15 @@ Address = IPv4Address | IPv6Address
 _ETH_P_8021Q = 0x8100
 _ETH_P_ARP = 0x0806
 _ETH_P_IPV6 = 0x86DD
+_ARP_REPLY = 2
+_EVERYBODY = b"\xff" * 6
 _ALL_NODES = IPv6Address("ff02::1")
 _SOLICITED_NODES = IPv6Address("ff02::1:ff00:0")
 _ICMPV6 = 58
 _NEIGHBOUR_SOLICIT = 135
 _NEIGHBOUR_ADVERT = 136
 _OVERRIDE = 0x20000000
+_SOURCE_LINK_LAYER = 1
 _TARGET_LINK_LAYER = 2
 
 
@@ -25,7 +28,7 @@ def announcement(address: Address, vlan: int, mac: str) -> bytes:
     """
     own = _octets(mac)
     if isinstance(address, IPv4Address):
-        return _frame(b"\xff" * 6, own, vlan, _ETH_P_ARP, _arp_request(own, address, address))
+        return _frame(_EVERYBODY, own, vlan, _ETH_P_ARP, _arp_request(own, address, address))
     option = bytes((_TARGET_LINK_LAYER, 1)) + own
     advert = _neighbour(_NEIGHBOUR_ADVERT, _OVERRIDE, address, option, address, _ALL_NODES)
     group = b"\x33\x33" + _ALL_NODES.packed[-4:]  # RFC 2464, 7
@@ -41,9 +44,51 @@ def probe(address: Address, vlan: int, source: str, holder: str) -> bytes:
     own, to = _octets(source), _octets(holder)
     if isinstance(address, IPv4Address):
         return _frame(to, own, vlan, _ETH_P_ARP, _arp_request(own, IPv4Address(0), address))
-    nodes = IPv6Address(int(_SOLICITED_NODES) | int(address) & 0xFFFFFF)  # RFC 4291, 2.7.1
+    nodes = _solicited_nodes(address)
     solicit = _neighbour(_NEIGHBOUR_SOLICIT, 0, address, b"", IPv6Address(0), nodes)
     return _frame(to, own, vlan, _ETH_P_IPV6, solicit)
+
+
+def question(address: Address, mac: str) -> bytes:
+    """A frame from mac to everybody that asks who has address; the answer comes to mac alone.
+
+    An ARP probe (RFC 5227, 2.1.1), which no ARP cache takes notice of, or a neighbour solicitation
+    from mac's own link-local address (RFC 4861, 7.2.2).
+    """
+    own = _octets(mac)
+    if isinstance(address, IPv4Address):
+        return _frame(_EVERYBODY, own, 0, _ETH_P_ARP, _arp_request(own, IPv4Address(0), address))
+    nodes = _solicited_nodes(address)
+    option = bytes((_SOURCE_LINK_LAYER, 1)) + own
+    solicit = _neighbour(_NEIGHBOUR_SOLICIT, 0, address, option, link_local(mac), nodes)
+    group = b"\x33\x33" + nodes.packed[-4:]  # RFC 2464, 7
+    return _frame(group, own, 0, _ETH_P_IPV6, solicit)
+
+
+def is_answer(frame: bytes, address: Address, mac: str) -> bool:
+    """Whether an untagged frame answers question(address, mac)."""
+    if frame[:6] != _octets(mac):
+        return False
+    if isinstance(address, IPv4Address):
+        head = struct.pack("!HHHBBH", _ETH_P_ARP, 1, 0x0800, 6, 4, _ARP_REPLY)
+        return frame[12:22] == head and frame[28:32] == address.packed
+    kind = bytes((_ICMPV6,)), bytes((_NEIGHBOUR_ADVERT,))
+    return (
+        frame[12:14] == struct.pack("!H", _ETH_P_IPV6)
+        and (frame[20:21], frame[54:55]) == kind
+        and frame[62:78] == address.packed
+    )
+
+
+def link_local(mac: str) -> IPv6Address:
+    """The link-local address that a device with this MAC makes of it (RFC 4291, appendix A)."""
+    own = _octets(mac)
+    identifier = bytes((own[0] ^ 2,)) + own[1:3] + b"\xff\xfe" + own[3:]
+    return IPv6Address(b"\xfe\x80" + bytes(6) + identifier)
+
+
+def _solicited_nodes(address: IPv6Address) -> IPv6Address:
+    return IPv6Address(int(_SOLICITED_NODES) | int(address) & 0xFFFFFF)  # RFC 4291, 2.7.1
 
 
 def _octets(mac: str) -> bytes:

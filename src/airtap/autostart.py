@@ -42,7 +42,7 @@ def start_daemon(path: str, error: OSError) -> tuple[Socket, str]:
 
 
 def _start_or_join(path: str) -> Socket:
-    program = _find_program()
+    program = find_program("airtapd")
     with locked(path):
         with suppress(FileNotFoundError, ConnectionRefusedError):
             return wire.connect(path)  # somebody was quicker
@@ -51,13 +51,16 @@ def _start_or_join(path: str) -> Socket:
             return wire.connect(path)
 
 
-def _find_program() -> str:
-    """airtapd beside the running program, else where packages put it."""
-    beside = Path(sys.argv[0]).absolute().with_name("airtapd")
-    for program in (str(beside), "/usr/bin/airtapd"):
+def find_program(name: str) -> str:
+    """A program of ours beside the running one, else where packages put it.
+
+    Raises Problem no-daemon.
+    """
+    beside = Path(sys.argv[0]).absolute().with_name(name)
+    for program in (str(beside), f"/usr/bin/{name}"):
         if os.access(program, os.X_OK):
             return program
-    raise Problem("no-daemon", f"airtapd is not running, and not at {beside} or in /usr/bin")
+    raise Problem("no-daemon", f"{name} is neither at {beside} nor in /usr/bin")
 
 
 def _spawn(program: str, path: str, listener: socket) -> None:

@@ -18,12 +18,13 @@ from .children import Children, Wanted
 from .config import Config
 from .domains import Domains
 from .errors import Problem, reason
-from .guests import Guest, Guests, Place
+from .guests import Guest, Guests, Loss, Place
 from .kernel import tap
 from .kernel.links import GROUP, Link, LinkError, LinkNotFound, Links
 from .kernel.peer import Peer, requester, with_rights_of
 from .mac_learning import MacLearning
 from .mac_nat import MacNat
+from .mending import Mending
 from .names import device_name, mac_address
 from .owner import Owner
 
@@ -45,13 +46,15 @@ class AttachRequest:
 class Broker:
     """Makes, lists and removes guest devices for peers of the daemon's socket."""
 
-    def __init__(self, config: Config, links: Links, guests: Guests, ipr: AsyncIPRoute) -> None:
+    def __init__(
+        self, config: Config, links: Links, guests: Guests, ipr: AsyncIPRoute, mending: Mending
+    ) -> None:
         self.config = config
 
         def current() -> Config:
             return self.config
 
-        self.mac_nat = MacNat(current, links, ipr)
+        self.mac_nat = MacNat(current, links, ipr, mending)
         self._links = links
         self._guests = guests
         self._learning = MacLearning(links, on_learned=self._mac_learned)
@@ -74,6 +77,10 @@ class Broker:
     async def close(self) -> None:
         await self._learning.close()
         await self.mac_nat.close()
+
+    def losses(self) -> list[Loss]:
+        """Devices that have vanished under running guests."""
+        return self._guests.losses()
 
     def is_needed(self) -> bool:
         """Whether there is a guest of ours, or an uplink to keep MAC NAT on for anybody's."""
@@ -153,7 +160,8 @@ class Broker:
                 raise Problem(
                     "no-device", f"cannot make {name} a port of bridge {bridge.name}: {exc}"
                 ) from exc
-            self._guests.add(Guest(index, name, kind="tun", owner=owner, node=None), place)
+            guest = Guest(index, name, kind="tun", owner=owner, node=None, parent=bridge.name)
+            self._guests.add(guest, place)
             undo.pop_all()
         log.info("%s on bridge %s is made for user %d", name, bridge.name, peer.uid)
         return name, fd

@@ -83,7 +83,8 @@ class Children:
                 if open_node:
                     fd = open_node(node)
                     undo.callback(os.close, fd)
-                guest = Guest(index, name, kind, owner, node if open_node else None)
+                watched = node if open_node else None
+                guest = Guest(index, name, kind, owner, watched, parent.name)
                 self._guests.add(guest, place)
                 undo.callback(self._guests.forget, index)
                 # An ipvtap whose guest neither has nor learns a MAC: it uses the parent's.

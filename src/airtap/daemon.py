@@ -16,6 +16,7 @@ from .errors import Problem, reason
 from .guests import Guests
 from .kernel.links import LinkError, open_links, rtnetlink
 from .listener import bind, give_up, locked
+from .mending import Mending
 from .server import Server
 
 log = logging.getLogger("airtapd")
@@ -85,10 +86,13 @@ class Daemon:
             ipr = await stack.enter_async_context(rtnetlink())
             guests = Guests(links)
             stack.push_async_callback(guests.close)
-            broker = Broker(self._settings, links, guests, ipr)
-            stack.push_async_callback(broker.close)
             if passed is not None:
                 self._path = passed.getsockname()
+            mending = Mending(self._path)
+            stack.push_async_callback(mending.close)
+            broker = Broker(self._settings, links, guests, ipr, mending)
+            stack.push_async_callback(broker.close)
+            if passed is not None:
                 await broker.recover()
             listener = passed or await self._listen(broker)
             server = Server(listener, broker, links)

@@ -32,6 +32,11 @@ class Former:
         if len(self._held) > _GUESTS:
             del self._held[next(iter(self._held))]
 
+    def clear(self, uplink: int) -> None:
+        """Forget what guests on an uplink had."""
+        for key in [key for key in self._held if key[0] == uplink]:
+            del self._held[key]
+
     def take(self, uplink: int, mac: str) -> list[Learned]:
         """What the guest with this MAC had, if that was not long ago. It is asked for once."""
         noted, held = self._held.pop((uplink, mac), (0.0, []))

@@ -16,6 +16,9 @@ nobody holds its tap any more:
 
 import asyncio
 import logging
+import os
+import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +37,7 @@ log = logging.getLogger(__name__)
 # kernel drops the locks of the closed file (fs/file_table.c: __fput), so the first look can be
 # too early.
 _LOOKS_S = (0.1, 1.0)
+_LOSSES = 1024
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Guest:
     """One device that airtap made.
 
     kind: "macvtap", "ipvtap", or "tun" for a tap on a bridge. node: /dev/tapN, if it is to be
-    watched: None for that tap, and for a libvirt guest's device.
+    watched: None for that tap, and for a libvirt guest's device. parent: name of its uplink.
     """
 
     index: int
@@ -49,6 +53,15 @@ class Guest:
     kind: str
     owner: Owner
     node: str | None
+    parent: str = ""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A device that has vanished while its guest ran. since: Unix time."""
+
+    guest: Guest
+    since: float
 
 
 @dataclass
@@ -72,6 +85,7 @@ class Guests:
         self._users: Counter[int] = Counter()
         # Devices to look at, each with the waits after which to look again.
         self._suspects: dict[int, tuple[float, ...]] = {}
+        self._losses: list[Loss] = []
         self._wake = asyncio.Event()
         self._watch = NodeWatch(self._on_event)
         self._reaper = asyncio.create_task(self._reap_forever(), name="reaper")
@@ -139,7 +153,30 @@ class Guests:
     def forget_vanished(self) -> None:
         """Take devices off the list that the kernel has no more."""
         for index in self._by_index.keys() - tap.device_indexes():
-            self.forget(index)
+            self._lose(index)
+
+    def losses(self) -> list[Loss]:
+        """Devices that vanished under guests which run on without a network, oldest first.
+
+        libvirt's guests are none of these: they get new devices (mending.py).
+        """
+        self._losses = [loss for loss in self._losses if _runs(loss.guest.owner.pid)]
+        return self._losses
+
+    def _lose(self, index: int) -> None:
+        """Forget a device that has gone, though nobody closed its tap."""
+        guest = self._by_index[index]
+        self.forget(index)
+        owner = guest.owner
+        if guest.kind == "tun" or owner.uuid or not _runs(owner.pid):
+            log.info("%s is gone", guest.name)
+            return
+        log.warning(
+            "%s is gone with %s: the guest of user %d, pid %d, has no network until it is started"
+            " anew",
+            *(guest.name, guest.parent, owner.uid, owner.pid),
+        )
+        self._losses = [*self.losses(), Loss(guest, time.time())][-_LOSSES:]
 
     async def recover(self) -> list[Guest]:
         """Adopt devices of an earlier daemon whose tap is held, delete those whose is not.
@@ -162,8 +199,9 @@ class Guests:
         if owner is not None and stands and node is None:
             raise Problem("no-tap", f"/dev/tap{link.index} is not its node here")
         # No owner: the daemon died between making the device and writing its owner down.
-        guest = Guest(link.index, link.name, link.kind, owner or Owner(uid=0, pid=0), node)
-        self.add(guest, place=None)
+        owner = owner or Owner(uid=0, pid=0)
+        parent = _name(link.master or link.parent)
+        self.add(Guest(link.index, link.name, link.kind, owner, node, parent), place=None)
 
     def _full(self, uid: int, limits: Limits) -> str:
         if uid != 0 and self._users[uid] >= limits.devices_per_user:
@@ -206,8 +244,7 @@ class Guests:
             try:
                 link = await self._links.by_index(index)
             except LinkNotFound:
-                log.info("%s is gone", guest.name)
-                self.forget(index)
+                self._lose(index)
                 continue
             if link.group != GROUP:
                 continue
@@ -218,6 +255,17 @@ class Guests:
             elif looks:
                 wait, *rest = looks
                 asyncio.get_running_loop().call_later(wait, self._suspect, index, tuple(rest))
+
+
+def _name(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return ""
+
+
+def _runs(pid: int) -> bool:
+    return pid > 0 and os.path.exists(f"/proc/{pid}")
 
 
 def _in_use(link: Link, guest: Guest) -> bool:

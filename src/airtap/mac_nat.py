@@ -1,13 +1,16 @@
-"""The programs of MAC NAT: on which uplinks, for which children, kept so.
+"""The programs of MAC NAT and host access: on which uplinks, for which children, kept so.
 
-An uplink of macvtaps needs them where it takes one MAC only, an uplink of ipvtaps always, as they
-deliver to its guests. "On" is said of an uplink that has them.
+An uplink of macvtaps needs them where it takes one MAC only, and where the host is to meet its
+guests; an uplink of ipvtaps always, as they deliver to its guests. "On" is said of an uplink that
+has them.
 
 Theory of operation. Level-triggered: a notification, a request or a start of the daemon only puts
 a device on a list to look at. _look_at() finds out from the kernel what the uplink is and what
 stands on it, and makes MAC NAT what it should be: on while the uplink needs it and has children;
 off otherwise. Macvtaps and macvlans count whoever made them (libvirt makes its own), ipvtaps where
-airtap did: others' ipvlans have the uplink's MAC and addresses of their own. Looking again changes
+airtap did: others' ipvlans have the uplink's MAC and addresses of their own. The host meets guests
+on macvtaps and ipvtaps of mode bridge: the other modes are there to keep guests apart, or to leave
+all to the switch. Looking again changes
 nothing where all is well, so it may be done at any time: after somebody deleted the qdisc, after
 a crash, after the uplink's MAC changed.
 
@@ -19,19 +22,22 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 
 from pyroute2 import AsyncIPRoute
 
 from . import inquiries, uplink
-from .config import Config
+from .config import MODES, Config
 from .errors import Problem
 from .former import Former
-from .kernel import macnat
-from .kernel.addresses import host_addresses
+from .kernel import macnat, wifi
+from .kernel.addresses import Subnet, host_addresses
 from .kernel.events import Events
 from .kernel.libbpf import BpfError
-from .kernel.links import FAMILY, GROUP, Link, LinkError, LinkNotFound, Links
+from .kernel.links import FAMILY, GROUP, IFF_RUNNING, Link, LinkError, LinkNotFound, Links
+from .kernel.wifi_events import WifiEvents
 from .mac_nat_uplink import Uplink
+from .mending import Mending
 from .owner import Owner, guest_mac
 
 log = logging.getLogger(__name__)
@@ -51,8 +57,15 @@ class MacNat:
     config: gives the configuration that counts now.
     """
 
-    def __init__(self, config: Callable[[], Config], links: Links, ipr: AsyncIPRoute) -> None:
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        links: Links,
+        ipr: AsyncIPRoute,
+        mending: Mending,
+    ) -> None:
         self._config = config
+        self._mending = mending
         self._links = links
         self._ipr = ipr
         self._uplinks: dict[int, Uplink] = {}
@@ -62,6 +75,7 @@ class MacNat:
         self._wake = asyncio.Event()
         self._changing = asyncio.Lock()
         self._events = Events(self.look_again)
+        self._wifi_events = WifiEvents(self.look_again)
         self._tasks = [
             asyncio.create_task(self._look_forever(), name="mac nat"),
             asyncio.create_task(self._ask_forever(), name="mac nat: addresses"),
@@ -70,6 +84,7 @@ class MacNat:
     async def close(self) -> None:
         """Stop looking. What is attached goes on."""
         self._events.close()
+        self._wifi_events.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -92,6 +107,8 @@ class MacNat:
                 return
             for index, directory in list(macnat.pinned()):
                 if index not in self._uplinks:
+                    if await self._link(index) is None:
+                        self._mending.look_over()
                     await self._clear(index)
                     macnat.remove_pins(directory)
 
@@ -109,16 +126,15 @@ class MacNat:
         kind: of the child. Gives whether its guest gets the uplink's MAC. Raises Problem
         no-macnat, LinkError.
         """
-        one_mac = await gives_its_mac(link, kind, self._config())
-        if not one_mac and kind == "macvtap":
+        role = await self._role(link, kind)
+        if not role.translate and kind == "macvtap":  # the host can wait
             yield False
             return
         async with self._changing:
-            mode = self._config().parent(link.name).mode
-            active = await self._switch_on(link, kind, mode, one_mac)
+            active = await self._switch_on(link, role, self._config().parent(link.name).mode)
             active.expected += 1
         try:
-            yield one_mac
+            yield role.translate
         finally:
             active.expected -= 1
             self.look_again(link.index)
@@ -157,12 +173,22 @@ class MacNat:
         return active.nat.counters() if active else {}
 
     def is_needed(self) -> bool:
-        return bool(self._uplinks)
+        return bool(self._uplinks) or self._mending.is_awaiting
+
+    def is_stranded(self, uplink_index: int, index: int) -> bool:
+        """Whether a guest seems not to have noticed that its uplink is on another network."""
+        active = self._uplinks.get(uplink_index)
+        return active is not None and index in active.stranded
 
     def is_on(self, uplink_index: int) -> bool:
         """Whether guests behind an uplink get its MAC."""
         active = self._uplinks.get(uplink_index)
-        return active is not None and active.one_mac
+        return active is not None and active.role.translate
+
+    def has_host_access(self, uplink_index: int) -> bool:
+        """Whether the host meets guests behind an uplink."""
+        active = self._uplinks.get(uplink_index)
+        return active is not None and active.role.host_access and bool(active.meeting)
 
     def bearer(self, uplink: Link, mac: str) -> str:
         """The name of the guest device on an uplink whose guest has this MAC, or ""."""
@@ -198,6 +224,7 @@ class MacNat:
                     log.error("MAC NAT: %s", exc)
 
     async def _look_at_some(self, suspects: set[int | None]) -> None:
+        await self._greet(suspects)
         if None in suspects:
             await self._look_at_all()
             return
@@ -207,6 +234,19 @@ class MacNat:
                 by_uplink.setdefault(parent, set()).add(index)
         for parent, devices in by_uplink.items():
             await self._look_at(parent, devices)
+
+    async def _greet(self, suspects: set[int | None]) -> None:
+        """Look whether an uplink that had gone is among the devices."""
+        self._wifi_events.join()
+        if not self._mending.is_awaiting:
+            return
+        if None in suspects:
+            links = await self._links.dump()
+        else:
+            found = [await self._link(index) for index in suspects if index is not None]
+            links = [link for link in found if link is not None]
+        for link in links:
+            self._mending.met(link)
 
     async def _uplink_of(self, index: int) -> int:
         """The uplink that a change at a device concerns: itself, or what it stands on; 0: none."""
@@ -245,25 +285,27 @@ class MacNat:
         link = await self._link(index)
         if link is None:
             if active:
-                log.info("%s is gone, and MAC NAT with it", active.link.name)
+                log.info("%s is gone", active.link.name)
                 self._uplinks.pop(index).close(remove=True)
+                self._mending.lost(active.link.name)
             return
         if active is None:
             devices = None
         children = await self._children(index, devices)
-        kind = FAMILY[children[0].kind] if children else active.kind if active else "macvtap"
-        if active and active.kind != kind:  # the former ones are gone, or these could not be
+        kind = FAMILY[children[0].kind] if children else active.role.kind if active else "macvtap"
+        if active and active.role.kind != kind:  # the former ones are gone, or these could not be
             await self._switch_off(active)
             await self._look_at(index, None)
             return
-        one_mac = await gives_its_mac(link, kind, self._config())
-        if kind == "macvtap" and not one_mac:
-            if active:
-                await self._switch_off(active)
+        role = await self._role(link, kind)
+        if kind == "macvtap" and not role.translate:  # nothing for macvlans and the other modes
+            children = [child for child in children if role.on_parent and _is_sociable(child)]
+        if active and active.role != role and devices is not None:
+            await self._look_at(index, None)
             return
         if (children and active is None) or (active and (devices is None or index in devices)):
             mode = children[0].mode if children else None
-            active = await self._switch_on(link, kind, mode, one_mac)
+            active = await self._switch_on(link, role, mode)
         if active:
             await self._keep(active, children, devices)
             if not active.is_needed():
@@ -278,42 +320,85 @@ class MacNat:
             links = [link for link in found if link is not None]
         return [link for link in links if _is_child(link, parent)]
 
-    async def _switch_on(self, link: Link, kind: str, mode: str | None, one_mac: bool) -> Uplink:
-        """MAC NAT on an uplink, with all that must be known before a frame passes.
+    async def _role(self, link: Link, kind: str) -> macnat.Role:
+        """What is to be on at an uplink for children of a kind. Raises Problem no-nl80211."""
+        config = self._config()
+        translate = await gives_its_mac(link, kind, config)
+        # Guests on ipvtaps that use the uplink's MAC are none to tell apart by theirs.
+        apart = translate or kind == "macvtap"
+        return macnat.Role(kind, translate, apart and config.parent(link.name).host_access)
 
-        kind, mode: of its children; None to leave the mode as it is. one_mac: gives_its_mac().
+    async def _switch_on(self, link: Link, role: macnat.Role, mode: str | None) -> Uplink:
+        """Programs on an uplink for a role, with all that must be known before a frame passes.
+
+        mode: of its children; None to leave it as it is.
         """
-        active = self._uplinks.get(link.index)
-        if active and active.kind != kind:
-            if active.expected:
-                what = f"{link.name} is about to carry {active.kind} devices"
-                raise Problem("parent-busy", what, "a parent carries one kind of them")
-            if not active.children:
-                await self._switch_off(active)
-                active = None
+        active = await self._vacated(link, role)
         new = active is None
         if active is None:  # in a thread: the verifier takes 0.4 s over the programs
             nat = await asyncio.to_thread(macnat.open_macnat, macnat.pin_directory(link.index))
-            active = Uplink(link, kind, one_mac, nat, self._former, self.look_again)
+            active = Uplink(link, role, nat, self._former, self.look_again)
         nat = active.nat
         try:
-            nat.set_kind(kind, mode)
             former = nat.parent_mac()
-            addresses = await host_addresses(self._ipr, link.index)
-            nat.set_host_addresses(addresses.own | addresses.gateways, addresses.broadcasts)
-            if former != link.mac:
-                nat.set_parent_mac(link.mac)
-                active.announce(link)
-            await nat.attach_parent(self._ipr, link.index)
+            subnets = await self._set_up(nat, link, role, mode)
+            if new or active.role != role:
+                await self._take_off(link, role)
+            if (former, active.role.translate) != (link.mac, role.translate):
+                active.announce(link, translate=role.translate)
         except BaseException:
             if new:
                 active.close()
             raise
         if new:
             self._uplinks[link.index] = active
-            log.info("MAC NAT is on for %s (%s)", link.name, kind)
-        active.link, active.one_mac = link, one_mac
+        if new or active.role != role:
+            log.info("%s is on for %s (%s)", _said(role), link.name, role.kind)
+        active.link, active.role = link, role
+        if link.flags & IFF_RUNNING and active.locate(await _ssid(link), subnets):
+            log.info("%s is on another network now", link.name)
+            self._mending.renew(link.name, partial(self._settle, link.index))
         return active
+
+    def _settle(self, index: int) -> None:
+        if active := self._uplinks.get(index):
+            active.settle()
+
+    async def _vacated(self, link: Link, role: macnat.Role) -> Uplink | None:
+        """What is on at an uplink; None if that was for children of another kind that are gone.
+
+        Raises Problem parent-busy.
+        """
+        active = self._uplinks.get(link.index)
+        if active is None or active.role.kind == role.kind:
+            return active
+        if active.expected:
+            what = f"{link.name} is about to carry {active.role.kind} devices"
+            raise Problem("parent-busy", what, "a parent carries one kind of them")
+        if active.children:
+            return active
+        await self._switch_off(active)
+        return None
+
+    async def _set_up(
+        self, nat: macnat.Macnat, link: Link, role: macnat.Role, mode: str | None
+    ) -> frozenset[Subnet]:
+        """Returns the subnets that the host is in there."""
+        nat.set_role(role, mode)
+        addresses = await host_addresses(self._ipr, link.index)
+        nat.set_host_addresses(addresses.own | addresses.gateways, addresses.broadcasts)
+        nat.set_on_link(addresses.on_link)
+        nat.set_parent(link.index, link.mac)
+        await nat.attach_parent(self._ipr, link.index)
+        return addresses.subnets
+
+    async def _take_off(self, link: Link, role: macnat.Role) -> None:
+        """Take what has no place in a role off an uplink and its children."""
+        await macnat.detach(self._ipr, link.index, keep=role.on_parent)
+        for child in await self._links.dump():
+            if _is_child(child, link.index):
+                keeps = role.translate or role.kind == "ipvtap" or _is_sociable(child)
+                await macnat.detach(self._ipr, child.index, role.on_child if keeps else ())
 
     async def _keep(self, active: Uplink, children: list[Link], among: set[int] | None) -> None:
         """Make the guests of an uplink, among devices or all, those that are there."""
@@ -321,6 +406,8 @@ class MacNat:
         gone = (known.keys() | active.children.keys()) - {link.index for link in children}
         for index in gone if among is None else gone & among:
             active.forget(index)
+        if among is None:
+            active.part_strangers()
         for link in children:
             try:
                 if link.index not in active.children:
@@ -328,6 +415,7 @@ class MacNat:
                 await self._add_child(
                     active, link.index, await self._guest_mac(active, link, known)
                 )
+                active.let_meet(link.index, active.role.host_access and _is_sociable(link))
             except LinkNotFound:
                 continue  # its own notification follows
             except (LinkError, BpfError) as exc:  # no fault of its siblings
@@ -344,11 +432,11 @@ class MacNat:
 
         known: MACs that learn has. An ipvtap's is written into the alias, where status finds it.
         """
-        if active.kind == "ipvtap" and not active.one_mac:
+        if active.role.kind == "ipvtap" and not active.role.translate:
             return link.mac
         owner = Owner.from_alias(link.alias) if link.group == GROUP else None
         mac = known.get(link.index, macnat.UNKNOWN_MAC)
-        if active.kind == "ipvtap" and owner and owner.learning and mac != macnat.UNKNOWN_MAC:
+        if active.role.kind == "ipvtap" and owner and owner.learning and mac != macnat.UNKNOWN_MAC:
             owner = replace(owner, learning=False, mac=mac)
             await self._links.set_alias(link.index, owner.to_alias())
             log.info("%s: the guest is %s", link.name, mac)
@@ -363,8 +451,18 @@ class MacNat:
 
     async def _switch_off(self, active: Uplink) -> None:
         await self._clear(active.link.index)
+        if active.role.translate and active.children:
+            active.announce(active.link, translate=False)
         self._uplinks.pop(active.link.index).close(remove=True)
-        log.info("MAC NAT is off for %s", active.link.name)
+        log.info("%s is off for %s", _said(active.role), active.link.name)
+
+
+async def _ssid(link: Link) -> bytes | None:
+    try:
+        return await wifi.station_ssid(link.index) if wifi.is_wifi(link.name) else None
+    except OSError as exc:
+        log.warning("cannot ask for the network of %s: %s", link.name, exc)
+        return None
 
 
 async def gives_its_mac(link: Link, kind: str, config: Config) -> bool:
@@ -376,6 +474,17 @@ async def gives_its_mac(link: Link, kind: str, config: Config) -> bool:
     if setting != "auto":
         return setting == "on"
     return kind == "ipvtap" or (await uplink.inspect(link)).type == "wifi-station"
+
+
+def _said(role: macnat.Role) -> str:
+    names = ["MAC NAT"] if role.translate else []
+    names += ["host access"] if role.host_access else []
+    return " and ".join(names) or "delivery"
+
+
+def _is_sociable(child: Link) -> bool:
+    """Whether the host may meet a child's guest."""
+    return child.kind in MODES and child.mode == "bridge"
 
 
 def _is_child(link: Link, parent: int | None = None) -> bool:

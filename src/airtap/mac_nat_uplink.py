@@ -1,25 +1,32 @@
-"""MAC NAT at work on one uplink: its guests, what it reports, and the questions to guests."""
+"""MAC NAT and host access at work on one uplink: its guests, what it reports, and questions to
+them."""
 
 import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from ipaddress import IPv4Address
 
 from .announce import announcement
 from .former import Former
 from .inquiries import Inquiries
+from .kernel.addresses import Subnet
 from .kernel.frames import send
 from .kernel.links import Link
-from .kernel.macnat import Event, Macnat
+from .kernel.macnat import Event, Macnat, Role
+from .whereabouts import Whereabouts
 
 log = logging.getLogger(__name__)
 
 
 class Uplink:
-    """MAC NAT at work on one uplink. Needs a running event loop.
+    """MAC NAT and host access at work on one uplink. Needs a running event loop.
 
-    kind: of its children. one_mac: guests get the uplink's MAC; else they must use it (ipvtap).
+    role: what is on. With translate, guests get the uplink's MAC; without, those of ipvtaps must
+    use it, and those of macvtaps have their own on the wire.
     children: ifindex to MAC, None while it is to be learned; know() and forget() change it.
+    meeting: those among them which the host may meet. stranded: those that have not been heard on
+    the network where the uplink is now.
     expected: attaches under way, for whose sake it stays on without a child.
     on_spoke: called with the ifindex of a child whose guest has told its MAC.
     """
@@ -27,17 +34,19 @@ class Uplink:
     def __init__(
         self,
         link: Link,
-        kind: str,
-        one_mac: bool,
+        role: Role,
         nat: Macnat,
         former: Former,
         on_spoke: Callable[[int], None],
     ) -> None:
         self.link = link
-        self.kind = kind
-        self.one_mac = one_mac
+        self.role = role
         self.nat = nat
         self.children: dict[int, str | None] = {}
+        self.meeting: set[int] = set()
+        self.stranded: set[int] = set()
+        self._where = Whereabouts.from_text(nat.noted())
+        self._unsettled = False
         self.expected = 0
         self._awaited = 0.0
         self._former = former
@@ -69,26 +78,89 @@ class Uplink:
 
         Guests that use the uplink's MAC are not known by it.
         """
+        if self.children.get(index) != mac:
+            self._part(index)
         for other, known in list(self.children.items()):
             # Of a guest that is quicker back than the news of its end.
             if mac and known == mac and other != index and not _is_there(other):
                 self.forget(other)
         self.nat.add_guest(index, mac)
         self.children[index] = mac
-        if mac and self.one_mac:
+        if mac and self.role.translate:
             self.nat.give_back(index, mac, self._former.take(self.link.index, mac))
 
     def forget(self, index: int) -> None:
         """Forget a child. One that is not known is success."""
+        self.let_meet(index, False)
+        self.stranded.discard(index)
         held = self.nat.remove_guest(index)
         mac = self.children.pop(index, None)
-        if mac and self.one_mac:
+        if mac and self.role.translate:
             self._former.note(self.link.index, mac, held)
 
-    def announce(self, link: Link) -> None:
-        """Tell the LAN that every guest's address is at the uplink's new MAC, that of link."""
+    def let_meet(self, index: int, may: bool) -> None:
+        """Have the host meet a child's guest, at its MAC, or not.
+
+        Of several with one MAC the first does; the uplink's own MAC is no guest's.
+        """
+        if not may:
+            self.meeting.discard(index)
+            self._part(index)
+            return
+        self.meeting.add(index)
+        mac = self.children.get(index)
+        if mac and mac != self.link.mac and self.nat.met_at(mac) not in self.children:
+            self.nat.introduce(mac, index)
+
+    def part_strangers(self) -> None:
+        """Have the host meet nobody who is no child any more (of an earlier daemon)."""
+        for mac, index in self.nat.meeting().items():
+            if index not in self.meeting or self.children.get(index) != mac:
+                self.nat.part(mac)
+
+    def _part(self, index: int) -> None:
+        mac = self.children.get(index)
+        if not mac or self.nat.met_at(mac) != index:
+            return
+        self.nat.part(mac)
+        for other in self.meeting - {index}:
+            if self.children.get(other) == mac:
+                self.nat.introduce(mac, other)
+
+    def announce(self, link: Link, *, translate: bool) -> None:
+        """Tell the LAN at which MAC every guest's address is now.
+
+        translate: at that of link, the uplink; else at the guest's own.
+        """
         entries = self.nat.addresses()
-        send(link.name, [announcement(entry.address, entry.vlan, link.mac) for entry in entries])
+        frames = [
+            announcement(entry.address, entry.vlan, link.mac if translate else entry.mac)
+            for entry in entries
+        ]
+        send(link.name, frames)
+
+    def locate(self, ssid: bytes | None, subnets: frozenset[Subnet]) -> bool:
+        """Note where the uplink is; return whether that is another network.
+
+        All that guests have used is forgotten then, and of the network that was left it stays so.
+        """
+        before = self._where
+        self._where, moved = before.after(ssid, subnets)
+        self._unsettled |= moved
+        if not self._unsettled and self._where != before:
+            self.settle()
+        for entry in self.nat.addresses():
+            if moved or self._where.has_left(entry.address):
+                self.nat.forget(entry.address, entry.vlan)
+        if moved:
+            self._former.clear(self.link.index)
+            self.stranded = set(self.children)
+        return moved
+
+    def settle(self) -> None:
+        """All that another network asks for is done: the next airtapd shall not do it again."""
+        self._unsettled = False
+        self.nat.note(self._where.to_text())
 
     def ask_for_idle(self) -> None:
         """Ask guests for their addresses that were not seen in use for a while."""
@@ -98,6 +170,12 @@ class Uplink:
         log.debug("%s: %s", self.link.name, event)
         if event.what == "spoke":
             self._on_spoke(event.ifindex)
+        if event.address and self._where.has_left(event.address):
+            if event.what in ("learned", "moved"):
+                self.nat.forget(event.address, event.vlan)
+            return
+        if event.what in ("learned", "moved") and isinstance(event.address, IPv4Address):
+            self.stranded.discard(event.ifindex)
         if event.address and event.reason == "guest-address":
             self._inquiries.ask(event.address, event.vlan)
         if event.address and event.what == "probed":

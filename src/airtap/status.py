@@ -8,9 +8,11 @@ from . import uplink
 from .broker import Broker
 from .config import MODES
 from .errors import Problem
+from .guests import Loss
 from .kernel.links import FAMILY, GROUP, Link, Links
 from .kernel.macnat import GuestCounters, Learned
 from .kernel.peer import Peer
+from .mac_nat import MacNat
 from .owner import Owner, guest_mac
 
 
@@ -33,15 +35,19 @@ async def packets(links: Links, broker: Broker, peer: Peer) -> AsyncIterator[dic
         guests = [child for child in children[link.index] if _is_guest(child)]
         if not guests and link.name not in named:
             continue
-        macnat = broker.mac_nat.is_on(link.index)
-        yield {"uplink": await _uplink(link, children[link.index], macnat)}
+        yield {"uplink": await _uplink(link, children[link.index], broker.mac_nat)}
         learned = broker.mac_nat.learned(link.index)
         counters = broker.mac_nat.counters(link.index)
         for guest in sorted(guests, key=lambda child: child.index):
             owner = Owner.from_alias(guest.alias)
             if peer.uid == 0 or (owner is not None and owner.uid == peer.uid):
                 own = [entry for entry in learned if entry.ifindex == guest.index]
-                yield {"guest": _guest(guest, owner, own, counters.get(guest.index))}
+                shown = _guest(guest, owner, own, counters.get(guest.index))
+                stranded = broker.mac_nat.is_stranded(link.index, guest.index)
+                yield {"guest": {**shown, "stranded": stranded}}
+    for loss in broker.losses():
+        if peer.uid in (0, loss.guest.owner.uid):
+            yield {"lost": _loss(loss)}
 
 
 def _is_guest(link: Link) -> bool:
@@ -49,7 +55,7 @@ def _is_guest(link: Link) -> bool:
     return link.kind in MODES or link.group == GROUP
 
 
-async def _uplink(link: Link, children: list[Link], macnat: bool) -> dict[str, object]:
+async def _uplink(link: Link, children: list[Link], mac_nat: MacNat) -> dict[str, object]:
     kinds = {FAMILY[child.kind] for child in children if child.kind in FAMILY}
     return {
         "name": link.name,
@@ -57,8 +63,8 @@ async def _uplink(link: Link, children: list[Link], macnat: bool) -> dict[str, o
         "type": await _type(link),
         "mac": link.mac,
         "kind": kinds.pop() if kinds else None,
-        "macnat": macnat,
-        "host_access": False,
+        "macnat": mac_nat.is_on(link.index),
+        "host_access": mac_nat.has_host_access(link.index),
     }
 
 
@@ -90,6 +96,16 @@ def _guest(
         "tx_bytes": link.rx_bytes if is_tap else link.tx_bytes,
         "last_seen": None if last_seen is None else _unix_time(last_seen),
         "refused": None if counters is None else _refused(counters),
+    }
+
+
+def _loss(loss: Loss) -> dict[str, object]:
+    owner = loss.guest.owner
+    return {
+        "device": loss.guest.name,
+        "parent": loss.guest.parent,
+        "owner": {"uid": owner.uid, "pid": owner.pid},
+        "since": round(loss.since, 1),
     }
 
 

@@ -26,14 +26,14 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-PARENT, SHIM, ROUTER = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"
+PARENT, ROUTER = "02:00:00:00:00:01", "02:00:00:00:00:03"
 GUEST_MACS = ["02:00:00:00:01:01", "02:00:00:00:01:02"]
 HOST4, GATEWAY4, BROADCAST4 = "192.0.2.10", "192.0.2.1", "192.0.2.255"
 HOST6, GATEWAY6 = "2001:db8::10", "fe80::1"
 VLAN = 5
 
-macs = st.sampled_from([PARENT, ROUTER, SHIM, *GUEST_MACS, "ff:ff:ff:ff:ff:ff"])
-stations = st.sampled_from([*GUEST_MACS * 4, PARENT, ROUTER, SHIM])
+macs = st.sampled_from([PARENT, ROUTER, *GUEST_MACS, "ff:ff:ff:ff:ff:ff"])
+stations = st.sampled_from([*GUEST_MACS * 4, PARENT, ROUTER])
 senders = st.one_of(stations, st.sampled_from(["00:00:00:00:00:00", "03:00:00:00:00:04"]))
 targets = st.one_of(
     macs, st.sampled_from([PARENT] * 4 + ["33:33:ff:00:00:01", "01:00:5e:00:00:fb"])

@@ -74,9 +74,8 @@ class Guest:
 class Model:
     """kind: of the guests' devices, macvtap or ipvtap. mode: of ipvtaps, as ip-link(8) has it."""
 
-    def __init__(self, parent: bytes, shim: bytes, kind: str, mode: str) -> None:
+    def __init__(self, parent: bytes, kind: str, mode: str) -> None:
         self.parent = parent
-        self.shim = shim
         self.kind = kind
         self.mode = mode
         self.guests: dict[int, Guest] = {}
@@ -207,8 +206,6 @@ class Model:
     def up(self, frame: bytes, tag: int | None) -> Fate:
         if frame[6:12] == self.parent and self.kind == "macvtap":
             return Fate(True, frame)
-        if frame[6:12] == self.shim:
-            return Fate(False, frame)
         view = View.of(frame, tag)
         head, data = frame[:6] + self.parent + frame[12 : view.at], frame[view.at :]
         translated: bytes | None = data

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from airtap.kernel.libbpf import Object
-from airtap.kernel.macnat import Macnat
+from airtap.kernel.macnat import Macnat, Role
 from hatch_build import SOURCES, compile_object
 from lab.sandbox import command
 
@@ -45,7 +45,7 @@ class Rig:
     def __init__(self, content: bytes, devices: list[int]) -> None:
         self.devices = devices
         self._object = Object(content, "probe")
-        for name in (*PROGRAMS, "tell"):
+        for name in (*PROGRAMS, "meet", "call", "tell"):
             self._object.leave_out(name)
         self._object.load()
         self.macnat = Macnat(self._object, None)
@@ -76,7 +76,7 @@ class Rig:
 
     def reset(self) -> None:
         """Macvtaps, empty maps, timing of an hour: nothing grows old by itself during a test."""
-        self.macnat.set_kind("macvtap", "bridge")
+        self.macnat.set_role(Role("macvtap"), "bridge")
         self.macnat.set_host_addresses(set(), set())
         for entry in self.macnat.addresses():
             self.macnat.forget(entry.address, entry.vlan)
@@ -99,7 +99,8 @@ def compile_probe(source: Path = SOURCE, *options: str, around: str = "probe") -
     """
     with TemporaryDirectory() as directory:
         target = Path(directory) / f"{around}.bpf.o"
-        compile_object(HERE / f"{around}.bpf.c", target, "-I", str(source.parent), *options)
+        includes = ("-I", str(source.parent), "-I", str(SOURCES))
+        compile_object(HERE / f"{around}.bpf.c", target, *includes, *options)
         return target.read_bytes()
 
 

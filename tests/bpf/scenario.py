@@ -12,6 +12,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 
+from airtap.kernel.macnat import Role
 from tests.bpf.frames import (
     BROADCAST4,
     GATEWAY4,
@@ -21,7 +22,6 @@ from tests.bpf.frames import (
     HOST6,
     PARENT,
     ROUTER,
-    SHIM,
     VLAN,
     dhcp_to_client,
     dhcp_to_server,
@@ -102,10 +102,9 @@ class Scenario:
         rig.reset()
         self.rig = rig
         self.macnat = rig.macnat
-        self.model = Model(_octets(PARENT), _octets(SHIM), kind, mode)
-        self.macnat.set_kind(kind, mode)
-        self.macnat.set_parent_mac(PARENT)
-        self.macnat.set_shim_mac(SHIM)
+        self.model = Model(_octets(PARENT), kind, mode)
+        self.macnat.set_role(Role(kind), mode)
+        self.macnat.set_parent(1, PARENT)
         self.set_hosts(set(HOSTS))
         for number, mac in enumerate(GUEST_MACS):
             self.guest(number, None if kind == "ipvtap" else mac)

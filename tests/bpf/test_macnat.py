@@ -19,8 +19,9 @@ from scapy.layers.l2 import ARP, Ether
 
 from airtap.errors import Problem
 from airtap.kernel import clsact, libbpf, macnat
+from airtap.kernel.addresses import Address
 from airtap.kernel.links import LinkError, LinkNotFound
-from airtap.kernel.macnat import CHILD, PARENT, Address, Event, Macnat, open_macnat
+from airtap.kernel.macnat import CHILD, PARENT, Event, Macnat, Role, open_macnat
 from hatch_build import compile_object
 from lab.sandbox import command
 from tests.bpf.rig import DROP, REDIRECT, Rig, devices
@@ -36,7 +37,7 @@ def packet(mac: str, source: str) -> bytes:
 @pytest.fixture
 def two(rig: Rig) -> Rig:
     """A rig with two guests."""
-    rig.macnat.set_parent_mac(UPLINK)
+    rig.macnat.set_parent(1, UPLINK)
     for ifindex, mac in zip(rig.devices, (MAC_A, MAC_B), strict=False):
         rig.macnat.add_guest(ifindex, mac)
     return rig
@@ -178,7 +179,7 @@ def test_probes_are_reported_and_claim_nothing(two: Rig) -> None:
 
 
 def test_an_ipvtaps_guest_is_known_by_its_first_word(two: Rig) -> None:
-    two.macnat.set_kind("ipvtap", "bridge")
+    two.macnat.set_role(Role("ipvtap"), "bridge")
     index = two.devices[0]
     two.macnat.add_guest(index, None)
     with watching(two.macnat) as seen:
@@ -271,7 +272,7 @@ def test_state_and_programs_outlive_the_daemon(pins: Path) -> None:
         async def first() -> None:
             async with AsyncIPRoute() as ipr:
                 with opened() as one:
-                    one.set_parent_mac(UPLINK)
+                    one.set_parent(1, UPLINK)
                     one.set_host_addresses({HOST})
                     one.add_guest(7, MAC_A)
                     assert not await one.is_attached(ipr, ifindex)
@@ -336,7 +337,7 @@ def test_what_a_device_carries(
         async def scenario() -> None:
             async with AsyncIPRoute() as ipr:
                 with opened() as found:
-                    found.set_kind(kind, "bridge")
+                    found.set_role(Role(kind), "bridge")
                     await found.attach_parent(ipr, parent)
                     await found.attach_child(ipr, child)
                     assert await found.is_attached(ipr, parent, PARENT[kind])
@@ -357,8 +358,8 @@ def test_kind_and_mode_outlive_the_daemon(pins: Path) -> None:
     with devices("mn0", "mn1") as [a, b]:
         with opened() as one:
             assert one.kind() == "macvtap"
-            one.set_kind("ipvtap", "private")
-            one.set_parent_mac(UPLINK)
+            one.set_role(Role("ipvtap"), "private")
+            one.set_parent(1, UPLINK)
             one.add_guest(b, None)
             one.program("learn").test_run(packet(MAC_B, "192.0.2.1"), skb.pack(b))
         with opened() as two:
@@ -367,9 +368,9 @@ def test_kind_and_mode_outlive_the_daemon(pins: Path) -> None:
             to_b = packet(UPLINK, "192.0.2.100")
             assert two.program("across").test_run(to_b, skb.pack(a)).verdict == DROP
             two.set_timing()
-            two.set_kind("ipvtap", "bridge")
+            two.set_role(Role("ipvtap"), "bridge")
             assert two.program("across").test_run(to_b, skb.pack(a)).verdict == REDIRECT
-            two.set_kind("macvtap", "vepa")
+            two.set_role(Role("macvtap"), "vepa")
             assert (two.kind(), two.parent_mac()) == ("macvtap", UPLINK)
 
 
@@ -377,7 +378,7 @@ def test_foreign_filters_and_their_clsact_stay(pins: Path) -> None:
     with devices("mn0") as [ifindex]:
         command("tc", "qdisc", "add", "dev", "mn0", "clsact")
         foreign = clsact.Hook(clsact.EGRESS, 7, "somebody_else")
-        in_the_way = clsact.Hook(clsact.EGRESS, 0xA2, "somebody_else")
+        in_the_way = clsact.Hook(clsact.EGRESS, 0xA3, "somebody_else")
 
         async def scenario() -> None:
             async with AsyncIPRoute() as ipr:
@@ -442,7 +443,7 @@ struct {
 def test_a_config_of_the_former_layout_is_replaced(pins: Path, tmp_path: Path) -> None:
     with opened() as one:
         one.add_guest(7, MAC_A)
-        one.set_kind("ipvtap", "private")
+        one.set_role(Role("ipvtap"), "private")
     (DIRECTORY / "config").unlink()
     source, target = tmp_path / "former.bpf.c", tmp_path / "former.bpf.o"
     source.write_text(FORMER_CONFIG)

@@ -75,7 +75,6 @@ MUTANTS = {
         "cfg->parent.w) && cfg->kind != IPVTAP)\n\t\treturn PASS;",
         "cfg->parent.w) && 0)\n\t\treturn PASS;",
     ),
-    "shim's frames leave": ("if (same((__u16 *)eth->h_source, cfg->shim.w))", "if (0)"),
     "pkt_type of a guest's": ("entry->mac.w, PACKET_OTHERHOST", "entry->mac.w, PACKET_HOST"),
     "tha kept": ("entry->ifindex && same(arp.tha", "!entry->ifindex && same(arp.tha"),
     "any tha": ("entry->ifindex && same(arp.tha, cfg->parent.w) &&", "entry->ifindex &&"),

@@ -77,7 +77,7 @@ def _running() -> Iterator[Wire]:
     macnat = open_macnat(None)
     far = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
     try:
-        macnat.set_parent_mac(UPLINK)
+        macnat.set_parent(1, UPLINK)
         macnat.add_guest(ifindex, GUEST)
         asyncio.run(_attach(macnat, parent, ifindex))
         far.bind(("far1", 3))

@@ -19,7 +19,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
-from airtap.kernel.macnat import Macnat, open_macnat
+from airtap.kernel.macnat import Macnat, Role, open_macnat
 from lab.sandbox import command
 from tests.bpf.rig import OTHERHOST, devices
 
@@ -104,8 +104,8 @@ def wires(loaded: Macnat) -> Iterator[Wires]:
         for name in ("up0", "up0-far", "ga", "ga-far", "gb", "gb-far"):
             Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
             command("ip", "link", "set", name, "up")
-        loaded.set_kind("ipvtap", "bridge")
-        loaded.set_parent_mac(UPLINK)
+        loaded.set_role(Role("ipvtap"), "bridge")
+        loaded.set_parent(1, UPLINK)
         for index in (a, b):
             loaded.add_guest(index, None)
             stack.callback(loaded.remove_guest, index)

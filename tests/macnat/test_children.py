@@ -130,7 +130,7 @@ def test_last_child_takes_all_with_it(lan: Lan, airtapd: Airtapd) -> None:
 
 def reload(airtapd: Airtapd, setting: str) -> None:
     acl = airtapd.config.read_text().splitlines()[0]
-    airtapd.config.write_text(f'{acl}\n[parents.up0]\nmacnat = "{setting}"\n')
+    airtapd.config.write_text(f'{acl}\n[parents.up0]\nmacnat = "{setting}"\nhost_access = false\n')
     os.kill(airtapd.pid, signal.SIGHUP)
 
 

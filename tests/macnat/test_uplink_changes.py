@@ -86,12 +86,12 @@ def test_deleted_from_the_uplink(counting_lan: Lan, airtapd: Airtapd, what: str)
     """What gets out meanwhile is counted; after that nothing does."""
     lan = counting_lan
     with pump(airtapd, ipv4=GUEST4) as guest, Ping(ROUTER4, namespace=guest.namespace):
-        assert filters("up0") == 2
+        assert filters("up0") == 3
         if what == "qdisc":
             command("tc", "qdisc", "del", "dev", "up0", "clsact")
         else:
             command("tc", "filter", "del", "dev", "up0", "egress")
-        assert seconds_until(lambda: filters("up0") == 2, 5, "the filters") < 2
+        assert seconds_until(lambda: filters("up0") == 3, 5, "the filters") < 2
         foreign = lan.foreign_frames()
         assert guest.ping(ROUTER4, count=5)
         assert lan.ping(GUEST4, count=5)

@@ -15,6 +15,7 @@ GUEST: dict[str, Any] = {
     "rx_bytes": 1023,
     "tx_bytes": 1536,
     "last_seen": None,
+    "stranded": False,
 }
 UPLINK: dict[str, Any] = {
     "name": "eth0",
@@ -29,12 +30,23 @@ UPLINK: dict[str, Any] = {
 
 
 def test_nothing() -> None:
-    assert table({"uplinks": []}) == "no guests"
+    assert table({"uplinks": [], "lost": []}) == "no guests"
+
+
+def test_what_needs_a_hand() -> None:
+    stranded = {**UPLINK, "guests": [{**GUEST, "stranded": True}]}
+    owner = {"uid": 1000, "pid": 42}
+    lost = {"device": "airtap7", "parent": "wlan0", "owner": owner, "since": 0}
+    shown = table({"uplinks": [stranded], "lost": [lost]})
+    assert "airtap0: its uplink is on another network now" in shown
+    assert "airtap7 is gone with wlan0: the guest of user 1000, pid 42," in shown
 
 
 def test_an_uplink_without_guests() -> None:
     idle = {**UPLINK, "kind": None, "guests": []}
-    assert table({"uplinks": [idle]}) == "eth0: ethernet, 52:54:00:00:00:01\n  no guests"
+    assert (
+        table({"uplinks": [idle], "lost": []}) == "eth0: ethernet, 52:54:00:00:00:01\n  no guests"
+    )
 
 
 def test_guests_in_columns() -> None:
@@ -48,7 +60,7 @@ def test_guests_in_columns() -> None:
         "tx_bytes": 5 << 30,
     }
     uplink = {**UPLINK, "macnat": True, "host_access": True, "guests": [GUEST, unknown]}
-    assert table({"uplinks": [uplink, UPLINK]}).splitlines()[:5] == [
+    assert table({"uplinks": [uplink, UPLINK], "lost": []}).splitlines()[:5] == [
         "eth0: ethernet, 52:54:00:00:00:01, macvtap, macnat, host_access",
         "  DEVICE    MAC                ADDRESSES          USER  PID   DOMAIN  RECEIVED  SENT",
         "  airtap0   52:54:00:12:34:56  192.0.2.7 fe80::7  1000  4321  -       1023 B    1.5 KiB",
@@ -65,5 +77,5 @@ def test_guests_in_columns() -> None:
     ],
 )
 def test_sizes(count: int, shown: str) -> None:
-    text = table({"uplinks": [{**UPLINK, "guests": [{**GUEST, "tx_bytes": count}]}]})
+    text = table({"uplinks": [{**UPLINK, "guests": [{**GUEST, "tx_bytes": count}]}], "lost": []})
     assert text.endswith(f"  {shown}")

@@ -19,6 +19,8 @@
  * learn, up, across   egress of each ipvtap. across takes to a sibling what is for a sibling.
  * down                ingress of the uplink. It takes to its guest's ipvtap what is for a guest.
  *
+ * For the host, to which neither a macvlan nor an ipvlan takes its guests, see host_access.h.
+ *
  * All are tc programs in direct-action mode.
  *
  * What is kept
@@ -66,10 +68,17 @@
 #define PASS TC_ACT_UNSPEC
 #define DROP TC_ACT_SHOT
 
+/* What one program tells the next of a frame, in skb->tc_index: an ipvlan keeps that where it
+ * clears the mark (drivers/net/ipvlan: ipvlan_skb_crossing_ns). */
+#define FROM_GUEST 0x6169
+#define REFUSED_HERE 0x6170
+
 #define GUESTS 1024
 #define IPV4_SLOTS 16
 #define IPV6_SLOTS 32
 #define SLOTS (IPV4_SLOTS + IPV6_SLOTS)
+
+#define PREFIXES 32
 
 #define SECOND 1000000000ULL
 /* Events a guest may cause in a second. Eight guests' floods leave room in the ring for others. */
@@ -112,7 +121,8 @@ enum mode { BRIDGE, PRIVATE, VEPA };
 
 struct config {
 	struct mac parent;
-	struct mac shim; /* the host's own device among the guests; its frames stay here */
+	__u32 ifindex; /* of the uplink */
+	__u32 observe; /* 1: MAC NAT is off, and what the guards refuse only stays hidden from the host */
 	__u64 alive; /* ns for which an address is its holder's without being used */
 	__u64 refresh; /* jiffies between two notes that an address is in use */
 	__u32 kind;
@@ -165,7 +175,19 @@ struct table {
 struct statistics {
 	__u64 echoes;
 	__u64 malformed;
-	__u64 shim;
+};
+
+struct prefix {
+	__u32 address[4], mask[4]; /* network order, as in struct key */
+	__u32 family; /* 0: none */
+};
+
+struct on_link {
+	struct prefix prefixes[PREFIXES];
+};
+
+struct note {
+	char text[2048];
 };
 
 enum what { LEARNED, MOVED, EVICTED, REFUSED, WITHHELD, SPOKE, PROBED };
@@ -197,6 +219,14 @@ struct {
 	__type(value, __u32);
 } hosts SEC(".maps");
 
+/* What the host reaches on the uplink without a router. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct on_link);
+} on_links SEC(".maps");
+
 /* Devices under watch, written by user space. MAC all zero: not known yet, nothing is learned.
  * An ipvtap's is then the first that its guest uses; a macvtap must bear it, so user space learns
  * that. */
@@ -207,6 +237,15 @@ struct {
 	__type(key, __u32);
 	__type(value, struct mac);
 } guests SEC(".maps");
+
+/* Guests that the host may meet, by MAC; written by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, GUESTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct mac);
+	__type(value, __u32);
+} macs SEC(".maps");
 
 /* What the programs keep of each of them; user space makes and deletes it. */
 struct {
@@ -231,6 +270,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct statistics);
 } statistics SEC(".maps");
+
+/* What user space wants to find again, if it ends and comes back. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct note);
+} note SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -941,7 +988,6 @@ static __always_inline int raise_frame(struct __sk_buff *skb)
 	enum { OTHER, ARP, DHCP, ND } kind = OTHER;
 	__u32 zero = 0;
 	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
-	struct statistics *s;
 	struct ipv6hdr *ip6;
 	struct iphdr *ip;
 	struct ethhdr *eth;
@@ -960,12 +1006,6 @@ static __always_inline int raise_frame(struct __sk_buff *skb)
 		return PASS;
 	if (same((__u16 *)eth->h_source, cfg->parent.w) && cfg->kind != IPVTAP)
 		return PASS;
-	if (same((__u16 *)eth->h_source, cfg->shim.w)) {
-		s = bpf_map_lookup_elem(&statistics, &zero);
-		if (s)
-			__sync_fetch_and_add(&s->shim, 1);
-		return DROP;
-	}
 	pull(skb, HEADERS);
 	if (!look(skb, &f))
 		return DROP;
@@ -1209,6 +1249,10 @@ static __always_inline int lower_frame(struct __sk_buff *skb)
 	struct in6_addr to;
 	void *end;
 
+	if (skb->tc_index == FROM_GUEST) { /* and for the host: see host_access.h */
+		skb->tc_index = 0;
+		return PASS;
+	}
 	pull(skb, HEADERS);
 	if (!cfg || !look(skb, &f))
 		return PASS;
@@ -1311,10 +1355,12 @@ static __always_inline int cross_frame(struct __sk_buff *skb)
 	return bpf_redirect(ifindex, BPF_F_INGRESS);
 }
 
+#include "host_access.h"
+
 SEC("tc")
 int learn(struct __sk_buff *skb)
 {
-	return learn_frame(skb);
+	return observed(skb, learn_frame(skb));
 }
 
 SEC("tc")
@@ -1333,6 +1379,18 @@ SEC("tc")
 int across(struct __sk_buff *skb)
 {
 	return cross_frame(skb);
+}
+
+SEC("tc")
+int meet(struct __sk_buff *skb)
+{
+	return meet_frame(skb);
+}
+
+SEC("tc")
+int call(struct __sk_buff *skb)
+{
+	return call_frame(skb);
 }
 
 /* User space runs this (BPF_PROG_TEST_RUN) on a frame for the guest of device cb[0]. */

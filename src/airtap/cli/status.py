@@ -32,6 +32,7 @@ def fetch(connection: client.Connection) -> Json:
     """Ask airtapd for its status and put the packets of the answer together."""
     connection.send(wire.encode({"op": "status"}))
     uplinks: list[Json] = []
+    lost: list[Json] = []
     while True:
         packet, _ = connection.receive()
         message: Json = wire.decode(packet)
@@ -39,16 +40,26 @@ def fetch(connection: client.Connection) -> Json:
             uplinks.append({**message["uplink"], "guests": []})
         elif "guest" in message and uplinks:
             uplinks[-1]["guests"].append(message["guest"])
+        elif "lost" in message:
+            lost.append(message["lost"])
         else:
             wire.check(message)
-            return {"uplinks": uplinks}
+            return {"uplinks": uplinks, "lost": lost}
 
 
 def table(report: Json) -> str:
     """The report for people: a line per uplink, under it a table of its guests."""
-    if not report["uplinks"]:
-        return "no guests"
-    return "\n\n".join(_uplink(uplink) for uplink in report["uplinks"])
+    parts = [_uplink(uplink) for uplink in report["uplinks"]] or ["no guests"]
+    parts += [_lost(loss) for loss in report["lost"]]
+    return "\n\n".join(parts)
+
+
+def _lost(loss: Json) -> str:
+    owner = loss["owner"]
+    return (
+        f"{loss['device']} is gone with {loss['parent']}: the guest of user {owner['uid']},"
+        f" pid {owner['pid']}, has no network until it is started anew"
+    )
 
 
 def _uplink(uplink: Json) -> str:
@@ -58,7 +69,15 @@ def _uplink(uplink: Json) -> str:
     guests = [_row(guest) for guest in uplink["guests"]]
     if not guests:
         return f"{head}\n  no guests"
-    return "\n".join([head, *(f"  {line}" for line in aligned([_COLUMNS, *guests]))])
+    notes = [_stranded(guest) for guest in uplink["guests"] if guest["stranded"]]
+    return "\n".join([head, *(f"  {line}" for line in [*aligned([_COLUMNS, *guests]), *notes])])
+
+
+def _stranded(guest: Json) -> str:
+    return (
+        f"{guest['device']}: its uplink is on another network now, and the guest was not heard"
+        " there: have it ask for a new lease"
+    )
 
 
 def _row(guest: Json) -> tuple[str, ...]:

@@ -1,7 +1,15 @@
 """The addresses that are the host's own, and its gateways', through rtnetlink."""
 
+import socket
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
@@ -10,8 +18,11 @@ from pyroute2.netlink.exceptions import NetlinkError
 from .links import LinkError
 
 Address = IPv4Address | IPv6Address
+Subnet = IPv4Network | IPv6Network
 
 _MAIN_TABLE = 254
+_RTN_UNICAST = 1  # include/uapi/linux/rtnetlink.h
+_LINK_LOCAL = IPv6Network("fe80::/10")
 
 
 @dataclass(frozen=True)
@@ -19,11 +30,15 @@ class HostAddresses:
     """own: of every device of the host; it may answer for any on any (weak host model).
 
     gateways: next hops behind the one uplink. broadcasts: of the uplink's IPv4 networks.
+    subnets: of the uplink's own addresses, but for link-local ones. on_link: where the uplink leads
+    without a router.
     """
 
     own: frozenset[Address]
     gateways: frozenset[Address]
     broadcasts: frozenset[IPv4Address]
+    subnets: frozenset[Subnet]
+    on_link: frozenset[Subnet]
 
 
 async def host_addresses(ipr: AsyncIPRoute, uplink: int) -> HostAddresses:
@@ -31,6 +46,8 @@ async def host_addresses(ipr: AsyncIPRoute, uplink: int) -> HostAddresses:
     own: set[Address] = set()
     broadcasts: set[IPv4Address] = set()
     gateways: set[Address] = set()
+    subnets: set[Subnet] = set()
+    on_link: set[Subnet] = {_LINK_LOCAL}
     try:
         async for message in await ipr.addr("dump"):
             # IFA_LOCAL is the host's end where there is a peer, IFA_ADDRESS else.
@@ -39,11 +56,22 @@ async def host_addresses(ipr: AsyncIPRoute, uplink: int) -> HostAddresses:
                 own.add(address)
             if message["index"] == uplink:
                 broadcasts |= _broadcasts(message, address)
+                if not address.is_link_local:
+                    subnets.add(ip_network((address, message["prefixlen"]), strict=False))
         async for message in await ipr.route("dump", table=_MAIN_TABLE):
-            gateways |= _gateways(message, uplink)
+            found = _gateways(message, uplink)
+            gateways |= found
+            if not found and message.get("oif") == uplink and message["type"] == _RTN_UNICAST:
+                on_link.add(_destination(message))
     except NetlinkError as exc:
         raise LinkError(exc.code, f"dump addresses and routes: {exc.args[-1]}") from exc
-    return HostAddresses(frozenset(own), frozenset(gateways), frozenset(broadcasts))
+    return HostAddresses(
+        frozenset(own),
+        frozenset(gateways),
+        frozenset(broadcasts),
+        frozenset(subnets),
+        frozenset(on_link),
+    )
 
 
 def _broadcasts(message: Any, address: Address) -> set[IPv4Address]:
@@ -57,6 +85,11 @@ def _broadcasts(message: Any, address: Address) -> set[IPv4Address]:
     if prefix < 31:
         found.add(IPv4Network((int(address), prefix), strict=False).broadcast_address)
     return found
+
+
+def _destination(route: Any) -> Subnet:
+    anywhere = "0.0.0.0" if route["family"] == socket.AF_INET else "::"
+    return ip_network((route.get("dst") or anywhere, route["dst_len"]))
 
 
 def _gateways(route: Any, uplink: int) -> set[Address]:

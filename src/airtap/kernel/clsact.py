@@ -1,7 +1,7 @@
 """BPF filters on the clsact hooks of a device, through rtnetlink (tc-bpf(8)).
 
-A filter of ours is known by its name, at a fixed priority and handle. Others' filters, and a
-clsact that others use, are left alone.
+A filter of ours is known by its name, at a fixed priority and handle; one that another version of
+ours has there is replaced. Others' filters, and a clsact that others use, are left alone.
 """
 
 import errno
@@ -21,6 +21,7 @@ INGRESS = 0xFFFFFFF2
 EGRESS = 0xFFFFFFF3
 _ETH_P_ALL = 0x0003
 _HANDLE = 1
+_OURS = "airtap_"
 _GONE = (errno.ENOENT, errno.EINVAL)  # no such filter, no clsact
 
 # include/uapi/linux/pkt_cls.h: what pyroute2 0.9 does not decode
@@ -51,7 +52,8 @@ async def attach(ipr: AsyncIPRoute, ifindex: int, hook: Hook, program: int) -> N
         if exc.code != errno.EEXIST:
             raise _error(exc) from exc
         await _expect_clsact(ipr, ifindex)
-    if any(name != hook.name for name, _id in await _filters(ipr, ifindex, hook)):
+    there = await _filters(ipr, ifindex, hook.direction)
+    if any(at == hook.priority and not name.startswith(_OURS) for at, name, _id in there):
         raise LinkError(errno.EEXIST, f"a foreign tc filter has priority {hook.priority}")
     try:
         await ipr.tc(
@@ -69,8 +71,9 @@ async def attach(ipr: AsyncIPRoute, ifindex: int, hook: Hook, program: int) -> N
 
 async def attached(ipr: AsyncIPRoute, ifindex: int, hook: Hook) -> int:
     """The id of the program that we have on a hook, or 0. Raises LinkNotFound, LinkError."""
-    found = await _filters(ipr, ifindex, hook)
-    return next((number for name, number in found if name == hook.name), 0)
+    found = await _filters(ipr, ifindex, hook.direction)
+    ours = (hook.priority, hook.name)
+    return next((number for at, name, number in found if (at, name) == ours), 0)
 
 
 async def detach(ipr: AsyncIPRoute, ifindex: int, hooks: Collection[Hook]) -> None:
@@ -79,10 +82,15 @@ async def detach(ipr: AsyncIPRoute, ifindex: int, hooks: Collection[Hook]) -> No
     Raises LinkError.
     """
     with suppress(LinkNotFound):
-        for hook in hooks:
-            if await attached(ipr, ifindex, hook):
-                await _delete(ipr, "del-filter", "bpf", ifindex, **_place(hook))
-        if not await _in_use(ipr, ifindex):  # an ingress qdisc, by its kind, is none to delete
+        left = False
+        for direction in (INGRESS, EGRESS):
+            for priority, name, _id in await _filters(ipr, ifindex, direction):
+                hook = Hook(direction, priority, name)
+                if hook in hooks:
+                    await _delete(ipr, "del-filter", "bpf", ifindex, **_place(hook))
+                else:
+                    left = True
+        if not left:  # an ingress qdisc, by its kind, is none to delete
             await _delete(ipr, "del", "clsact", ifindex)
 
 
@@ -119,21 +127,15 @@ async def _expect_clsact(ipr: AsyncIPRoute, ifindex: int) -> None:
         raise _error(exc) from exc
 
 
-async def _in_use(ipr: AsyncIPRoute, ifindex: int) -> bool:
-    for direction in (INGRESS, EGRESS):
-        if await _dump(ipr, "dump-filter", index=ifindex, parent=direction):
-            return True
-    return False
-
-
-async def _filters(ipr: AsyncIPRoute, ifindex: int, hook: Hook) -> list[tuple[str, int]]:
-    """(name, program id) of the BPF filters at a hook's priority; "" for another kind's."""
+async def _filters(ipr: AsyncIPRoute, ifindex: int, direction: int) -> list[tuple[int, str, int]]:
+    """(priority, name, program id) of the filters of a direction; "" for another kind's."""
     found = []
-    for message in await _dump(ipr, "dump-filter", index=ifindex, parent=hook.direction):
+    for message in await _dump(ipr, "dump-filter", index=ifindex, parent=direction):
         options = message.get("options")
-        if message["info"] >> 16 == hook.priority and message["handle"]:
+        if message["handle"]:
             name = options.get("TCA_BPF_NAME") if message.get("kind") == "bpf" else None
-            found.append((name or "", options.get("TCA_BPF_ID") or 0 if name else 0))
+            number = options.get("TCA_BPF_ID") or 0 if name else 0
+            found.append((message["info"] >> 16, name or "", number))
     return found
 
 

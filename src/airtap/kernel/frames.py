@@ -5,11 +5,19 @@ import ctypes
 import socket
 import struct
 from contextlib import suppress
+from types import TracebackType
 
 _ETH_P_ALL = 0x0003
 _SO_ATTACH_FILTER = 26
 _HEADER_BYTES = 14
 _BURST = 8
+
+# include/uapi/linux/if_packet.h
+_SOL_PACKET = 263
+_PACKET_ADD_MEMBERSHIP = 1
+_PACKET_QDISC_BYPASS = 20
+_PACKET_MR_PROMISC = 1
+_ANSWER_BYTES = 2048
 
 # Classic BPF (include/uapi/linux/filter.h). The LAN's frames to the guest stay in the kernel,
 # and so do the guest's own whose source address is multicast, which no station has.
@@ -21,6 +29,20 @@ _FILTER = [
     (0x06, 0, 0, _HEADER_BYTES),  # ret 14 bytes
     (0x06, 0, 0, 0),  # ret 0: drop
 ]
+# What may answer a question of ours: ARP, and neighbour advertisements.
+_ANSWERS = [
+    (0x28, 0, 0, 0xFFFFF004),  # ldh [SKF_AD_OFF + SKF_AD_PKTTYPE]
+    (0x15, 8, 0, 4),  # jeq PACKET_OUTGOING: drop
+    (0x28, 0, 0, 12),  # ldh [12]: the EtherType
+    (0x15, 5, 0, 0x0806),  # jeq ARP: accept
+    (0x15, 0, 5, 0x86DD),  # jeq IPv6, else drop
+    (0x30, 0, 0, 20),  # ldb [20]: next header
+    (0x15, 0, 3, 58),  # jeq ICMPv6, else drop
+    (0x30, 0, 0, 54),  # ldb [54]: type
+    (0x15, 0, 1, 136),  # jeq neighbour advertisement, else drop
+    (0x06, 0, 0, _ANSWER_BYTES),  # ret: accept
+    (0x06, 0, 0, 0),  # ret 0: drop
+]
 
 
 def open_frames(index: int) -> socket.socket:
@@ -30,10 +52,7 @@ def open_frames(index: int) -> socket.socket:
     """
     frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
     try:
-        code = b"".join(struct.pack("HBBI", *instruction) for instruction in _FILTER)
-        buffer = ctypes.create_string_buffer(code, len(code))
-        program = struct.pack("HP", len(_FILTER), ctypes.addressof(buffer))
-        frames.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        _filter(frames, _FILTER)
         # A guest that floods fills this and no more.
         frames.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
         frames.bind((socket.if_indextoname(index), _ETH_P_ALL))
@@ -53,6 +72,54 @@ async def source_macs(frames: socket.socket) -> list[str]:
         while len(headers) < _BURST:
             headers.append(frames.recv(_HEADER_BYTES))
     return [header[6:12].hex(":") for header in headers if len(header) == _HEADER_BYTES]
+
+
+class Exchange:
+    """Frames of any source MAC out of a device, and the answers that come for any.
+
+    They pass beside the device's clsact programs, and so beside MAC NAT, and whatever their
+    destination: a device need not take them as its own.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Raises OSError."""
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        try:
+            _filter(self._socket, _ANSWERS)
+            everything = struct.pack("iHH8x", socket.if_nametoindex(name), _PACKET_MR_PROMISC, 0)
+            self._socket.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, everything)
+            self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
+            self._socket.bind((name, _ETH_P_ALL))
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> "Exchange":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._socket.close()
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame. One that the device has no carrier for is lost, as any may be."""
+        with suppress(OSError):
+            self._socket.send(frame)
+
+    async def receive(self) -> bytes:
+        """Wait for a frame that may be an answer. Raises OSError: the device went down."""
+        return await asyncio.get_running_loop().sock_recv(self._socket, _ANSWER_BYTES)
+
+
+def _filter(frames: socket.socket, instructions: list[tuple[int, int, int, int]]) -> None:
+    code = b"".join(struct.pack("HBBI", *instruction) for instruction in instructions)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    program = struct.pack("HP", len(instructions), ctypes.addressof(buffer))
+    frames.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def send(device: str, frames: list[bytes]) -> bool:

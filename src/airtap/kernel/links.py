@@ -26,6 +26,7 @@ GROUP = int.from_bytes(b"airt")
 # include/uapi/linux/if.h, if_arp.h, if_link.h
 IFF_UP = 0x1
 IFF_LOOPBACK = 0x8
+IFF_RUNNING = 0x40
 IFF_ALLMULTI = 0x200
 IFF_LOWER_UP = 0x10000
 ARPHRD_ETHER = 1

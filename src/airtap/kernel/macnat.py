@@ -1,7 +1,7 @@
-"""MAC NAT of one uplink: its maps, and its programs on the clsact hooks of devices.
+"""MAC NAT and host access of one uplink: maps, and programs on the clsact hooks of devices.
 
-bpf/macnat.bpf.c says what the programs do; this module loads them, fills and reads their maps,
-and attaches them. It decides nothing about when.
+bpf/macnat.bpf.c and bpf/host_access.h say what the programs do; this module loads them, fills and
+reads their maps, and attaches them. It decides nothing about when.
 
 All state is in maps that are pinned below /sys/fs/bpf/airtap, one directory for each uplink. A
 daemon that comes back takes the pinned maps, and leaves programs attached that are the same as its
@@ -26,40 +26,42 @@ from pyroute2 import AsyncIPRoute
 
 from ..errors import Problem, reason
 from . import clsact
+from .addresses import Address, Subnet
 from .clsact import EGRESS, INGRESS, Hook
 from .libbpf import BpfError, NoLibbpf, Object, Program, Ring, is_bpffs, program_by_id
 from .links import IPVLAN_MODES
 
 log = logging.getLogger(__name__)
 
-Address = IPv4Address | IPv6Address
-
 PIN_ROOT = Path("/sys/fs/bpf/airtap")
 ALIVE_S = 300.0
 REFRESH_S = 1.0
-IPV4_QUOTA, IPV6_QUOTA, GUESTS = 16, 32, 1024  # of macnat.bpf.c
+IPV4_QUOTA, IPV6_QUOTA, GUESTS, PREFIXES = 16, 32, 1024, 32  # of macnat.bpf.c
 UNKNOWN_MAC = "00:00:00:00:00:00"
 
 # Each program's place. On a device that carries several, the lower number comes first.
 _HOOKS = {
     "learn": Hook(EGRESS, 0xA1, "airtap_learn"),
-    "up": Hook(EGRESS, 0xA2, "airtap_up"),
-    "across": Hook(EGRESS, 0xA3, "airtap_across"),
+    "call": Hook(EGRESS, 0xA2, "airtap_call"),
+    "meet": Hook(EGRESS, 0xA2, "airtap_meet"),
+    "up": Hook(EGRESS, 0xA3, "airtap_up"),
+    "across": Hook(EGRESS, 0xA4, "airtap_across"),
     "down": Hook(INGRESS, 0xA1, "airtap_down"),
 }
 _KINDS = ("macvtap", "ipvtap")
-# What the uplink and its children carry, by the children's kind.
+# What MAC NAT has on the uplink and its children, by the children's kind.
 PARENT = {"macvtap": ("up", "down"), "ipvtap": ("down",)}
 CHILD = {"macvtap": ("learn",), "ipvtap": ("learn", "up", "across")}
 
 # Structures of macnat.bpf.c, in the host's byte order. A MAC is followed by two bytes of padding.
 _INDEX = struct.Struct("=I")
 _MAC = struct.Struct("=6s2x")
-_CONFIG = struct.Struct("=6s2x6s2xQQII")
+_CONFIG = struct.Struct("=6s2xIIQQII")
 _KEY = struct.Struct("=16sHH")
 _ENTRY = struct.Struct("=QQII6s2x")
 _TABLE = struct.Struct("=8x8xQ5QQQQQ")
-_STATISTICS = struct.Struct("=QQQ")
+_PREFIX = struct.Struct("=16s16sI")
+_STATISTICS = struct.Struct("=QQ")
 _EVENT = struct.Struct("=Q16sHHII6s2xBB2x")
 _SKB = struct.Struct("=48xI140x")  # struct __sk_buff with its cb[0]
 _FIRST = _INDEX.pack(0)
@@ -74,7 +76,8 @@ class _Configuration(NamedTuple):
     """struct config of macnat.bpf.c."""
 
     parent: bytes
-    shim: bytes
+    ifindex: int
+    observe: int
     alive: int
     refresh: int
     kind: int
@@ -142,12 +145,37 @@ class UplinkCounters:
     """Frames dropped at the uplink.
 
     echoes: ARP and ND that say of an address that it is at the uplink's own MAC. malformed: could
-    not be translated whole. shim: from the host's own device among the guests.
+    not be translated whole.
     """
 
     echoes: int
     malformed: int
-    shim: int
+
+
+@dataclass(frozen=True)
+class Role:
+    """What the programs are there for at one uplink.
+
+    kind: of its children, macvtap or ipvtap. translate: MAC NAT; on macvtaps, without it, learn
+    only listens. host_access: the host and its guests meet.
+    """
+
+    kind: str
+    translate: bool = True
+    host_access: bool = False
+
+    @property
+    def on_parent(self) -> tuple[str, ...]:
+        """The programs that the uplink carries."""
+        own = PARENT[self.kind] if self.translate or self.kind == "ipvtap" else ()
+        return ("meet", *own) if self.host_access else own
+
+    @property
+    def on_child(self) -> tuple[str, ...]:
+        """The programs that each child carries."""
+        first, *rest = CHILD[self.kind]
+        called = ("call",) if self.host_access and self.kind == "ipvtap" else ()
+        return (first, *called, *rest)
 
 
 def pin_directory(ifindex: int, root: Path = PIN_ROOT) -> Path:
@@ -166,11 +194,15 @@ class Macnat:
         self._directory = directory
         self._config = loaded.map("config")
         self._hosts = loaded.map("hosts")
+        self._on_links = loaded.map("on_links")
         self._guests = loaded.map("guests")
+        self._macs = loaded.map("macs")
         self._tables = loaded.map("tables")
         self._addresses = loaded.map("addresses")
         self._statistics = loaded.map("statistics")
+        self._note = loaded.map("note")
         self._events = loaded.map("events")
+        self._role = Role(self.kind())
         self._ring: Ring | None = None
 
     def close(self) -> None:
@@ -185,7 +217,7 @@ class Macnat:
             remove_pins(self._directory)
 
     def program(self, name: str) -> Program:
-        """One of learn, up, across, down and tell."""
+        """One of learn, up, across, down, meet, call and tell."""
         return self._object.program(name)
 
     def set_timing(self, alive: float = ALIVE_S, refresh: float = REFRESH_S) -> None:
@@ -195,32 +227,43 @@ class Macnat:
         jiffies = int(refresh / time.clock_getres(_CLOCK_MONOTONIC_COARSE))
         self._configure(alive=int(alive * _NS), refresh=jiffies)
 
-    def set_kind(self, kind: str, mode: str | None) -> None:
-        """Set what the uplink's children are, "macvtap" or "ipvtap". Call this before attaching.
+    def set_role(self, role: Role, mode: str | None) -> None:
+        """Set what this is for. Call this before attaching.
 
         mode: how ipvtap children see each other, "bridge", "private" or "vepa"; any other leaves
         it as it is. Macvtaps' driver sees to theirs.
         """
-        changes = {"kind": _KINDS.index(kind)}
+        observe = role.kind == "macvtap" and not role.translate
+        changes = {"kind": _KINDS.index(role.kind), "observe": int(observe)}
         if mode in IPVLAN_MODES:
             changes["mode"] = IPVLAN_MODES.index(mode)
         self._configure(**changes)
+        self._role = role
 
     def kind(self) -> str:
-        """What set_kind() set."""
+        """Of the children, by set_role(); what an earlier daemon has set counts."""
         return _KINDS[self._read_config().kind]
 
     def parent_mac(self) -> str:
-        """The MAC that all frames get; UNKNOWN_MAC before set_parent_mac()."""
+        """The MAC that all frames get; UNKNOWN_MAC before set_parent()."""
         return self._read_config().parent.hex(":")
 
-    def set_parent_mac(self, mac: str) -> None:
-        """Set the MAC that frames get on the way up. Call this before attaching."""
-        self._configure(parent=_octets(mac))
+    def set_parent(self, ifindex: int, mac: str) -> None:
+        """Set the uplink: the MAC that frames get on the way up, and where the host gets its own.
 
-    def set_shim_mac(self, mac: str | None) -> None:
-        """Set the MAC of the host's own device among the guests, whose frames must stay here."""
-        self._configure(shim=_octets(mac or UNKNOWN_MAC))
+        Call this before attaching.
+        """
+        self._configure(parent=_octets(mac), ifindex=ifindex)
+
+    def note(self, text: str) -> None:
+        """Keep a text beside what is learned; one that is too long (2 KB) is not kept."""
+        octets = text.encode()
+        if len(octets) < self._note.value_size:
+            self._note.update(_FIRST, octets.ljust(self._note.value_size, b"\0"))
+
+    def noted(self) -> str:
+        """What note() has kept, "" at first."""
+        return (self._note.lookup(_FIRST) or b"").rstrip(b"\0").decode(errors="replace")
 
     def host_addresses(self) -> set[Address]:
         """The addresses that set_host_addresses() set."""
@@ -247,6 +290,18 @@ class Macnat:
             self._hosts.delete(_key(address, 0))
         self._set_broadcasts(set(broadcasts))
         return taken
+
+    def set_on_link(self, prefixes: Collection[Subnet]) -> None:
+        """Set what the host reaches on the uplink without a router: the first PREFIXES of these.
+
+        Of the rest the host's packets go to the wire, also those that are for guests.
+        """
+        chosen = sorted(prefixes, key=str)[:PREFIXES]
+        packed = b"".join(
+            _PREFIX.pack(net.network_address.packed, net.netmask.packed, net.version)
+            for net in chosen
+        )
+        self._on_links.update(_FIRST, packed.ljust(self._on_links.value_size, b"\0"))
 
     def guests(self) -> dict[int, str]:
         """The devices added and not removed: ifindex to MAC."""
@@ -276,6 +331,23 @@ class Macnat:
         for entry in held:
             self.forget(entry.address, entry.vlan)
         return held
+
+    def meeting(self) -> dict[str, int]:
+        """The guests that the host may meet: MAC to ifindex."""
+        return {_MAC.unpack(k)[0].hex(":"): _INDEX.unpack(v)[0] for k, v in self._macs.items()}
+
+    def met_at(self, mac: str) -> int:
+        """The ifindex of the guest that the host meets at a MAC; 0 for none."""
+        value = self._macs.lookup(_MAC.pack(_octets(mac)))
+        return _INDEX.unpack(value)[0] if value else 0
+
+    def introduce(self, mac: str, ifindex: int) -> None:
+        """Have the host meet the guest of a device at its MAC."""
+        self._macs.update(_MAC.pack(_octets(mac)), _INDEX.pack(ifindex))
+
+    def part(self, mac: str) -> None:
+        """Have the host meet nobody at a MAC. Not there: success."""
+        self._macs.delete(_MAC.pack(_octets(mac)))
 
     def give_back(self, ifindex: int, mac: str, former: Collection[Learned]) -> None:
         """Have a guest hold what it has held on another device, as if seen in use just now.
@@ -339,14 +411,14 @@ class Macnat:
     async def attach_parent(self, ipr: AsyncIPRoute, ifindex: int) -> None:
         """Put the programs on the uplink. What is attached already stays.
 
-        Set the kind, the MAC and the host's addresses before. Raises LinkNotFound, LinkError
+        Set the role, the MAC and the host's addresses before. Raises LinkNotFound, LinkError
         (EEXIST: an ingress qdisc or a foreign filter is in the way).
         """
-        await self._attach(ipr, ifindex, PARENT[self.kind()])
+        await self._attach(ipr, ifindex, self._role.on_parent)
 
     async def attach_child(self, ipr: AsyncIPRoute, ifindex: int) -> None:
         """Put the programs on a guest's device, after add_guest(). Raises as attach_parent()."""
-        await self._attach(ipr, ifindex, CHILD[self.kind()])
+        await self._attach(ipr, ifindex, self._role.on_child)
 
     async def _attach(self, ipr: AsyncIPRoute, ifindex: int, names: Collection[str]) -> None:
         for name in names:
@@ -419,12 +491,13 @@ def open_macnat(directory: Path | None) -> Macnat:
         raise Problem("no-macnat", f"the kernel takes no MAC NAT: {exc}", _hint(exc)) from exc
 
 
-async def detach(ipr: AsyncIPRoute, ifindex: int) -> None:
-    """Take MAC NAT off a device, parent or child, of whichever version. Not there: success.
+async def detach(ipr: AsyncIPRoute, ifindex: int, keep: Collection[str] = ()) -> None:
+    """Take programs off a device, parent or child, of whichever version. Not there: success.
 
-    The clsact goes too unless a filter that is not ours is on it. Raises LinkError.
+    keep: names of those that stay; without any, the clsact goes too unless a filter that is not
+    ours is on it. Raises LinkError.
     """
-    await clsact.detach(ipr, ifindex, _HOOKS.values())
+    await clsact.detach(ipr, ifindex, [hook for name, hook in _HOOKS.items() if name not in keep])
 
 
 def _make_directory(directory: Path) -> None:

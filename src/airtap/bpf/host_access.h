@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Host access: the host and its guests as neighbours.
+ *
+ * Neither a macvlan nor an ipvlan gives its children's broadcasts to the parent's host, nor does a
+ * macvlan give them its own; and what the host sends leaves by the uplink. So these programs hand
+ * over what one has for the other, and it stays here:
+ *
+ * meet   egress of the uplink. The host's frames for a guest go to that guest's device, its
+ *        broadcasts to all. On a macvlan a guest's frames come by here, too.
+ * call   egress of each ipvtap, between learn and up: its guest's frames for the host.
+ *
+ * The host meets its guests at their own MACs, and they meet it at the uplink's, on the uplink
+ * itself: no device is added, no address and no route. Reverse path filters find what they expect.
+ *
+ * A guest's word counts for the host only where the guards of learn let it pass, also where MAC NAT
+ * is off. And a MAC is not enough to get what the host sends: a guest may have chosen its router's.
+ * So the packet must be for an address on the link, not the router's and no other guest's.
+ */
+
+static __always_inline struct config *configuration(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&config, &zero);
+}
+
+/* What becomes of learn's verdict: where MAC NAT is off, the LAN gets all that a guest says. */
+static __always_inline int observed(struct __sk_buff *skb, int verdict)
+{
+	struct config *cfg;
+
+	if (verdict != DROP)
+		return verdict;
+	cfg = configuration();
+	if (!cfg || !cfg->observe)
+		return DROP;
+	skb->tc_index = REFUSED_HERE;
+	return PASS;
+}
+
+/* down, which takes this note off again, is there only with MAC NAT. */
+static __always_inline void note_from_guest(struct __sk_buff *skb, const struct config *cfg)
+{
+	skb->tc_index = cfg->observe ? 0 : FROM_GUEST;
+}
+
+static __always_inline bool is_group(const __u16 *mac)
+{
+	return mac[0] & bpf_htons(0x0100);
+}
+
+/*
+ * A copy to the host, at the uplink's own MAC: as a broadcast the ipvlan would give it to all its
+ * devices, the guest's own included. What is inside keeps its group's address.
+ */
+static __noinline int copy_to_host(struct __sk_buff *skb, const struct config *cfg)
+{
+	__u16 group[3], former = skb->tc_index;
+
+	if (!cfg || bpf_skb_load_bytes(skb, 0, group, ETH_ALEN) ||
+	    bpf_skb_store_bytes(skb, 0, cfg->parent.w, ETH_ALEN, 0))
+		return DROP;
+	note_from_guest(skb, cfg);
+	bpf_clone_redirect(skb, cfg->ifindex, BPF_F_INGRESS);
+	skb->tc_index = former;
+	return bpf_skb_store_bytes(skb, 0, group, ETH_ALEN, 0) ? DROP : PASS;
+}
+
+static __always_inline int take_to_host(struct __sk_buff *skb, const struct config *cfg)
+{
+	note_from_guest(skb, cfg);
+	return bpf_redirect(cfg->ifindex, BPF_F_INGRESS);
+}
+
+struct said {
+	struct __sk_buff *skb;
+};
+
+/* Called for each of macs. */
+static long copy_to_guest(void *map, const void *mac, const __u32 *ifindex, struct said *said)
+{
+	(void)map;
+	(void)mac;
+	bpf_clone_redirect(said->skb, *ifindex, BPF_F_INGRESS);
+	return 0;
+}
+
+/* Whether the host reaches an address without a router. */
+static __noinline bool is_on_link(const struct key *key)
+{
+	__u32 zero = 0, differs;
+	struct on_link *on_link = bpf_map_lookup_elem(&on_links, &zero);
+
+	for (__u32 i = 0; on_link && i < PREFIXES; i++) {
+		struct prefix *p = &on_link->prefixes[i];
+
+		if (p->family != key->family)
+			continue;
+		differs = 0;
+		for (int word = 0; word < 4; word++)
+			differs |= (key->address[word] ^ p->address[word]) & p->mask[word];
+		if (!differs)
+			return true;
+	}
+	return false;
+}
+
+/* Whether a frame of the host's is for the guest of a device, which has the frame's MAC. */
+static __noinline int is_for_guest(struct __sk_buff *skb, __u32 ifindex)
+{
+	struct key key = {};
+	struct entry *entry;
+	struct frame f;
+
+	pull(skb, HEADERS);
+	if (!look(skb, &f) || !find_target(skb, &f, &key))
+		return false;
+	if (f.proto == bpf_htons(ETH_P_ARP))
+		return true;
+	entry = bpf_map_lookup_elem(&addresses, &key);
+	if (is_host(&key) || (entry && entry->ifindex != ifindex))
+		return false;
+	return is_on_link(&key);
+}
+
+static __always_inline int meet_frame(struct __sk_buff *skb)
+{
+	struct config *cfg = configuration();
+	struct said said = { .skb = skb };
+	struct mac to = {}, from = {};
+	struct ethhdr eth;
+	__u32 *ifindex, guest;
+
+	if (skb->tc_index == FROM_GUEST || skb->tc_index == REFUSED_HERE) {
+		skb->tc_index = 0;
+		return PASS;
+	}
+	if (!cfg || bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
+		return PASS;
+	__builtin_memcpy(to.w, eth.h_dest, ETH_ALEN);
+	__builtin_memcpy(from.w, eth.h_source, ETH_ALEN);
+	if (!same(from.w, cfg->parent.w)) {
+		if (!(is_group(to.w) || same(to.w, cfg->parent.w)) ||
+		    is_link_control(&eth, eth.h_proto) || !bpf_map_lookup_elem(&macs, &from))
+			return PASS;
+		return is_group(to.w) ? copy_to_host(skb, cfg) : take_to_host(skb, cfg);
+	}
+	if (is_group(to.w)) {
+		if (!is_link_control(&eth, eth.h_proto))
+			bpf_for_each_map_elem(&macs, copy_to_guest, &said, 0);
+		return PASS;
+	}
+	ifindex = bpf_map_lookup_elem(&macs, &to);
+	if (!ifindex)
+		return PASS;
+	guest = *ifindex;
+	return is_for_guest(skb, guest) ? bpf_redirect(guest, BPF_F_INGRESS) : PASS;
+}
+
+/*
+ * What the guest of an ipvtap sends to all, or to the uplink's MAC, where it takes its siblings
+ * to be as well. ARP for an address that nobody here is known to have is left to across.
+ */
+static __always_inline int call_frame(struct __sk_buff *skb)
+{
+	struct config *cfg = configuration();
+	struct key key = {};
+	struct mac from = {};
+	struct ethhdr eth;
+	struct frame f;
+
+	skb->tc_index = FROM_GUEST;
+	pull(skb, HEADERS);
+	if (!cfg || bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
+		return PASS;
+	__builtin_memcpy(from.w, eth.h_source, ETH_ALEN);
+	if (is_link_control(&eth, eth.h_proto) || !bpf_map_lookup_elem(&macs, &from))
+		return PASS;
+	if (is_group((__u16 *)eth.h_dest))
+		return copy_to_host(skb, cfg);
+	if (!same((__u16 *)eth.h_dest, cfg->parent.w) || !look(skb, &f))
+		return PASS;
+	if (find_target(skb, &f, &key) && !is_host(&key) &&
+	    (f.proto == bpf_htons(ETH_P_ARP) || bpf_map_lookup_elem(&addresses, &key)))
+		return PASS;
+	return take_to_host(skb, cfg);
+}

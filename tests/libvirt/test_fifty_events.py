@@ -1,0 +1,38 @@
+"""Fifty things that happen to a host on a one-MAC wire, and to its guests."""
+
+from lab.airtap import Airtapd
+from lab.lan import Lan, wait_for
+from lab.libvirt import Libvirtd
+from lab.linux import leases
+from lab.sandbox import host_links
+from tests.libvirt.conftest import GUEST_MAC, booted
+from tests.libvirt.test_cards import guest_with
+from tests.libvirt.test_laptop import ELSEWHERE
+from tests.macnat.events import Laptop
+
+
+def test_fifty_events(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:
+    subnets = [lan.subnet, ELSEWHERE]
+
+    def roam() -> Lan:
+        subnets.reverse()
+        lan.resettle(subnets[0])
+        return lan
+
+    laptop = Laptop(airtapd, "up0", lan, roam, lan.change_near_mac)
+    with guest_with(libvirtd, "network"):
+        booted(lan, libvirtd)
+        try:
+            laptop.happen(50)
+
+            def settled() -> bool:
+                address = leases(libvirtd.serial("guest"), GUEST_MAC)[-1]
+                return address.startswith(lan.subnet.ipv4) and lan.ping(address)
+
+            wait_for(settled, 30, f"libvirt's guest to be on the LAN: {laptop.said}")
+            laptop.all_is_well()
+        finally:
+            for ending in laptop.guests.values():
+                ending.close()
+    laptop.links = laptop.links - {name for name in laptop.links if name not in host_links()}
+    laptop.end()

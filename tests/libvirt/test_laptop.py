@@ -1,0 +1,118 @@
+"""What airtapd does by itself when networks change under guests, and uplinks go and return."""
+
+import os
+import time
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from lab.airtap import Airtapd
+from lab.lan import Lan, Subnet, wait_for
+from lab.libvirt import Libvirtd
+from lab.sandbox import command
+from tests.libvirt.conftest import GUEST_MAC, booted
+from tests.libvirt.test_cards import CARDS, cards, gone_and_back, guest_with, leased, reached
+from tests.macnat.traffic import GUEST4, known, pump, status_of
+from tests.macnat.traffic import GUEST_MAC as PUMP_MAC
+
+ELSEWHERE = Subnet("198.51.100.", "2001:db8:e::")
+A4, A6 = ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")
+# Within that a guest shall have a lease of the new network.
+PROMPTLY = 15
+
+
+def of_a(airtapd: Airtapd, mac: str) -> list[str]:
+    """What is known of a guest that belongs to the network it began on."""
+    return [
+        address
+        for address in known(airtapd, mac)
+        if ip_address(address) in A4 or ip_address(address) in A6
+    ]
+
+
+@pytest.mark.parametrize("kind", CARDS)
+def test_another_network(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd, kind: str) -> None:
+    with guest_with(libvirtd, kind):
+        booted(lan, libvirtd)
+        wait_for(lambda: of_a(airtapd, GUEST_MAC), 10, "its addresses to be known")
+        lan.resettle(ELSEWHERE)
+        began = time.monotonic()
+        address = wait_for(lambda: lan.leases().get(GUEST_MAC), PROMPTLY, "a lease there") or ""
+        print(f"a lease after {time.monotonic() - began:.1f} s")
+        assert address.startswith(ELSEWHERE.ipv4)
+        assert lan.ping(address, timeout=5)
+        # The guest's system may keep its former IPv6 address and ask whether it is still its own.
+        time.sleep(5)
+        assert of_a(airtapd, GUEST_MAC) == []
+        assert address in known(airtapd, GUEST_MAC)
+        assert not status_of(airtapd, GUEST_MAC)["stranded"]
+        lan.resettle(Subnet())
+        wait_for(lambda: lan.leases().get(GUEST_MAC), PROMPTLY, "a lease of the first network")
+
+
+def test_a_guest_that_nobody_can_tell(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:
+    with pump(airtapd) as guest:
+        guest.dhcp()
+        lan.resettle(ELSEWHERE)
+        wait_for(lambda: status_of(airtapd, PUMP_MAC)["stranded"], 5, "it to be named")
+        assert "have it ask for a new lease" in airtapd.airtap("status").stdout
+        assert of_a(airtapd, PUMP_MAC) == []
+        guest.ping(ELSEWHERE.router[0])  # from its old address
+        assert of_a(airtapd, PUMP_MAC) == []
+        guest.run("ip", "address", "flush", "dev", "eth0", "scope", "global")
+        assert guest.dhcp().startswith(ELSEWHERE.ipv4)
+        assert guest.ping(ELSEWHERE.router[0])
+        wait_for(lambda: not status_of(airtapd, PUMP_MAC)["stranded"], 5, "it to be in place")
+
+
+def test_carrier_away_for_a_minute(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:
+    """As in sleep: the host may lose its addresses, and has them again."""
+    with guest_with(libvirtd, "network"), pump(airtapd, ipv4=GUEST4) as other:
+        address = booted(lan, libvirtd)
+        reached(lan, address)
+        assert other.ping("192.0.2.1")
+        before = [set(guest["addresses"]) for guest in airtapd.guests()]
+        said = lan.log().count("DHCPDISCOVER")
+        command("ip", "-n", lan.namespace, "link", "set", lan.far, "down")
+        command("ip", "address", "del", "192.0.2.10/24", "dev", "up0")
+        time.sleep(60)
+        command("ip", "-n", lan.namespace, "link", "set", lan.far, "up")
+        command("ip", "-n", lan.namespace, "address", "replace", "2001:db8::1/64", "dev", lan.far)
+        command("ip", "address", "add", "192.0.2.10/24", "dev", "up0")
+        reached(lan, address)
+        assert lan.ping(GUEST4)
+        assert [set(guest["addresses"]) for guest in airtapd.guests()] == before
+        assert lan.log().count("DHCPDISCOVER") == said
+        assert "another network" not in airtapd.log()
+
+
+@pytest.mark.parametrize("kind", CARDS)
+def test_the_uplink_goes_and_comes_back(
+    lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd, kind: str
+) -> None:
+    with guest_with(libvirtd, kind) as domain:
+        booted(lan, libvirtd)
+        before = cards(domain)
+        gone_and_back(lan)
+        began = time.monotonic()
+        address = leased(libvirtd, 2)
+        print(f"a lease after {time.monotonic() - began:.1f} s")
+        reached(lan, address)
+        assert cards(domain) == before
+        assert status_of(airtapd, GUEST_MAC)["owner"]["domain"] == "guest"
+
+
+def test_a_guest_that_cannot_be_plugged_in_again(lan: Lan, airtapd: Airtapd) -> None:
+    with pump(airtapd) as guest:
+        device = status_of(airtapd, guest.mac)["device"]
+        command("ip", "link", "delete", "up0")
+        [lost] = wait_for(lambda: airtapd.status()["lost"], 5, "the loss")
+        assert (lost["device"], lost["parent"]) == (device, "up0")
+        assert lost["owner"]["pid"] == os.getpid()
+        told = f"{device} is gone with up0: the guest of user"
+        assert told in airtapd.log()
+        assert told in airtapd.airtap("status").stdout
+        assert not airtapd.status()["uplinks"]
+    with_others = airtapd.airtap("status", "--json", uid=10001).stdout
+    assert device in with_others
+    assert device not in airtapd.airtap("status", "--json", uid=10002).stdout

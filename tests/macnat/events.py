@@ -1,0 +1,122 @@
+"""Things that happen to a laptop and its guests, at random, and what must be so afterwards."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from lab.airtap import Airtapd
+from lab.lan import Lan, wait_for
+from lab.pump import PumpGuest
+from lab.sandbox import children, command, host_links
+from tests.macnat.traffic import pump
+
+_MOST = 3
+
+
+@dataclass
+class Laptop:
+    """A host with guests behind an uplink, to which things happen.
+
+    lan: the network where it is now. roam: brings it to another, and returns that. change_mac:
+    changes the uplink's. seed: of all that is random.
+    """
+
+    airtapd: Airtapd
+    uplink: str
+    lan: Lan
+    roam: Callable[[], Lan]
+    change_mac: Callable[[str], None]
+    seed: int = field(default_factory=lambda: random.randrange(1 << 32))
+    guests: dict[str, ExitStack] = field(default_factory=dict)
+    running: dict[str, PumpGuest] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.links = host_links()
+        self.extra = False
+        self.said = [f"seed {self.seed}"]
+
+    def happen(self, count: int) -> None:
+        """So many random events."""
+        events = (
+            *(self.guest_starts, self.guest_starts, self.guest_stops, self.daemon_is_killed),
+            *(self.address_changes, self.mac_changes, self.joins_another_network),
+        )
+        for _ in range(count):
+            event = self.random.choice(events)
+            self.said.append(event.__name__)
+            print(self.said[-1], flush=True)
+            event()
+            time.sleep(self.random.choice((0.0, 0.0, 0.2, 1.0)))
+
+    def guest_starts(self) -> None:
+        if len(self.guests) >= _MOST:
+            return
+        name = next(name for n in range(_MOST) if (name := f"guest{n}") not in self.guests)
+        number = self.random.randrange(1 << 24).to_bytes(3).hex(":")
+        with ExitStack() as ending:
+            told = self.random.random() < 0.5
+            guest = ending.enter_context(
+                pump(self.airtapd, f"52:54:00:{number}", uplink=self.uplink, name=name, told=told)
+            )
+            self.guests[name] = ending.pop_all()
+        self.running[name] = guest
+
+    def guest_stops(self) -> None:
+        if self.guests:
+            name = self.random.choice(sorted(self.guests))
+            del self.running[name]
+            self.guests.pop(name).close()
+
+    def daemon_is_killed(self) -> None:
+        before = children()
+        self.airtapd.kill()
+        orphans = children() - before  # commands that it had begun, which end what they do
+        self.airtapd.start()
+        for orphan in orphans:
+            os.waitpid(orphan, 0)
+
+    def address_changes(self) -> None:
+        """The host has one address more, or one less."""
+        for address in (f"{self.lan.subnet.ipv4}11/24", f"{self.lan.subnet.ipv6}11/64"):
+            word = "del" if self.extra else "add"
+            command("ip", "address", word, address, "dev", self.uplink)
+        self.extra = not self.extra
+
+    def mac_changes(self) -> None:
+        self.change_mac("02:00:5e:" + self.random.randrange(1 << 24).to_bytes(3).hex(":"))
+
+    def joins_another_network(self) -> None:
+        self.lan = self.roam()
+        self.extra = False
+
+    def all_is_well(self) -> None:
+        """Every guest, once it has asked for a lease of this network, reaches the router."""
+        assert self.airtapd.alive
+        for guest in self.running.values():
+            guest.run("ip", "address", "flush", "dev", "eth0", "scope", "global")
+            address = guest.dhcp(30)
+            assert address.startswith(self.lan.subnet.ipv4), self.said
+            assert guest.ping(self.lan.subnet.router[0], timeout=5), self.said
+            assert self.lan.ping(address, timeout=5), self.said
+            wait_for(lambda: guest.addresses(6), 30, "an IPv6 address")  # noqa: B023
+            assert guest.ping(self.lan.subnet.router[1], timeout=5), self.said
+
+    def end(self) -> None:
+        """All guests stop, and nothing is left of them."""
+        for ending in self.guests.values():
+            ending.close()
+        self.guests.clear()
+        self.running.clear()
+        wait_for(lambda: host_links() == self.links, 10, f"the devices to go: {self.said}")
+
+        def bare() -> bool:
+            return "clsact" not in command("tc", "qdisc", "show", "dev", self.uplink)
+
+        wait_for(bare, 10, f"clsact to go: {self.said}")
+        assert self.airtapd.guests() == []

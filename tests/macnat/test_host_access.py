@@ -1,0 +1,313 @@
+"""The host and its guests meet, with MAC NAT and without, and the LAN takes no notice."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet6 import IPv6, _ICMPv6
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet
+
+from lab.airtap import Airtapd
+from lab.lan import HOST4, HOST6, ROUTER4, ROUTER6, Lan, wait_for
+from lab.pump import PumpGuest
+from lab.sandbox import command, host_links
+from tests.macnat.traffic import (
+    GUEST4,
+    GUEST6,
+    GUEST_MAC,
+    SIBLING4,
+    SIBLING6,
+    claim,
+    collect,
+    known,
+    neighbour,
+    pump,
+    raw_guest,
+    two_guests,
+)
+
+LENGTH = 8 << 20
+# Of hosts behind the router.
+BEYOND = "203.0.113.9", "2001:db8:f::9"
+
+
+@pytest.fixture
+def wire() -> Iterator[Lan]:
+    """A wire that takes any MAC."""
+    with Lan() as wire:
+        yield wire
+
+
+@pytest.fixture
+def plain(wire: Lan) -> Iterator[Airtapd]:
+    """An airtapd without MAC NAT."""
+    with Airtapd() as daemon:
+        yield daemon
+        print(daemon.log())
+
+
+def reaches(address: str) -> bool:
+    """Whether the host reaches an address, asked until answered."""
+    argv = ["ping", "-n", "-q", "-i", "0.2", "-c", "1", "-w", "3", address]
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+def link_local(namespace: PumpGuest | None, device: str) -> str:
+    argv = ["ip", "-6", "-br", "address", "show", "dev", device, "scope", "link"]
+    shown = namespace.run(*argv).stdout if namespace else command(*argv)
+    return shown.split()[2].split("/")[0]
+
+
+def meet(guest: PumpGuest, uplink: str = "up0") -> None:
+    """The host and a guest reach each other at every address of theirs."""
+    for address in guest.addresses(4) + guest.addresses(6):
+        assert reaches(address), f"the host does not reach {address}"
+    assert reaches(f"{link_local(guest, 'eth0')}%{uplink}")
+    for address in (HOST4, HOST6, f"{link_local(None, uplink)}%eth0"):
+        assert guest.ping(address), f"{guest.namespace} does not reach {address}"
+
+
+@contextmanager
+def rp_filter(value: int, uplink: str = "up0") -> Iterator[None]:
+    files = [Path(f"/proc/sys/net/ipv4/conf/{name}/rp_filter") for name in ("all", uplink)]
+    before = [file.read_text() for file in files]
+    try:
+        for file in files:
+            file.write_text(str(value))
+        yield
+    finally:
+        for file, text in zip(files, before, strict=True):
+            file.write_text(text)
+
+
+def _knows(airtapd: Airtapd, mac: str, addresses: set[str]) -> bool:
+    return addresses <= known(airtapd, mac)
+
+
+def host_state() -> list[str]:
+    """The host's addresses and the routes of all tables, once its addresses are in use."""
+    tentative = ("ip", "address", "show", "dev", "up0", "tentative")
+    wait_for(lambda: not command(*tentative), 5, "the host's own addresses")
+    return [
+        re.sub(r"(expires|valid_lft|preferred_lft) \S+", "", command("ip", *words))
+        for words in (
+            ("-4", "route", "show", "table", "all"),
+            ("-6", "route", "show", "table", "all"),
+            ("address", "show", "dev", "up0"),
+        )
+    ]
+
+
+def is_bare() -> bool:
+    return "clsact" not in command("tc", "qdisc", "show", "dev", "up0")
+
+
+@pytest.mark.parametrize("value", [0, 1, 2])
+def test_host_and_guests_meet(
+    lan: Lan, airtapd: Airtapd, undisturbed_host: None, value: int
+) -> None:
+    with rp_filter(value), two_guests(airtapd) as guests:
+        for guest in guests:
+            meet(guest)
+        assert guests[0].ping(SIBLING4)
+        assert guests[1].ping(GUEST6)
+        for guest in guests:
+            assert neighbour(None, guest.addresses(4)[0]) == guest.mac
+        [uplink] = airtapd.status()["uplinks"]
+        assert uplink["macnat"]
+        assert uplink["host_access"]
+
+
+def test_the_lan_takes_no_notice(lan: Lan, airtapd: Airtapd) -> None:
+    """The trap of a device for the host among its guests: MAC NAT takes it for a guest."""
+    before, links = host_state(), host_links()
+    with pump(airtapd, ipv4=GUEST4, ipv6=GUEST6) as guest, lan.frames() as frames:
+        meet(guest)
+        seen = [Ether(frame) for frame in collect(frames, 1.0)]
+        for frame in seen:
+            inside = frame.payload
+            if isinstance(inside, IP) and ICMP in inside:
+                assert {inside.src, inside.dst} != {HOST4, GUEST4}
+            if isinstance(inside, IPv6) and isinstance(inside.payload, _ICMPv6):
+                echo = inside.payload.type in (128, 129)
+                assert not echo or {inside.src, inside.dst} != {HOST6, GUEST6}
+        assert not {HOST4, HOST6} & known(airtapd, guest.mac)
+        lan.run("ip", "neigh", "flush", "all")
+        for address in (HOST4, HOST6, GUEST4, GUEST6):
+            assert lan.ping(address)
+            assert neighbour(lan.namespace, address) == lan.near_mac
+        assert reaches(ROUTER4)
+        assert reaches(ROUTER6)
+        assert host_state() == before
+        assert len(host_links()) == len(links) + 1
+    wait_for(lambda: host_links() == links, 5, "the guest's device to go")
+    assert host_state() == before
+    wait_for(is_bare, 5, "clsact to go")
+
+
+def test_bytes_both_ways(lan: Lan, airtapd: Airtapd) -> None:
+    with pump(airtapd, ipv4=GUEST4, ipv6=GUEST6) as guest:
+        for family, host, address in ((4, HOST4, GUEST4), (6, HOST6, GUEST6)):
+            assert reaches(address)
+            carries(guest, f"TCP{family}", host)
+
+
+def carries(guest: PumpGuest, family: str, host: str) -> None:
+    """A stream goes from the guest to the host and back, whole."""
+    kind = socket.AF_INET if family == "TCP4" else socket.AF_INET6
+    with socket.create_server((host, 0), family=kind) as server:
+        server.settimeout(20)
+        echo = threading.Thread(target=_echo, args=(server,))
+        echo.start()
+        port = server.getsockname()[1]
+        script = (
+            "import socket, sys, threading\n"
+            f"s = socket.create_connection(({host!r}, {port}), 10)\n"
+            f"data = bytes(range(256)) * ({LENGTH} // 256)\n"
+            "threading.Thread(target=lambda: (s.sendall(data), s.shutdown(1))).start()\n"
+            "got = bytearray()\n"
+            "while more := s.recv(1 << 16): got += more\n"
+            "sys.exit(got != data)\n"
+        )
+        done = guest.run("python3", "-c", script, check=False)
+        echo.join(20)
+    assert done.returncode == 0, done.stderr
+
+
+def _echo(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        while more := connection.recv(1 << 16):
+            connection.sendall(more)
+        connection.shutdown(socket.SHUT_WR)
+
+
+def test_broadcasts_and_groups(lan: Lan, airtapd: Airtapd) -> None:
+    with two_guests(airtapd) as guests, socket.socket(type=socket.SOCK_DGRAM) as host:
+        host.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        host.bind(("", 0))
+        host.settimeout(5)
+        port = host.getsockname()[1]
+        for guest in guests:
+            guest.run("python3", "-c", _BROADCAST.format(port=port))
+            assert host.recv(100) == b"hello"
+        with guests[0].frames() as one, guests[1].frames() as two:
+            host.sendto(b"to all", ("192.0.2.255", 4242))
+            for frames in (one, two):
+                arrived = [frame for frame in collect(frames, 1.0) if b"to all" in frame]
+                assert len(arrived) == 1, arrived
+
+
+_BROADCAST = """
+import socket
+s = socket.socket(type=socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+s.sendto(b"hello", ("192.0.2.255", {port}))
+"""
+
+
+def test_switched_off(lan: Lan, airtapd: Airtapd) -> None:
+    with pump(airtapd, ipv4=GUEST4, ipv6=GUEST6) as guest:
+        meet(guest)
+        former = airtapd.config.read_text()
+        airtapd.config.write_text(f"{former}host_access = false\n")
+        os.kill(airtapd.pid, signal.SIGHUP)
+        wait_for(lambda: not airtapd.status()["uplinks"][0]["host_access"], 5, "it to be off")
+        assert not reaches(GUEST4)
+        assert not guest.ping(HOST6)
+        assert lan.ping(GUEST4)
+        airtapd.config.write_text(former)
+        os.kill(airtapd.pid, signal.SIGHUP)
+        wait_for(lambda: airtapd.status()["uplinks"][0]["host_access"], 5, "it to be on")
+        meet(guest)
+
+
+def test_daemon_killed_and_back(lan: Lan, airtapd: Airtapd) -> None:
+    with pump(airtapd, ipv4=GUEST4, ipv6=GUEST6) as guest:
+        meet(guest)
+        airtapd.kill()
+        meet(guest)
+        airtapd.start()
+        meet(guest)
+
+
+def test_the_hosts_mac_changes(lan: Lan, airtapd: Airtapd) -> None:
+    with pump(airtapd, ipv4=GUEST4, ipv6=GUEST6) as guest:
+        meet(guest)
+        lan.change_near_mac("02:00:5e:00:53:77")
+        command("ip", "-6", "route", "replace", "default", "via", ROUTER6, "dev", "up0")
+        wait_for(lambda: guest.ping(HOST4) and guest.ping(HOST6), 10, "the guest to notice")
+        meet(guest)
+
+
+def test_guest_with_the_routers_mac(lan: Lan, airtapd: Airtapd) -> None:
+    """The host's packets through its router are not that guest's."""
+    with raw_guest(airtapd, lan.far_mac) as thief:
+        wait_for(lambda: thief.mac in {g["mac"] for g in airtapd.guests()}, 5, "the guest")
+        for address in BEYOND:
+            lan.run("ip", "address", "add", address, "dev", "lo")
+            thief.claim(address)
+        wait_for(lambda: set(BEYOND) <= known(airtapd, thief.mac), 5, "its addresses")
+        thief.received(0.5)
+        for address in (ROUTER4, ROUTER6, *BEYOND):
+            assert reaches(address)
+        assert not [frame for frame in thief.received(0.5) if IP in Ether(frame)]
+
+
+def test_nobody_speaks_for_the_router(lan: Lan, airtapd: Airtapd) -> None:
+    with raw_guest(airtapd) as liar:
+        deceive(liar.send, lan)
+
+
+def deceive(send: Callable[[Packet], None], lan: Lan) -> None:
+    assert reaches(ROUTER4)
+    assert reaches(ROUTER6)
+    for address in (ROUTER4, ROUTER6):
+        for to in ("ff:ff:ff:ff:ff:ff", lan.near_mac):
+            send(claim(address, "52:54:00:00:00:03", to))
+    for address in (ROUTER4, ROUTER6):
+        assert neighbour(None, address) == lan.far_mac
+        assert reaches(address)
+
+
+def test_a_wire_without_mac_nat(wire: Lan, plain: Airtapd) -> None:
+    before = host_state()
+    with two_guests(plain) as guests:
+        wait_for(lambda: plain.status()["uplinks"][0]["host_access"], 5, "host access")
+        for guest in guests:
+            meet(guest)
+            carries(guest, "TCP4", HOST4)
+            own = {*guest.addresses(4), *guest.addresses(6)}
+            wait_for(partial(_knows, plain, guest.mac, own), 10, "its addresses")
+            assert wire.ping(guest.addresses(4)[0])
+            assert neighbour(wire.namespace, guest.addresses(4)[0]) == guest.mac
+        assert guests[0].ping(SIBLING6)
+        assert not plain.status()["uplinks"][0]["macnat"]
+        assert host_state() == before
+    wait_for(is_bare, 5, "clsact to go")
+
+
+def test_a_wire_carries_what_the_guards_hide_from_the_host(wire: Lan, plain: Airtapd) -> None:
+    with raw_guest(plain) as liar, wire.frames() as frames:
+        wait_for(lambda: plain.status()["uplinks"][0]["host_access"], 5, "host access")
+        deceive(liar.send, wire)
+        told = [frame for frame in collect(frames, 0.5) if frame[6:12] == b"\x52\x54\0\0\0\3"]
+        assert len(told) >= 4
+
+
+def test_modes_that_keep_apart(wire: Lan) -> None:
+    config = '[parents.up0]\nmode = "private"\n'
+    with Airtapd(config=config) as daemon, pump(daemon, GUEST_MAC, GUEST4) as guest:
+        assert guest.ping(ROUTER4)
+        assert not guest.ping(HOST4)
+        assert not daemon.status()["uplinks"][0]["host_access"]

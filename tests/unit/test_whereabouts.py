@@ -1,0 +1,70 @@
+"""When an uplink is on another network."""
+
+from ipaddress import ip_address, ip_network
+
+from airtap.kernel.addresses import Subnet
+from airtap.whereabouts import Whereabouts
+
+
+def nets(*texts: str) -> frozenset[Subnet]:
+    return frozenset(map(ip_network, texts))
+
+
+A, B = nets("192.0.2.0/24", "2001:db8::/64"), nets("198.51.100.0/24", "2001:db8:b::/64")
+NONE = nets()
+
+
+def told(*seen: tuple[bytes | None, frozenset[Subnet]]) -> tuple[Whereabouts, list[bool]]:
+    where, moves = Whereabouts(), []
+    for ssid, subnets in seen:
+        where, moved = where.after(ssid, subnets)
+        moves.append(moved)
+    return where, moves
+
+
+def test_the_first_network_is_no_other() -> None:
+    assert told((None, NONE), (b"A", NONE), (b"A", A))[1] == [False] * 3
+
+
+def test_carrier_lost_and_back() -> None:
+    where, moves = told((b"A", A), (None, A), (None, NONE), (b"A", NONE), (b"A", A))
+    assert not any(moves)
+    assert where == Whereabouts(b"A", A)
+
+
+def test_another_name_then_its_addresses() -> None:
+    seen = (b"A", A), (None, NONE), (b"B", NONE), (b"B", B)
+    where, moves = told(*seen)
+    assert moves == [False, False, True, False]
+    assert where == Whereabouts(b"B", B, left=A)
+    assert where.has_left(ip_address("192.0.2.7"))
+    assert not where.has_left(ip_address("198.51.100.7"))
+    back, moves = told(*seen, (b"A", B), (b"A", A))
+    assert moves[-2:] == [True, False]
+    assert back == Whereabouts(b"A", A, left=B)
+
+
+def test_another_name_while_the_old_addresses_are_still_there() -> None:
+    where, moves = told((b"A", A), (b"B", A))
+    assert moves == [False, True]
+    assert not where.has_left(ip_address("192.0.2.7")), "B may have the same subnet"
+    assert where.after(b"B", B) == (Whereabouts(b"B", B, left=A), False)
+
+
+def test_another_socket_for_the_cable() -> None:
+    where, moves = told((None, A), (None, NONE), (None, B))
+    assert moves == [False, False, True]
+    assert where.left == A
+
+
+def test_kept_as_text() -> None:
+    where = Whereabouts(b"A \xff", A, left=B, unsettled=True)
+    assert Whereabouts.from_text(where.to_text()) == where
+    assert Whereabouts.from_text(Whereabouts().to_text()) == Whereabouts()
+    for other in ("", "{}", "[1]", '{"ssid": 1, "subnets": ["x"], "left": [], "unsettled": 0}'):
+        assert Whereabouts.from_text(other) == Whereabouts()
+
+
+def test_one_more_address_or_one_less() -> None:
+    both = A | B
+    assert told((None, A), (None, both), (None, B), (None, both), (None, A))[1] == [False] * 5
