@@ -1,0 +1,56 @@
+"""airtap parent: what an uplink itself is set to."""
+
+import argparse
+import asyncio
+import signal
+import sys
+from typing import Any
+
+from .. import config
+from ..names import device_name
+from .common import note
+
+# netlink is imported where it is needed: airtap status needs none of it.
+
+_4ADDR_EXPLAINED = """\
+With 4-address frames (WDS) a Wi-Fi station may send for other MACs than its own: guests then need
+no MAC NAT, and the station may be the port of a bridge. The access point has to take such frames.
+Whether it does is tried out from a MAC of no station. Without an answer everything is set back,
+and the exit status is 1. That takes up to a minute, in which the host may be off the network.
+To switch it off, the station may have to associate anew, for a few seconds.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "parent", help="set up an uplink itself", description="Set up what guests stand on."
+    )
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    parser = actions.add_parser(
+        "4addr",
+        help="switch a Wi-Fi station's 4-address mode, and check that frames pass",
+        description="Switch a Wi-Fi station's 4-address mode, and check that frames pass.",
+        epilog=_4ADDR_EXPLAINED,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("device", metavar="DEV", help="the station, or an alias in airtap.toml")
+    parser.add_argument("mode", choices=("on", "off"))
+    parser.set_defaults(run=_switch_4addr, needs_daemon=False)
+
+
+def _switch_4addr(arguments: argparse.Namespace) -> None:
+    from .. import four_address
+
+    name = device_name(arguments.device)
+    settings = config.load(None)
+    # Whoever is logged in through the station may lose that connection here.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+    print(
+        asyncio.run(four_address.switch(name, arguments.mode == "on", settings, note)), flush=True
+    )
+
+
+def _end(number: int, _frame: object) -> None:
+    """End orderly: what is under way is set back."""
+    sys.exit(128 + number)
