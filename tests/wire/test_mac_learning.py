@@ -58,6 +58,8 @@ def send_raw(tap: Attached, source: str, offset: int) -> None:
 
 def test_a_flood_of_bad_frames_costs_the_daemon_little(lan: Lan, airtapd: Airtapd) -> None:
     with airtapd.attach(lan.near) as tap:
+        # To load the programs takes more than all that follows.
+        wait_for(lambda: "host access is on" in airtapd.log(), 5, "host access to be on")
         before = cpu_seconds(airtapd)
         end = time.monotonic() + 2
         sent = 0
