@@ -9,7 +9,7 @@ import struct
 import sys
 import time
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
 from airtap.kernel.libbpf import Object
@@ -54,11 +54,13 @@ def fill(loaded: Object, count: int, ifindex: int) -> Macnat:
     macnat = Macnat(loaded, None)
     macnat.set_parent(1, PARENT.hex(":"))
     macnat.set_timing(refresh=3600)
-    macnat.set_host_addresses({IPv4Address("192.0.2.1"), IPv6Address("fe80::1")})
+    macnat.set_host_addresses({IPv4Address("192.0.2.10"), IPv6Address("fe80::1")})
+    macnat.set_on_link({IPv4Network("192.0.2.0/24"), IPv4Network("10.0.0.0/8")})
     held = loaded.map("addresses")
     for number in range(1, count + 1):
         index = ifindex + count - number
         macnat.add_guest(index, mac(number).hex(":"))
+        macnat.introduce(mac(number).hex(":"), index)
         for address in addresses(number):
             key = _KEY.pack(address.packed, 0, address.version)
             held.update(key, _ENTRY.pack(2**63, time.monotonic_ns(), index, 0, mac(number)))
@@ -89,6 +91,7 @@ def runs(count: int, ifindex: int) -> list[tuple[str, Run]]:
     def redirected(program: str, frame: bytes, device: int) -> Run:
         return Run("ipvtap", program, frame, device, REDIRECT)
 
+    to_guest = Run("macvtap", "meet", own + PARENT + ipv4(lan4, four), LOOPBACK, REDIRECT)
     # As up leaves it, from LOOPBACK, which is no guest's: to the guest, a sibling of the sender.
     up4, up6 = PARENT + ipv4(lan4, four), PARENT + ipv6(lan6, six)
     return [
@@ -107,6 +110,10 @@ def runs(count: int, ifindex: int) -> list[tuple[str, Run]]:
         ("across, to a sibling, IPv4", redirected("across", PARENT + up4, LOOPBACK)),
         ("across, to a sibling, IPv6", redirected("across", PARENT + up6, LOOPBACK)),
         ("across, to the host", Run("ipvtap", "across", PARENT + up4, ifindex)),
+        ("meet, the host's to the wire", on_macvtap("meet", ROUTER + PARENT + ipv4(lan4, four))),
+        ("meet, the host's to a guest", to_guest),
+        ("meet, a guest's to the wire", on_macvtap("meet", ROUTER + own + ipv4(four, lan4))),
+        ("call, to the wire", Run("ipvtap", "call", ROUTER + own + ipv4(four, lan4), ifindex)),
     ]
 
 

@@ -84,6 +84,12 @@ def _end_on_signals() -> None:
         signal.signal(number, interrupt)
 
 
+def _replies(prefix: list[str], address: str) -> list[str]:
+    argv = [*prefix, "ping", "-n", "-c", "2", "-i", "0.2", "-W", "2", address]
+    done = subprocess.run(argv, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+    return [line for line in done.stdout.splitlines() if "bytes from" in line]
+
+
 def _expect_only(links: set[str], processes: set[int]) -> None:
     """Raise DemoError if there are links or children of ours beyond these."""
     more_links, more_processes = host_links() - links, sandbox.children() - processes
@@ -215,20 +221,22 @@ class Demo:
             self._say(f"{guest.name}  {guest.mac}  leased {address}, fetched its boot file")
 
     def _ping_guests(self) -> None:
-        self._step("The LAN reaches both")
+        self._step("The LAN reaches both, and so does the host")
         for guest in self._guests:
             address = self._addresses[guest.name]
-            self._say(f"router$ ping -c 3 {address}")
-            ping = self._lan.run(
-                *("ping", "-n", "-c", "3", "-i", "0.2", "-W", "2", address), check=False
-            )
-            replies = [line for line in ping.stdout.splitlines() if "bytes from" in line]
-            if not replies:
-                raise DemoError(f"{guest.name} does not answer:\n{ping.stdout}{ping.stderr}")
-            self._say("\n".join(replies))
-            if not self._lan.ping(slaac_address(guest.mac)):
-                raise DemoError(f"{guest.name} does not answer over IPv6")
-            self._say(f"and over IPv6: {slaac_address(guest.mac)}")
+            self._ping("router", sandbox.netns_exec_prefix(self._lan.namespace), guest, address)
+            self._ping("host", [], guest, address)
+            for prefix in (sandbox.netns_exec_prefix(self._lan.namespace), []):
+                if not _replies(prefix, slaac_address(guest.mac)):
+                    raise DemoError(f"{guest.name} does not answer over IPv6")
+            self._say(f"and both over IPv6: {slaac_address(guest.mac)}")
+
+    def _ping(self, who: str, prefix: list[str], guest: QemuGuest, address: str) -> None:
+        self._say(f"{who}$ ping -c 2 {address}")
+        replies = _replies(prefix, address)
+        if not replies:
+            raise DemoError(f"{guest.name} does not answer the {who}")
+        self._say("\n".join(replies))
 
     def _start_libvirt_guest(self) -> None:
         self._step("libvirt: a network for virt-manager's list, and a guest on it")

@@ -55,3 +55,22 @@ int bench_across(struct __sk_buff *skb)
 	again(skb);
 	return verdict;
 }
+
+SEC("tc")
+int bench_meet(struct __sk_buff *skb)
+{
+	int verdict = meet_frame(skb);
+
+	again(skb);
+	return verdict;
+}
+
+SEC("tc")
+int bench_call(struct __sk_buff *skb)
+{
+	int verdict = call_frame(skb);
+
+	again(skb);
+	skb->tc_index = 0;
+	return verdict;
+}

@@ -32,7 +32,6 @@ def test_fifty_events(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:
             wait_for(settled, 30, f"libvirt's guest to be on the LAN: {laptop.said}")
             laptop.all_is_well()
         finally:
-            for ending in laptop.guests.values():
-                ending.close()
+            laptop.stop_all()
     laptop.links = laptop.links - {name for name in laptop.links if name not in host_links()}
     laptop.end()

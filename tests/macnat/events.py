@@ -38,7 +38,6 @@ class Laptop:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.links = host_links()
-        self.extra = False
         self.said = [f"seed {self.seed}"]
 
     def happen(self, count: int) -> None:
@@ -83,17 +82,16 @@ class Laptop:
 
     def address_changes(self) -> None:
         """The host has one address more, or one less."""
+        there = command("ip", "address", "show", "dev", self.uplink)
         for address in (f"{self.lan.subnet.ipv4}11/24", f"{self.lan.subnet.ipv6}11/64"):
-            word = "del" if self.extra else "add"
+            word = "del" if f" {address} " in there else "add"
             command("ip", "address", word, address, "dev", self.uplink)
-        self.extra = not self.extra
 
     def mac_changes(self) -> None:
         self.change_mac("02:00:5e:" + self.random.randrange(1 << 24).to_bytes(3).hex(":"))
 
     def joins_another_network(self) -> None:
         self.lan = self.roam()
-        self.extra = False
 
     def all_is_well(self) -> None:
         """Every guest, once it has asked for a lease of this network, reaches the router."""
@@ -107,12 +105,15 @@ class Laptop:
             wait_for(lambda: guest.addresses(6), 30, "an IPv6 address")  # noqa: B023
             assert guest.ping(self.lan.subnet.router[1], timeout=5), self.said
 
+    def stop_all(self) -> None:
+        """All guests stop."""
+        self.running.clear()
+        while self.guests:
+            self.guests.popitem()[1].close()
+
     def end(self) -> None:
         """All guests stop, and nothing is left of them."""
-        for ending in self.guests.values():
-            ending.close()
-        self.guests.clear()
-        self.running.clear()
+        self.stop_all()
         wait_for(lambda: host_links() == self.links, 10, f"the devices to go: {self.said}")
 
         def bare() -> bool:

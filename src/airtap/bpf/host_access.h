@@ -129,25 +129,29 @@ static __always_inline int meet_frame(struct __sk_buff *skb)
 	struct config *cfg = configuration();
 	struct said said = { .skb = skb };
 	struct mac to = {}, from = {};
-	struct ethhdr eth;
+	struct ethhdr *eth;
 	__u32 *ifindex, guest;
+	bool control;
 
 	if (skb->tc_index == FROM_GUEST || skb->tc_index == REFUSED_HERE) {
 		skb->tc_index = 0;
 		return PASS;
 	}
-	if (!cfg || bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
+	pull(skb, ETH_HLEN);
+	eth = (void *)(long)skb->data;
+	if (!cfg || (void *)(eth + 1) > (void *)(long)skb->data_end)
 		return PASS;
-	__builtin_memcpy(to.w, eth.h_dest, ETH_ALEN);
-	__builtin_memcpy(from.w, eth.h_source, ETH_ALEN);
+	__builtin_memcpy(to.w, eth->h_dest, ETH_ALEN);
+	__builtin_memcpy(from.w, eth->h_source, ETH_ALEN);
+	control = is_link_control(eth, eth->h_proto);
 	if (!same(from.w, cfg->parent.w)) {
-		if (!(is_group(to.w) || same(to.w, cfg->parent.w)) ||
-		    is_link_control(&eth, eth.h_proto) || !bpf_map_lookup_elem(&macs, &from))
+		if (!(is_group(to.w) || same(to.w, cfg->parent.w)) || control ||
+		    !bpf_map_lookup_elem(&macs, &from))
 			return PASS;
 		return is_group(to.w) ? copy_to_host(skb, cfg) : take_to_host(skb, cfg);
 	}
 	if (is_group(to.w)) {
-		if (!is_link_control(&eth, eth.h_proto))
+		if (!control)
 			bpf_for_each_map_elem(&macs, copy_to_guest, &said, 0);
 		return PASS;
 	}
