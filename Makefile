@@ -19,7 +19,7 @@ PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 	linux-libc-dev iperf3 isc-dhcp-client dhcpcd-base iputils-arping \
 	hostapd wpasupplicant iw kmod libvirt-daemon iptables virtinst
 
-.PHONY: help setup tools test test-unit test-wifi lint demo bench install uninstall clean
+.PHONY: help setup tools test test-unit test-wifi test-wifi-slow lint demo bench install uninstall clean
 
 help:
 	@echo 'make demo       QEMU and libvirt guests on a LAN of their own, in namespaces'
@@ -58,6 +58,10 @@ test: setup lint
 
 test-unit: tools
 	$(BIN)/python -m pytest tests/unit
+
+# With a guest that runs Linux, emulated twice: 20 minutes for what real machines do in one.
+test-wifi-slow: setup
+	AIRTAP_MACHINE_TEST_S=1800 $(BIN)/python -m pytest tests/wifi/slow_roaming.py
 
 test-wifi: setup
 	$(BIN)/python -m pytest tests/wifi

@@ -261,7 +261,15 @@ class Libvirtd(Running):
         return True
 
 
-def domain_xml(name: str, mac: str, serial: Path, interface: str, *, linux: bool = False) -> str:
+def domain_xml(
+    name: str,
+    mac: str,
+    serial: Path,
+    interface: str,
+    *,
+    linux: bool = False,
+    model: str = "virtio",
+) -> str:
     """A guest that boots iPXE from the network and tells on its serial port what it does.
 
     interface: an `<interface>` element, to which MAC and model are added. linux: it runs Linux
@@ -272,7 +280,7 @@ def domain_xml(name: str, mac: str, serial: Path, interface: str, *, linux: bool
     root.find("devices/serial/source").set("path", str(serial))
     nic = etree.fromstring(interface)
     etree.SubElement(nic, "mac", address=mac)
-    etree.SubElement(nic, "model", type="virtio")
+    etree.SubElement(nic, "model", type=model)
     root.find("devices").append(nic)
     if linux:
         _boot_linux(root)

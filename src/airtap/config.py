@@ -67,11 +67,13 @@ class Config:
 
 
 def load(path: str | None) -> Config:
-    """Read the configuration file at path; None is the default path, which may be absent.
+    """Read the configuration file at path; None is $AIRTAP_CONFIG, else the default path.
 
-    Raises Problem config-unreadable or config-invalid, naming the file and the key.
+    Only at the default path it may be absent. Raises Problem config-unreadable or config-invalid,
+    naming the file and the key.
     """
-    chosen = DEFAULT_PATH if path is None else path
+    path = path or os.environ.get("AIRTAP_CONFIG")
+    chosen = path or DEFAULT_PATH
     try:
         with open(chosen, "rb") as file:
             content = file.read(_MAX_BYTES + 1)

@@ -88,7 +88,10 @@ class Daemon:
             stack.push_async_callback(guests.close)
             if passed is not None:
                 self._path = passed.getsockname()
-            mending = Mending(self._path)
+            environment = {"AIRTAP_SOCKET": self._path}
+            if self._config_path is not None:
+                environment["AIRTAP_CONFIG"] = self._config_path
+            mending = Mending(environment)
             stack.push_async_callback(mending.close)
             broker = Broker(self._settings, links, guests, ipr, mending)
             stack.push_async_callback(broker.close)

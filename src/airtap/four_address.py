@@ -136,11 +136,12 @@ class _Station:
                 " 4-address frames"
             )
             silent = await self._unanswered(asked, _PASS_S)
+            back = not silent or await self._off(known)
         except BaseException:
             await self._give_up()
             raise
         if silent:
-            raise self._refused(silent == asked, await self._off(known))
+            raise self._refused(silent == asked, back)
         return f"{self._name}: 4-address mode is on, and frames of other MACs pass"
 
     async def switch_off(self, addresses: Collection[Address]) -> str:
@@ -187,8 +188,11 @@ class _Station:
 
     async def _give_up(self) -> None:
         """Go back at once, without knowing what the access point made of it."""
-        with suppress(OSError):
+        try:
             wifi.set_4addr(self._link.index, False)
+        except OSError as exc:
+            self._say(f"{self._name}: 4-address mode cannot be switched off again: {reason(exc)}")
+        with suppress(OSError):
             await self._associate_anew(set())
 
     def _refused(self, all_silent: bool, back: bool) -> Problem:

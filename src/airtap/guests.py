@@ -165,7 +165,9 @@ class Guests:
 
     def _lose(self, index: int) -> None:
         """Forget a device that has gone, though nobody closed its tap."""
-        guest = self._by_index[index]
+        guest = self._by_index.get(index)
+        if guest is None:
+            return
         self.forget(index)
         owner = guest.owner
         if guest.kind == "tun" or owner.uuid or not _runs(owner.pid):

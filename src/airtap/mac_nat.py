@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 # How long to gather notifications: one change of NetworkManager's causes a dozen.
 _GATHER_S = 0.02
 _RETRY_S = 1.0
+_RETRY_MOST_S = 300.0
+# How long after its making a macvtap of others' is left alone where MAC NAT does not need it.
+_FOREIGN_S = 2.0
 _SEEN = 4096
 # How long MAC NAT stays on without a child once one was announced: a guest that is started anew
 # finds it there, and to load the programs takes 0.4 s.
@@ -71,6 +74,8 @@ class MacNat:
         self._uplinks: dict[int, Uplink] = {}
         self._former = Former()
         self._seen: dict[int, int] = {}  # devices that are no uplink here: ifindex to parent
+        self._met: dict[int, float] = {}  # when others' macvtaps were first seen
+        self._failed: dict[int, tuple[float, str]] = {}  # when to try again, and what was said
         self._suspects: set[int | None] = set()
         self._wake = asyncio.Event()
         self._changing = asyncio.Lock()
@@ -100,17 +105,17 @@ class MacNat:
         """Look at all, and remove what is left of uplinks that are gone."""
         async with self._changing:
             try:
+                self._met = {link.index: float("-inf") for link in await self._links.dump()}
                 await self._look_at_all()
             except (Problem, LinkError, BpfError) as exc:
                 log.error("MAC NAT: %s; trying again", exc)
                 self.look_again()
                 return
             for index, directory in list(macnat.pinned()):
-                if index not in self._uplinks:
-                    if await self._link(index) is None:
-                        self._mending.look_over()
+                if index not in self._uplinks.keys() | self._failed.keys():
                     await self._clear(index)
                     macnat.remove_pins(directory)
+        self._mending.look_over()
 
     async def _clear(self, index: int) -> None:
         """Take MAC NAT off an uplink and its children, of whichever daemon it is."""
@@ -173,7 +178,7 @@ class MacNat:
         return active.nat.counters() if active else {}
 
     def is_needed(self) -> bool:
-        return bool(self._uplinks) or self._mending.is_awaiting
+        return bool(self._uplinks)
 
     def is_stranded(self, uplink_index: int, index: int) -> bool:
         """Whether a guest seems not to have noticed that its uplink is on another network."""
@@ -208,8 +213,8 @@ class MacNat:
             try:
                 async with self._changing:
                     await self._look_at_some(suspects)
-            except (Problem, LinkError, BpfError, OSError) as exc:
-                log.error("MAC NAT: %s; trying again", exc)
+            except Exception:
+                log.exception("cannot look at uplinks; they will be looked at again")
                 self._suspects |= suspects
                 await asyncio.sleep(_RETRY_S)
                 self._wake.set()
@@ -224,16 +229,37 @@ class MacNat:
                     log.error("MAC NAT: %s", exc)
 
     async def _look_at_some(self, suspects: set[int | None]) -> None:
-        await self._greet(suspects)
         if None in suspects:
             await self._look_at_all()
-            return
+        else:
+            await self._look_at_uplinks_of(suspects)
+        await self._greet(suspects)
+
+    async def _look_at_uplinks_of(self, suspects: set[int | None]) -> None:
         by_uplink: dict[int, set[int]] = {}
         for index in suspects:
             if index is not None and (parent := await self._uplink_of(index)):
                 by_uplink.setdefault(parent, set()).add(index)
         for parent, devices in by_uplink.items():
-            await self._look_at(parent, devices)
+            await self._try(parent, devices)
+
+    async def _try(self, index: int, devices: set[int] | None) -> None:
+        """_look_at(); what fails at one uplink is tried again there, ever less often."""
+        try:
+            await self._look_at(index, devices)
+            self._failed.pop(index, None)
+        except (Problem, LinkError, BpfError, OSError) as exc:
+            wait, said = self._failed.get(index, (_RETRY_S, ""))
+            if str(exc) != said:
+                log.error("%s: MAC NAT and host access: %s", self._name(index), exc)
+            self._failed[index] = (min(2 * wait, _RETRY_MOST_S), str(exc))
+            asyncio.get_running_loop().call_later(wait, self.look_again, index)
+
+    def _name(self, index: int) -> str:
+        try:
+            return self._links.name_of(index)
+        except LinkNotFound:
+            return f"device {index}"
 
     async def _greet(self, suspects: set[int | None]) -> None:
         """Look whether an uplink that had gone is among the devices."""
@@ -250,7 +276,7 @@ class MacNat:
 
     async def _uplink_of(self, index: int) -> int:
         """The uplink that a change at a device concerns: itself, or what it stands on; 0: none."""
-        if index in self._uplinks:
+        if index in self._uplinks or index in self._failed:
             return index
         for parent, active in self._uplinks.items():
             if index in active.children:
@@ -259,6 +285,7 @@ class MacNat:
             link = await self._link(index)
             if len(self._seen) > _SEEN:
                 self._seen.clear()
+                self._met.clear()
             if link is None:
                 return 0
             self._seen[index] = link.parent if _is_child(link) else 0
@@ -274,7 +301,7 @@ class MacNat:
         self._seen.clear()
         dump = await self._links.dump()
         for parent in {link.parent for link in dump if _is_child(link)} | self._uplinks.keys():
-            await self._look_at(parent, None)
+            await self._try(parent, None)
 
     async def _look_at(self, index: int, devices: set[int] | None) -> None:
         """Make MAC NAT on one uplink what it should be.
@@ -298,8 +325,8 @@ class MacNat:
             await self._look_at(index, None)
             return
         role = await self._role(link, kind)
-        if kind == "macvtap" and not role.translate:  # nothing for macvlans and the other modes
-            children = [child for child in children if role.on_parent and _is_sociable(child)]
+        if kind == "macvtap" and not role.translate:
+            children = self._observable(children, active) if role.on_parent else []
         if active and active.role != role and devices is not None:
             await self._look_at(index, None)
             return
@@ -310,6 +337,27 @@ class MacNat:
             await self._keep(active, children, devices)
             if not active.is_needed():
                 await self._switch_off(active)
+
+    def _observable(self, children: list[Link], active: Uplink | None) -> list[Link]:
+        """Those of an uplink's children that learn is to hear, without MAC NAT.
+
+        Macvtaps of whichever mode, while the host meets one: nobody shall pass for the host. Those
+        of others only after a while: libvirt may be about to put an ingress qdisc there, and then
+        they have no room for learn.
+        """
+        macvtaps = [child for child in children if child.kind == "macvtap"]
+        if not (any(map(_is_sociable, macvtaps)) or (active and active.meeting)):
+            return []
+        loop = asyncio.get_running_loop()
+        observable = []
+        for child in macvtaps:
+            age = loop.time() - self._met.setdefault(child.index, loop.time())
+            heard = active is not None and child.index in active.children
+            if child.group == GROUP or heard or age >= _FOREIGN_S:
+                observable.append(child)
+            else:
+                loop.call_later(_FOREIGN_S - age, self.look_again, child.index)
+        return observable
 
     async def _children(self, parent: int, among: set[int] | None) -> list[Link]:
         """Children of an uplink, among devices or all."""
@@ -340,11 +388,11 @@ class MacNat:
             active = Uplink(link, role, nat, self._former, self.look_again)
         nat = active.nat
         try:
-            former = nat.parent_mac()
+            former = nat.parent_mac(), nat.translates()
             subnets = await self._set_up(nat, link, role, mode)
             if new or active.role != role:
                 await self._take_off(link, role)
-            if (former, active.role.translate) != (link.mac, role.translate):
+            if former != (link.mac, role.translate):
                 active.announce(link, translate=role.translate)
         except BaseException:
             if new:
@@ -397,7 +445,7 @@ class MacNat:
         await macnat.detach(self._ipr, link.index, keep=role.on_parent)
         for child in await self._links.dump():
             if _is_child(child, link.index):
-                keeps = role.translate or role.kind == "ipvtap" or _is_sociable(child)
+                keeps = role.translate or child.kind in MODES
                 await macnat.detach(self._ipr, child.index, role.on_child if keeps else ())
 
     async def _keep(self, active: Uplink, children: list[Link], among: set[int] | None) -> None:
@@ -457,12 +505,14 @@ class MacNat:
         log.info("%s is off for %s", _said(active.role), active.link.name)
 
 
-async def _ssid(link: Link) -> bytes | None:
+async def _ssid(link: Link) -> bytes:
+    """The name of a station's network; b"" for none, and for one that hides it."""
     try:
-        return await wifi.station_ssid(link.index) if wifi.is_wifi(link.name) else None
+        name = await wifi.station_ssid(link.index) if wifi.is_wifi(link.name) else None
     except OSError as exc:
         log.warning("cannot ask for the network of %s: %s", link.name, exc)
-        return None
+        name = None
+    return (name or b"").strip(b"\0")
 
 
 async def gives_its_mac(link: Link, kind: str, config: Config) -> bool:

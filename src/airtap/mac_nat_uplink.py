@@ -47,6 +47,7 @@ class Uplink:
         self.stranded: set[int] = set()
         self._where = Whereabouts.from_text(nat.noted())
         self._unsettled = False
+        self._sweeping: asyncio.TimerHandle | None = None
         self.expected = 0
         self._awaited = 0.0
         self._former = former
@@ -60,6 +61,8 @@ class Uplink:
         """End this object; what is attached goes on. remove: forget the pinned state too."""
         self._loop.remove_reader(self._events)
         self._inquiries.close()
+        if self._sweeping:
+            self._sweeping.cancel()
         if remove:
             self.nat.remove()
         else:
@@ -139,7 +142,7 @@ class Uplink:
         ]
         send(link.name, frames)
 
-    def locate(self, ssid: bytes | None, subnets: frozenset[Subnet]) -> bool:
+    def locate(self, ssid: bytes, subnets: frozenset[Subnet]) -> bool:
         """Note where the uplink is; return whether that is another network.
 
         All that guests have used is forgotten then, and of the network that was left it stays so.
@@ -149,13 +152,17 @@ class Uplink:
         self._unsettled |= moved
         if not self._unsettled and self._where != before:
             self.settle()
-        for entry in self.nat.addresses():
-            if moved or self._where.has_left(entry.address):
-                self.nat.forget(entry.address, entry.vlan)
+        self._forget_left(everything=moved)
         if moved:
             self._former.clear(self.link.index)
             self.stranded = set(self.children)
         return moved
+
+    def _forget_left(self, *, everything: bool = False) -> None:
+        """Forget addresses of the network that was left, or all of them."""
+        for entry in self.nat.addresses():
+            if everything or self._where.has_left(entry.address):
+                self.nat.forget(entry.address, entry.vlan)
 
     def settle(self) -> None:
         """All that another network asks for is done: the next airtapd shall not do it again."""
@@ -166,10 +173,21 @@ class Uplink:
         """Ask guests for their addresses that were not seen in use for a while."""
         self._inquiries.ask_for_idle()
 
+    def _sweep(self) -> None:
+        """Forget in a second what a guest uses of the left network too often to be told of it."""
+        if self._sweeping is None:
+            self._sweeping = self._loop.call_later(1.0, self._swept)
+
+    def _swept(self) -> None:
+        self._sweeping = None
+        self._forget_left()
+
     def _on_event(self, event: Event) -> None:
         log.debug("%s: %s", self.link.name, event)
         if event.what == "spoke":
             self._on_spoke(event.ifindex)
+        if event.what == "withheld" and self._where.left:
+            self._sweep()
         if event.address and self._where.has_left(event.address):
             if event.what in ("learned", "moved"):
                 self.nat.forget(event.address, event.vlan)

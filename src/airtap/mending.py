@@ -4,17 +4,19 @@ airtapd does not talk to libvirt, which may be slow, be hung, or wait for airtap
 the operator's own commands, one after the other, each for a bounded time:
 
 - on another network, `airtap domain renew`: link down and up, so that guests ask for new leases;
-- once an uplink that had gone is back and has carrier, `airtap domain replug`: new devices; again
-  after a while if a guest has not released its card.
+- once an uplink that had gone is back and has carrier, and at the daemon's start, `airtap domain
+  replug`: new devices.
 
-Both look at what there is and do what is needed, so to run one too often does no harm.
+What failed is tried again after a while: a guest may not have released its card. Both look at what
+there is and do what is needed, so to run one too often does no harm.
 """
 
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from .autostart import find_program
@@ -34,10 +36,10 @@ _AGAIN_S = (15.0, 60.0, 300.0)
 
 
 class Mending:
-    """Runs those commands. socket_path: of the airtapd that they ask. Needs an event loop."""
+    """Runs those commands, with an environment of ours besides. Needs an event loop."""
 
-    def __init__(self, socket_path: str) -> None:
-        self._socket_path = socket_path
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
         self._awaited: dict[str, None] = {}
         self._wanted: dict[tuple[str, ...], Callable[[], None]] = {}
         self._tries: dict[tuple[str, ...], int] = {}
@@ -91,26 +93,30 @@ class Mending:
                 words = next(iter(self._wanted))
                 then = self._wanted.pop(words)
                 try:
-                    done = not _has_libvirt() or await self._run(words)
-                    if words[0] == "replug":
-                        self._replugged(words, done)
-                    then()
+                    if not _has_libvirt() or await self._run(words):
+                        self._tries.pop(words, None)
+                        then()
+                    else:
+                        self._try_later(words, then)
                 except (Problem, OSError, BpfError) as exc:
                     log.error("airtap domain %s: %s", " ".join(words), exc)
+                except Exception:
+                    log.exception("airtap domain %s", " ".join(words))
 
-    def _replugged(self, words: tuple[str, ...], done: bool) -> None:
-        """Do it again later, if it was not done, and not tried often enough."""
+    def _try_later(self, words: tuple[str, ...], then: Callable[[], None]) -> None:
+        """Do again what has failed, unless that was often enough."""
         tried = self._tries.pop(words, 0)
-        if not done and tried < len(_AGAIN_S):
+        if tried < len(_AGAIN_S):
             self._tries[words] = tried + 1
-            asyncio.get_running_loop().call_later(_AGAIN_S[tried], self._want, *words)
+            again = partial(self._want, *words, then=then)
+            asyncio.get_running_loop().call_later(_AGAIN_S[tried], again)
 
     async def _run(self, words: tuple[str, ...]) -> bool:
         """Run one of the commands; return whether it succeeded."""
         process = await asyncio.create_subprocess_exec(
             find_program("airtap"),
             *("domain", *words),
-            env={**os.environ, "AIRTAP_SOCKET": self._socket_path},
+            env={**os.environ, **self._environment},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -8,42 +8,52 @@ import json
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from .kernel.addresses import Address, Subnet
+from .kernel.addresses import Address, Subnet, overlap
+
+Subnets = frozenset[Subnet]
 
 
 @dataclass(frozen=True)
 class Whereabouts:
     """What was last known of an uplink's network.
 
-    ssid: None before a station was on any, and without Wi-Fi. subnets: of the host's addresses
+    ssid: b"" before a station was on any, and without Wi-Fi. subnets: of the host's addresses
     there. left: the subnets of the network before. unsettled: the name is new, and the host may
     not have its new addresses yet.
     """
 
-    ssid: bytes | None = None
-    subnets: frozenset[Subnet] = frozenset()
-    left: frozenset[Subnet] = frozenset()
+    ssid: bytes = b""
+    subnets: Subnets = frozenset()
+    left: Subnets = frozenset()
     unsettled: bool = False
 
-    def after(self, ssid: bytes | None, subnets: frozenset[Subnet]) -> "tuple[Whereabouts, bool]":
+    def after(self, ssid: bytes, subnets: Subnets) -> "tuple[Whereabouts, bool]":
         """What is known once these were seen, and whether that is another network.
 
-        What is not there (the carrier is away, the host has no lease yet) stays as it was.
+        What is not there (the carrier is away, the name is hidden, the host has no lease of a
+        family yet) stays as it was.
         """
-        renamed = None not in (self.ssid, ssid) and self.ssid != ssid
-        resettled = bool(self.subnets and subnets) and not self.subnets & subnets
+        renamed = bool(self.ssid and ssid) and self.ssid != ssid
+        resettled = self._is_resettled(subnets)
+        kept = subnets if resettled else subnets | _lacking(self.subnets, subnets)
         known = Whereabouts(
             ssid or self.ssid,
-            subnets or self.subnets,
+            kept,
             (self.subnets if resettled else self.left) - subnets,
             (self.unsettled or renamed) and not resettled,
         )
         return known, renamed or (resettled and not self.unsettled)
 
+    def _is_resettled(self, subnets: Subnets) -> bool:
+        """Whether no subnet of a family that was there and is there is near one of before."""
+        common = _families(self.subnets) & _families(subnets)
+        pairs = [(old, new) for old in self.subnets for new in subnets]
+        return bool(common) and not any(overlap(old, new) for old, new in pairs)
+
     def to_text(self) -> str:
         return json.dumps(
             {
-                "ssid": None if self.ssid is None else self.ssid.hex(),
+                "ssid": self.ssid.hex(),
                 "subnets": sorted(map(str, self.subnets)),
                 "left": sorted(map(str, self.left)),
                 "unsettled": self.unsettled,
@@ -56,11 +66,23 @@ class Whereabouts:
         try:
             known = json.loads(text)
             subnets, left = (frozenset(map(ip_network, known[key])) for key in ("subnets", "left"))
-            ssid = None if known["ssid"] is None else bytes.fromhex(known["ssid"])
-            return cls(ssid, subnets, left, bool(known["unsettled"]))
+            return cls(bytes.fromhex(known["ssid"]), subnets, left, bool(known["unsettled"]))
         except (ValueError, KeyError, TypeError):
             return cls()
 
     def has_left(self, address: Address) -> bool:
-        """Whether an address is of the network before this one."""
-        return any(address in subnet for subnet in self.left)
+        """Whether an address is of the network before this one, and not of this."""
+        return _is_in(address, self.left) and not _is_in(address, self.subnets)
+
+
+def _families(subnets: Subnets) -> set[int]:
+    return {subnet.version for subnet in subnets}
+
+
+def _lacking(before: Subnets, now: Subnets) -> Subnets:
+    """Those of the families of which there are none now."""
+    return frozenset(subnet for subnet in before if subnet.version not in _families(now))
+
+
+def _is_in(address: Address, subnets: Subnets) -> bool:
+    return any(address in subnet for subnet in subnets)

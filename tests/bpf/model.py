@@ -127,7 +127,8 @@ class Model:
 
     def _refusal(self, ifindex: int, guest: Guest, frame: bytes, tag: int | None) -> str:
         view = View.of(frame, tag)
-        if guest.mac is not None and frame[6:12] != guest.mac:
+        wrong = frame[6:12] == self.parent if guest.mac is None else frame[6:12] != guest.mac
+        if wrong:
             return "wrong_mac"
         if view.stacked:
             return "malformed"

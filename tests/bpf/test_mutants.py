@@ -19,7 +19,8 @@ from tests.bpf.scenario import POINTED, SETTINGS, Scenario, Step, changes, traff
 T = TypeVar("T")
 
 MUTANTS = {
-    "any source MAC": ("if (c.learn && !same(c.mac.w, guest->w))", "if (0)"),
+    "any source MAC": ("c.learn ? !same(c.mac.w, guest->w) :", "c.learn ? 0 :"),
+    "the uplink's MAC while none is known": (": is_uplinks(&c.mac)", ": 0"),
     "any source MAC with a known address": (" && same(entry->mac.w, source) &&", " && source &&"),
     "host addresses for all": ("if (is_host(&c->key) || (entry", "if ((entry"),
     "host addresses in their own VLAN only": ("anywhere.vlan = 0;", ""),

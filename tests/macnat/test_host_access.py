@@ -6,15 +6,17 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
-from scapy.layers.inet import ICMP, IP
-from scapy.layers.inet6 import IPv6, _ICMPv6
-from scapy.layers.l2 import Ether
+from scapy.compat import raw
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet6 import ICMPv6ND_RA, ICMPv6NDOptPrefixInfo, IPv6, _ICMPv6
+from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet
 
 from lab.airtap import Airtapd
@@ -27,6 +29,7 @@ from tests.macnat.traffic import (
     GUEST_MAC,
     SIBLING4,
     SIBLING6,
+    SIBLING_MAC,
     claim,
     collect,
     known,
@@ -58,7 +61,7 @@ def plain(wire: Lan) -> Iterator[Airtapd]:
 
 def reaches(address: str) -> bool:
     """Whether the host reaches an address, asked until answered."""
-    argv = ["ping", "-n", "-q", "-i", "0.2", "-c", "1", "-w", "3", address]
+    argv = ["ping", "-n", "-q", "-i", "0.2", "-c", "1", "-w", "8", address]
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
@@ -248,6 +251,13 @@ def test_the_hosts_mac_changes(lan: Lan, airtapd: Airtapd) -> None:
         command("ip", "-6", "route", "replace", "default", "via", ROUTER6, "dev", "up0")
         wait_for(lambda: guest.ping(HOST4) and guest.ping(HOST6), 10, "the guest to notice")
         meet(guest)
+        with pump(airtapd, SIBLING_MAC, SIBLING4, SIBLING6, name="sibling") as sibling:
+            assert sibling.ping(GUEST4) and guest.ping(SIBLING6)
+            lan.change_near_mac("02:00:5e:00:53:78")
+            time.sleep(1)  # for the announcements
+            for one, other, address in ((guest, sibling, SIBLING4), (sibling, guest, GUEST4)):
+                assert one.ping(address)
+                assert neighbour(one.namespace, address) == other.mac
 
 
 def test_guest_with_the_routers_mac(lan: Lan, airtapd: Airtapd) -> None:
@@ -278,6 +288,37 @@ def deceive(send: Callable[[Packet], None], lan: Lan) -> None:
     for address in (ROUTER4, ROUTER6):
         assert neighbour(None, address) == lan.far_mac
         assert reaches(address)
+
+
+def heard(send: Callable[[Packet], None], *packets: Packet) -> list[Packet]:
+    """Which of a guest's packets come in at the host's uplink."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as frames:
+        frames.bind(("up0", 3))
+        for packet in packets:
+            send(packet)
+        arrived = [frame[12:] for frame in collect(frames, 0.5)]
+    return [packet for packet in packets if raw(packet)[12:] in arrived]
+
+
+def test_what_is_not_for_the_host(lan: Lan, airtapd: Airtapd) -> None:
+    """VLANs, and what would configure it."""
+    with raw_guest(airtapd, SIBLING_MAC) as guest:
+        wait_for(lambda: airtapd.status()["uplinks"][0]["host_access"], 5, "host access")
+        everybody = Ether(src=guest.mac, dst="33:33:00:00:00:01")
+        link_local = IPv6(src="fe80::5054:ff:fe00:2", dst="ff02::1", hlim=255)
+        plain = everybody / link_local / UDP(sport=5353, dport=5353) / b"hello"
+        to_host = Ether(src=guest.mac, dst=lan.near_mac)
+        offer = IP(src=SIBLING4, dst="255.255.255.255") / UDP(sport=67, dport=68) / bytes(300)
+        withheld = (
+            everybody / Dot1Q(vlan=5) / plain.payload,
+            to_host / Dot1Q(vlan=5) / IP(src=SIBLING4, dst=HOST4) / UDP() / b"tagged",
+            everybody / link_local / ICMPv6ND_RA() / ICMPv6NDOptPrefixInfo(prefix="2001:db8:bad::"),
+            to_host / link_local / ICMPv6ND_RA(routerlifetime=9000),
+            everybody / link_local / UDP(sport=547, dport=546) / b"reply",
+            Ether(src=guest.mac, dst="ff:ff:ff:ff:ff:ff") / offer,
+            to_host / offer,
+        )
+        assert heard(guest.send, plain, *withheld) == [plain]
 
 
 def test_a_wire_without_mac_nat(wire: Lan, plain: Airtapd) -> None:

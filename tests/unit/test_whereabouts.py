@@ -14,7 +14,7 @@ A, B = nets("192.0.2.0/24", "2001:db8::/64"), nets("198.51.100.0/24", "2001:db8:
 NONE = nets()
 
 
-def told(*seen: tuple[bytes | None, frozenset[Subnet]]) -> tuple[Whereabouts, list[bool]]:
+def told(*seen: tuple[bytes, frozenset[Subnet]]) -> tuple[Whereabouts, list[bool]]:
     where, moves = Whereabouts(), []
     for ssid, subnets in seen:
         where, moved = where.after(ssid, subnets)
@@ -23,17 +23,17 @@ def told(*seen: tuple[bytes | None, frozenset[Subnet]]) -> tuple[Whereabouts, li
 
 
 def test_the_first_network_is_no_other() -> None:
-    assert told((None, NONE), (b"A", NONE), (b"A", A))[1] == [False] * 3
+    assert told((b"", NONE), (b"A", NONE), (b"A", A))[1] == [False] * 3
 
 
 def test_carrier_lost_and_back() -> None:
-    where, moves = told((b"A", A), (None, A), (None, NONE), (b"A", NONE), (b"A", A))
+    where, moves = told((b"A", A), (b"", A), (b"", NONE), (b"A", NONE), (b"A", A))
     assert not any(moves)
     assert where == Whereabouts(b"A", A)
 
 
 def test_another_name_then_its_addresses() -> None:
-    seen = (b"A", A), (None, NONE), (b"B", NONE), (b"B", B)
+    seen = (b"A", A), (b"", NONE), (b"B", NONE), (b"B", B)
     where, moves = told(*seen)
     assert moves == [False, False, True, False]
     assert where == Whereabouts(b"B", B, left=A)
@@ -52,9 +52,30 @@ def test_another_name_while_the_old_addresses_are_still_there() -> None:
 
 
 def test_another_socket_for_the_cable() -> None:
-    where, moves = told((None, A), (None, NONE), (None, B))
+    where, moves = told((b"", A), (b"", NONE), (b"", B))
     assert moves == [False, False, True]
     assert where.left == A
+
+
+def test_subnets_within_each_other() -> None:
+    wide, narrow = nets("10.0.0.0/8"), nets("10.1.2.0/24")
+    assert told((b"", wide), (b"", narrow), (b"", wide))[1] == [False] * 3
+    where, moves = told((b"", nets("192.168.0.0/16")), (b"", nets("10.0.0.0/8")))
+    assert moves[-1]
+    where, moved = where.after(b"", nets("192.168.7.0/24"))
+    assert moved
+    assert where.has_left(ip_address("10.1.1.1"))
+    where, _ = where.after(b"", nets("10.5.0.0/16"))
+    assert not where.has_left(ip_address("10.5.0.7"))
+
+
+def test_one_family_comes_and_goes() -> None:
+    ipv4, ipv6 = nets("192.0.2.0/24"), nets("2001:db8::/64")
+    assert told((b"", ipv6), (b"", NONE), (b"", ipv4), (b"", ipv6))[1] == [False] * 4
+
+
+def test_a_hidden_name_is_no_other() -> None:
+    assert told((b"home", A), (b"", A), (b"", A), (b"home", A))[1] == [False] * 4
 
 
 def test_kept_as_text() -> None:
@@ -67,4 +88,4 @@ def test_kept_as_text() -> None:
 
 def test_one_more_address_or_one_less() -> None:
     both = A | B
-    assert told((None, A), (None, both), (None, B), (None, both), (None, A))[1] == [False] * 5
+    assert told((b"", A), (b"", both), (b"", B), (b"", both), (b"", A))[1] == [False] * 5

@@ -16,7 +16,8 @@ from lab.machine import SHARED
 KERNEL = os.environ.get("AIRTAP_MACHINE_KERNEL")
 
 REPORTS = SHARED / "reports"
-TEST_S = 300  # for a test with its fixtures; outside gives the machine up a little later
+# For a test with its fixtures; outside gives the machine up a little later.
+TEST_S = int(os.environ.get("AIRTAP_MACHINE_TEST_S", "300"))
 _AGAIN_S = 60  # a fixture's end may hang as well
 
 

@@ -23,11 +23,8 @@ from tests.macnat.test_guests import test_learned_mac_and_slaac  # noqa: F401
 from tests.macnat.test_host_access import (  # noqa: F401
     test_broadcasts_and_groups,
     test_bytes_both_ways,
-    test_daemon_killed_and_back,
     test_guest_with_the_routers_mac,
-    test_host_and_guests_meet,
     test_nobody_speaks_for_the_router,
-    test_switched_off,
     test_the_lan_takes_no_notice,
 )
 from tests.macnat.test_restart import (  # noqa: F401

@@ -1,16 +1,17 @@
+# ruff: noqa: F811
 """Fifty things that happen to a laptop, in five parts, for a test in the machine has its limits."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 import pytest
 
 from lab.airtap import Airtapd
-from lab.lan import Lan, make_host, wait_for
+from lab.lan import Lan, wait_for
 from lab.sandbox import command
 from lab.wifi import AccessPoint, Station
 from tests.macnat.events import Laptop
-from tests.wifi.test_wifi_roaming import other, roam, station  # noqa: F401
+from tests.wifi.roaming import roam, settle
+from tests.wifi.test_wifi_roaming import nothing_leaks, other, station  # noqa: F401
 from tests.wifi.wireless import UPLINK
 
 # What is the kernel's in it, other tests see on both.
@@ -21,8 +22,8 @@ KINDS = ("ipvtap",)  # macvtap's are those of tests/libvirt/test_fifty_events.py
 @pytest.fixture(scope="module")
 def laptop(
     lan: AccessPoint,
-    other: AccessPoint,  # noqa: F811
-    station: Station,  # noqa: F811
+    other: AccessPoint,
+    station: Station,
     daemon: Airtapd,
 ) -> Iterator[Laptop]:
     networks = [lan, other]
@@ -37,21 +38,13 @@ def laptop(
         command("ip", "link", "set", UPLINK, "down")
         command("ip", "link", "set", UPLINK, "address", mac, "up")
         station.wait_associated()
-        command("ip", "address", "flush", "dev", UPLINK, "scope", "global")
-        with suppress(RuntimeError):
-            command("ip", "-6", "route", "flush", "default", "dev", UPLINK)
-        make_host(UPLINK, networks[0].subnet)
+        settle(networks[0])
 
     laptop = Laptop(daemon, UPLINK, lan, joins_another, change_mac)
     try:
         yield laptop
     finally:
         laptop.stop_all()
-
-
-@pytest.fixture(autouse=True)
-def nothing_leaks() -> None:
-    """Guests stay from one part to the next; at the end there is a look for what is left."""
 
 
 @pytest.mark.parametrize("part", range(1, 6))

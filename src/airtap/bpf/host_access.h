@@ -14,8 +14,11 @@
  * itself: no device is added, no address and no route. Reverse path filters find what they expect.
  *
  * A guest's word counts for the host only where the guards of learn let it pass, also where MAC NAT
- * is off. And a MAC is not enough to get what the host sends: a guest may have chosen its router's.
- * So the packet must be for an address on the link, not the router's and no other guest's.
+ * is off, and none configures the host: no router advertisement, no redirect, no DHCP server. And a
+ * MAC is not enough to get what the host sends: a guest may have chosen its router's. The packet must
+ * be for an address on the link that learn knows as that guest's.
+ *
+ * Tagged frames pass by: they are of the host's VLAN devices, which have no guests here.
  */
 
 static __always_inline struct config *configuration(void)
@@ -50,6 +53,35 @@ static __always_inline bool is_group(const __u16 *mac)
 	return mac[0] & bpf_htons(0x0100);
 }
 
+/* Whether what a guest sends would configure those who hear it. */
+static __noinline int configures(struct __sk_buff *skb)
+{
+	struct ipv6hdr ip6;
+	struct iphdr ip;
+	struct frame f;
+	__be16 port;
+	__u8 type;
+	int nd;
+
+	if (!look(skb, &f))
+		return true;
+	if (f.proto == bpf_htons(ETH_P_IP))
+		return !bpf_skb_load_bytes(skb, f.l3, &ip, sizeof(ip)) &&
+		       ip.protocol == IPPROTO_UDP && !(ip.frag_off & bpf_htons(0x1fff)) &&
+		       !bpf_skb_load_bytes(skb, f.l3 + ip.ihl * 4, &port, sizeof(port)) &&
+		       port == bpf_htons(BOOTPS);
+	if (f.proto != bpf_htons(ETH_P_IPV6) || bpf_skb_load_bytes(skb, f.l3, &ip6, sizeof(ip6)))
+		return false;
+	if (ip6.nexthdr == IPPROTO_UDP)
+		return !bpf_skb_load_bytes(skb, f.l3 + sizeof(ip6), &port, sizeof(port)) &&
+		       port == bpf_htons(DHCPV6_SERVER);
+	nd = find_nd(skb, f.l3, ip6.nexthdr);
+	if (nd <= 0)
+		return nd < 0;
+	return bpf_skb_load_bytes(skb, nd, &type, sizeof(type)) || type == ND_ROUTER_ADVERT ||
+	       type == ND_REDIRECT;
+}
+
 /*
  * A copy to the host, at the uplink's own MAC: as a broadcast the ipvlan would give it to all its
  * devices, the guest's own included. What is inside keeps its group's address.
@@ -58,6 +90,8 @@ static __noinline int copy_to_host(struct __sk_buff *skb, const struct config *c
 {
 	__u16 group[3], former = skb->tc_index;
 
+	if (configures(skb))
+		return PASS;
 	if (!cfg || bpf_skb_load_bytes(skb, 0, group, ETH_ALEN) ||
 	    bpf_skb_store_bytes(skb, 0, cfg->parent.w, ETH_ALEN, 0))
 		return DROP;
@@ -69,6 +103,8 @@ static __noinline int copy_to_host(struct __sk_buff *skb, const struct config *c
 
 static __always_inline int take_to_host(struct __sk_buff *skb, const struct config *cfg)
 {
+	if (configures(skb))
+		return DROP;
 	note_from_guest(skb, cfg);
 	return bpf_redirect(cfg->ifindex, BPF_F_INGRESS);
 }
@@ -116,12 +152,12 @@ static __noinline int is_for_guest(struct __sk_buff *skb, __u32 ifindex)
 	pull(skb, HEADERS);
 	if (!look(skb, &f) || !find_target(skb, &f, &key))
 		return false;
-	if (f.proto == bpf_htons(ETH_P_ARP))
-		return true;
 	entry = bpf_map_lookup_elem(&addresses, &key);
 	if (is_host(&key) || (entry && entry->ifindex != ifindex))
 		return false;
-	return is_on_link(&key);
+	if (f.proto == bpf_htons(ETH_P_ARP))
+		return true;
+	return entry && is_on_link(&key);
 }
 
 static __always_inline int meet_frame(struct __sk_buff *skb)
@@ -139,7 +175,8 @@ static __always_inline int meet_frame(struct __sk_buff *skb)
 	}
 	pull(skb, ETH_HLEN);
 	eth = (void *)(long)skb->data;
-	if (!cfg || (void *)(eth + 1) > (void *)(long)skb->data_end)
+	if (!cfg || (void *)(eth + 1) > (void *)(long)skb->data_end || skb->vlan_present ||
+	    is_tag(eth->h_proto))
 		return PASS;
 	__builtin_memcpy(to.w, eth->h_dest, ETH_ALEN);
 	__builtin_memcpy(from.w, eth->h_source, ETH_ALEN);
@@ -176,7 +213,8 @@ static __always_inline int call_frame(struct __sk_buff *skb)
 
 	skb->tc_index = FROM_GUEST;
 	pull(skb, HEADERS);
-	if (!cfg || bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
+	if (!cfg || bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) || skb->vlan_present ||
+	    is_tag(eth.h_proto))
 		return PASS;
 	__builtin_memcpy(from.w, eth.h_source, ETH_ALEN);
 	if (is_link_control(&eth, eth.h_proto) || !bpf_map_lookup_elem(&macs, &from))

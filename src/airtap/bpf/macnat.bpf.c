@@ -96,6 +96,7 @@
 #define BOOTREQUEST 1
 #define BOOTREPLY 2
 #define BROADCAST_FLAG 0x8000
+#define DHCPV6_SERVER 547
 
 #define ETH_P_RSN_PREAUTH 0x88C7
 #define ETH_P_WAPI 0x88B4
@@ -780,6 +781,14 @@ static __always_inline bool is_first_word(struct claim *c, const struct mac *gue
 	       !same(c->mac.w, cfg->parent.w);
 }
 
+static __always_inline bool is_uplinks(const struct mac *mac)
+{
+	__u32 zero = 0;
+	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+
+	return cfg && same(mac->w, cfg->parent.w);
+}
+
 /* All that the fast path did not settle. A device that user space did not announce has no voice:
  * nobody guards it. */
 static __noinline int hear(struct __sk_buff *skb, struct frame *f)
@@ -799,7 +808,7 @@ static __noinline int hear(struct __sk_buff *skb, struct frame *f)
 		report(&c, table, &c.key, SPOKE, 0);
 	}
 	c.learn = !is_zero(guest->w);
-	if (c.learn && !same(c.mac.w, guest->w))
+	if (c.learn ? !same(c.mac.w, guest->w) : is_uplinks(&c.mac))
 		return refuse(&c, table, WRONG_MAC, 0);
 	/* Linux strips any number of priority tags (__netif_receive_skb_core()), so tags within
 	 * tags would carry anything past the guards. */

@@ -244,9 +244,9 @@ def _here(arguments: argparse.Namespace) -> Iterator[Any]:
 
 @contextmanager
 def _ending() -> Iterator[Event]:
-    """An event that SIGTERM and Ctrl-C set meanwhile, instead of ending us halfway."""
+    """An event that SIGTERM, SIGHUP and Ctrl-C set meanwhile, instead of ending us halfway."""
     ended = Event()
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = [signal.signal(number, lambda *_: ended.set()) for number in numbers]
     try:
         yield ended

@@ -41,6 +41,13 @@ class HostAddresses:
     on_link: frozenset[Subnet]
 
 
+def overlap(one: Subnet, other: Subnet) -> bool:
+    """Whether two subnets, of whichever families, share an address."""
+    if isinstance(one, IPv4Network) and isinstance(other, IPv4Network):
+        return one.overlaps(other)
+    return isinstance(one, IPv6Network) and isinstance(other, IPv6Network) and one.overlaps(other)
+
+
 async def host_addresses(ipr: AsyncIPRoute, uplink: int) -> HostAddresses:
     """What no guest behind the device with index uplink may use. Raises LinkError."""
     own: set[Address] = set()
@@ -59,6 +66,8 @@ async def host_addresses(ipr: AsyncIPRoute, uplink: int) -> HostAddresses:
                 if not address.is_link_local:
                     subnets.add(ip_network((address, message["prefixlen"]), strict=False))
         async for message in await ipr.route("dump", table=_MAIN_TABLE):
+            if message["family"] not in (socket.AF_INET, socket.AF_INET6):
+                continue
             found = _gateways(message, uplink)
             gateways |= found
             if not found and message.get("oif") == uplink and message["type"] == _RTN_UNICAST:

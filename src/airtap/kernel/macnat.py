@@ -248,6 +248,10 @@ class Macnat:
         """The MAC that all frames get; UNKNOWN_MAC before set_parent()."""
         return self._read_config().parent.hex(":")
 
+    def translates(self) -> bool:
+        """Whether MAC NAT is on, by set_role(); what an earlier daemon has set counts."""
+        return not self._read_config().observe
+
     def set_parent(self, ifindex: int, mac: str) -> None:
         """Set the uplink: the MAC that frames get on the way up, and where the host gets its own.
 
@@ -296,10 +300,14 @@ class Macnat:
 
         Of the rest the host's packets go to the wire, also those that are for guests.
         """
-        chosen = sorted(prefixes, key=str)[:PREFIXES]
+        chosen = sorted(prefixes, key=lambda net: (not net.is_link_local, net.prefixlen, str(net)))
+        if len(chosen) > PREFIXES:
+            log.warning(
+                "host access: %d routes are too many, the last: %s", len(chosen), chosen[-1]
+            )
         packed = b"".join(
             _PREFIX.pack(net.network_address.packed, net.netmask.packed, net.version)
-            for net in chosen
+            for net in chosen[:PREFIXES]
         )
         self._on_links.update(_FIRST, packed.ljust(self._on_links.value_size, b"\0"))
 

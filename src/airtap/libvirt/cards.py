@@ -5,6 +5,7 @@ it stands, says the kernel.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ from ..kernel.links import Link, open_links
 from .connection import binding, problems
 from .scan import Domain, Interface, Mark, scan_domain
 from .xml import parse, serialize
+
+log = logging.getLogger(__name__)
 
 # libvirt waits for a guest's QEMU as long as that lives, and we no longer than this.
 ANSWER_S = 30.0
@@ -64,7 +67,7 @@ class Ended(Problem):
 
 
 def running(connection: Any) -> list[Card]:
-    """The cards of all guests that run or are paused. Raises Problem libvirt-error, bad-xml."""
+    """The cards of all guests that run or are paused. Raises Problem libvirt-error."""
     return [card for guest in guests(connection) for card in of_xml(*guest)]
 
 
@@ -103,7 +106,7 @@ def of_guest(guest: Any) -> list[Card]:
 
 
 def guests(connection: Any) -> Iterator[tuple[Any, bytes, Domain]]:
-    """Guests that run or are paused, each with its live XML. Raises Problem as running()."""
+    """Guests that run or are paused, each with its live XML. Raises Problem libvirt-error."""
     libvirt = binding()
     states = libvirt.VIR_CONNECT_LIST_DOMAINS_RUNNING | libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED
     with problems("list domains"):
@@ -111,7 +114,12 @@ def guests(connection: Any) -> Iterator[tuple[Any, bytes, Domain]]:
     for guest in handles:
         with suppress(Ended), unless_ended(guest):
             xml = live_xml(guest).encode()
-            yield guest, xml, scan_domain(xml)
+            try:
+                domain = scan_domain(xml)
+            except Problem as problem:  # no reason to do nothing for the others
+                log.warning("airtap: domain %s is left alone: %s", guest.name(), problem)
+                continue
+            yield guest, xml, domain
 
 
 def of_xml(guest: Any, xml: bytes, domain: Domain) -> list[Card]:
@@ -201,7 +209,7 @@ def renew(cards: list[Card], ended: Event) -> list[Problem | None]:
     def one(number: int) -> None:
         done[number] = attempt(flap, cards[number], ended)
 
-    at_once(one, range(len(cards)), _DOWN_S + ANSWER_S)
+    at_once(one, range(len(cards)), _DOWN_S + ANSWER_S, ended)
     return list(done)
 
 
@@ -229,14 +237,24 @@ def _update(card: Card, xml: str) -> None:
 # What is done to cards can fail, for one and not for others.
 
 
-def at_once(act: Callable[[T], None], items: Iterable[T], seconds: float) -> None:
+def at_once(
+    act: Callable[[T], None], items: Iterable[T], seconds: float, ended: Event | None = None
+) -> None:
     """Do something with each item, in a thread of its own. Those not done in time are left alone.
 
-    They are daemons: they end with us, also where libvirt never answers them.
+    ended: is set when time is up; what then still runs has as long again to come to its end. The
+    threads are daemons: they end with us, also where libvirt never answers them.
     """
     threads = [Thread(target=act, args=[item], daemon=True) for item in items]
     for thread in threads:
         thread.start()
+    _join(threads, seconds)
+    if ended and any(thread.is_alive() for thread in threads):
+        ended.set()
+        _join(threads, seconds)
+
+
+def _join(threads: list[Thread], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
@@ -255,6 +273,9 @@ def attempt(act: Callable[[Any], None], what: Any, ended: Event) -> Problem | No
         act(what)
     except Problem as problem:
         return problem
+    except Exception as exc:  # in a thread it would pass for a libvirt that does not answer
+        log.exception("airtap: this should not be")
+        return Problem("internal", f"airtap failed: {exc}")
     return None
 
 

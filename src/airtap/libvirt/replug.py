@@ -40,6 +40,7 @@ _SETTLED_S = 1.0
 _LOOK_S = 0.2
 # What takes longer than this is announced.
 _PATIENCE_S = 1.0
+_NOT_RELEASED = "not-released"
 # Problems of a request by which airtapd did not decide anything.
 _UNDECIDED = ("no-daemon", "busy", "bad-message", "internal", "access-denied")
 
@@ -175,7 +176,7 @@ class Replacement:
             self._make_ready(plan)
             pending = plans.write(card.guest, card.mac, plan)
             if plan.old:
-                self._unplug(plan.old, pending)
+                self._unplug_or_forget(plan, plan.old, pending)
             try:
                 self._plug(plan)
             except Problem as problem:
@@ -183,6 +184,15 @@ class Replacement:
                     raise self._undone(plan.back, problem) from problem
                 again = "airtap domain replug tries that again"
                 raise Problem(problem.code, problem.message, again) from problem
+
+    def _unplug_or_forget(self, plan: Plan, old: Card, pending: bool) -> None:
+        """Unplug the old card. Of what cannot be, no note stays. Raises Problem."""
+        try:
+            self._unplug(old, pending)
+        except Problem as problem:
+            if problem.code != _NOT_RELEASED:
+                plans.write(plan.card.guest, plan.card.mac, None)
+            raise
 
     def _undone(self, back: Plan, why: Problem) -> Problem:
         """Plug the former card in again. Returns what there is to tell of it all."""
@@ -243,7 +253,8 @@ class Replacement:
         One that somebody else has attached meanwhile is left alone.
         """
         card = plan.card
-        if any(plans.place(other.xml) == plans.place(plan.xml) for other in of_guest(card.guest)):
+        place = plans.place(plan.xml)
+        if place and any(plans.place(other.xml) == place for other in of_guest(card.guest)):
             plans.write(card.guest, card.mac, None)
             return
         whose = {"mac": card.mac, "uuid": card.uuid, "domain": card.name}
@@ -258,9 +269,10 @@ class Replacement:
                 with suppress(Problem):
                     _ask({"op": "release", "device": card.device, "uuid": card.uuid})
             raise
-        plans.write(card.guest, card.mac, None)
-        if card.prepared:
-            plans.mark(card, plan.parent, self._settings)
+        with suppress(Problem):  # it is in: the next replug takes a note that stayed away
+            plans.write(card.guest, card.mac, None)
+            if card.prepared:
+                plans.mark(card, plan.parent, self._settings)
         for new in of_guest(card.guest):
             if new.mac == card.mac:
                 with suppress(Problem):  # status lacks the guest's name, no more
@@ -269,7 +281,7 @@ class Replacement:
 
 def _not_released(old: Card) -> Problem:
     return Problem(
-        "not-released",
+        _NOT_RELEASED,
         f"domain {old.name} has not released its network card {old.mac} yet: it has been asked"
         " to, and will at its next reset",
         "then airtap domain replug plugs the new one in",
