@@ -21,7 +21,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from pyroute2 import AsyncIPRoute
@@ -54,6 +54,15 @@ _SEEN = 4096
 _AWAIT_S = 300.0
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """What went wrong at an uplink, and when it is tried again: after wait, in s."""
+
+    wait: float
+    said: str
+    again: asyncio.TimerHandle
+
+
 class MacNat:
     """MAC NAT on all uplinks of this network namespace. Needs a running event loop.
 
@@ -75,7 +84,7 @@ class MacNat:
         self._former = Former()
         self._seen: dict[int, int] = {}  # devices that are no uplink here: ifindex to parent
         self._met: dict[int, float] = {}  # when others' macvtaps were first seen
-        self._failed: dict[int, tuple[float, str]] = {}  # when to try again, and what was said
+        self._failed: dict[int, _Failure] = {}
         self._suspects: set[int | None] = set()
         self._wake = asyncio.Event()
         self._changing = asyncio.Lock()
@@ -168,12 +177,12 @@ class MacNat:
                 active.know(index, mac)
 
     def learned(self, uplink_index: int) -> list[macnat.Learned]:
-        """The addresses that guests of an uplink have used; [] without MAC NAT."""
+        """The addresses that guests of an uplink have used; [] without our programs."""
         active = self._uplinks.get(uplink_index)
         return active.nat.addresses() if active else []
 
     def counters(self, uplink_index: int) -> dict[int, macnat.GuestCounters]:
-        """What the guards of an uplink dropped, by the guest's ifindex; {} without MAC NAT."""
+        """What the guards of an uplink dropped, by the guest's ifindex; {} without our programs."""
         active = self._uplinks.get(uplink_index)
         return active.nat.counters() if active else {}
 
@@ -247,13 +256,17 @@ class MacNat:
         """_look_at(); what fails at one uplink is tried again there, ever less often."""
         try:
             await self._look_at(index, devices)
-            self._failed.pop(index, None)
+            if failure := self._failed.pop(index, None):
+                failure.again.cancel()
         except (Problem, LinkError, BpfError, OSError) as exc:
-            wait, said = self._failed.get(index, (_RETRY_S, ""))
-            if str(exc) != said:
+            failure = self._failed.get(index)
+            if failure:
+                failure.again.cancel()
+            if failure is None or failure.said != str(exc):
                 log.error("%s: MAC NAT and host access: %s", self._name(index), exc)
-            self._failed[index] = (min(2 * wait, _RETRY_MOST_S), str(exc))
-            asyncio.get_running_loop().call_later(wait, self.look_again, index)
+            wait = min(2 * failure.wait, _RETRY_MOST_S) if failure else _RETRY_S
+            again = asyncio.get_running_loop().call_later(wait, self.look_again, index)
+            self._failed[index] = _Failure(wait, str(exc), again)
 
     def _name(self, index: int) -> str:
         try:

@@ -30,7 +30,7 @@ SCRIPT = """#!ipxe
 echo AIRTAP-GUEST ${net0/mac} ${net0/ip} booted
 :stay
 sleep 4
-dhcp net0
+dhcp net0 ||
 goto stay
 """
 
