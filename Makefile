@@ -26,6 +26,7 @@ help:
 	@echo 'make test       lint, type check and every test: about 35 minutes'
 	@echo 'make test-unit  the tests that need no root'
 	@echo 'make test-wifi  the tests on Wi-Fi, on two kernels: about 20 minutes of these'
+	@echo 'make test-wifi-slow  more of these, not part of make test: about half an hour'
 	@echo 'make bench      the bridge helper, libvirt hooks and MAC NAT against their peers'
 	@echo 'make setup      what the above need: Debian packages, .venv/ and .kernels/'
 	@echo 'make install    to $$DESTDIR$$PREFIX;  make uninstall: the reverse'
@@ -59,9 +60,9 @@ test: setup lint
 test-unit: tools
 	$(BIN)/python -m pytest tests/unit
 
-# With a guest that runs Linux, emulated twice: 20 minutes for what real machines do in one.
+# Fifty events, and a guest that runs Linux, emulated twice: half an hour for a real machine's minute.
 test-wifi-slow: setup
-	AIRTAP_MACHINE_TEST_S=1800 $(BIN)/python -m pytest tests/wifi/slow_roaming.py
+	AIRTAP_MACHINE_TEST_S=1800 $(BIN)/python -m pytest tests/wifi/slow_*.py
 
 test-wifi: setup
 	$(BIN)/python -m pytest tests/wifi

@@ -1,5 +1,8 @@
 # ruff: noqa: F811
-"""Fifty things that happen to a laptop, in five parts, for a test in the machine has its limits."""
+"""Fifty things that happen to a laptop, in five parts, for a test in the machine has its limits.
+
+It takes long, and so is no part of `make test`: make test-wifi-slow.
+"""
 
 from collections.abc import Iterator
 
