@@ -97,10 +97,10 @@ class Daemon:
             stack.push_async_callback(broker.close)
             if passed is not None:
                 await broker.recover()
+            self._handle_signals(broker)
             listener = passed or await self._listen(broker)
             server = Server(listener, broker, links)
             stack.push_async_callback(server.close)
-            self._handle_signals(broker)
             server.start()
             _notify("READY=1")
             log.info("%s listens at %s", __version__, self._path)

@@ -46,7 +46,9 @@ log = logging.getLogger(__name__)
 _GATHER_S = 0.02
 _RETRY_S = 1.0
 _RETRY_MOST_S = 300.0
-# How long after its making a macvtap of others' is left alone where MAC NAT does not need it.
+# How long after their making macvtaps are left alone where MAC NAT does not need them: the first of
+# ours, and others'.
+_OWN_S = 0.5
 _FOREIGN_S = 2.0
 _SEEN = 4096
 # How long MAC NAT stays on without a child once one was announced: a guest that is started anew
@@ -83,7 +85,7 @@ class MacNat:
         self._uplinks: dict[int, Uplink] = {}
         self._former = Former()
         self._seen: dict[int, int] = {}  # devices that are no uplink here: ifindex to parent
-        self._met: dict[int, float] = {}  # when others' macvtaps were first seen
+        self._met: dict[int, float] = {}  # when macvtaps were first seen
         self._failed: dict[int, _Failure] = {}
         self._suspects: set[int | None] = set()
         self._wake = asyncio.Event()
@@ -165,7 +167,13 @@ class MacNat:
                 loop.call_later(_AWAIT_S + 1, self.look_again, link.index)
 
     async def add_child(self, parent: Link, index: int, mac: str | None) -> None:
-        """Guard and learn on a new child of parent before it is up. Raises Problem, LinkError."""
+        """Guard and learn on a new child of parent before it is up. Raises Problem, LinkError.
+
+        Where the LAN may hear all that its guest says, there is no hurry.
+        """
+        active = self._uplinks.get(parent.index)
+        if active is None or active.role.observes:
+            return
         async with self._changing:
             if active := self._uplinks.get(parent.index):
                 await self._add_child(active, index, mac)
@@ -338,7 +346,7 @@ class MacNat:
             await self._look_at(index, None)
             return
         role = await self._role(link, kind)
-        if kind == "macvtap" and not role.translate:
+        if role.observes:
             children = self._observable(children, active) if role.on_parent else []
         if active and active.role != role and devices is not None:
             await self._look_at(index, None)
@@ -356,7 +364,8 @@ class MacNat:
 
         Macvtaps of whichever mode, while the host meets one: nobody shall pass for the host. Those
         of others only after a while: libvirt may be about to put an ingress qdisc there, and then
-        they have no room for learn.
+        they have no room for learn. And the first of our own is to last for a moment, as to load
+        the programs takes longer than to make it.
         """
         macvtaps = [child for child in children if child.kind == "macvtap"]
         if not (any(map(_is_sociable, macvtaps)) or (active and active.meeting)):
@@ -365,11 +374,11 @@ class MacNat:
         observable = []
         for child in macvtaps:
             age = loop.time() - self._met.setdefault(child.index, loop.time())
-            heard = active is not None and child.index in active.children
-            if child.group == GROUP or heard or age >= _FOREIGN_S:
+            wait = (0.0 if active else _OWN_S) if child.group == GROUP else _FOREIGN_S
+            if age >= wait or (active and child.index in active.children):
                 observable.append(child)
             else:
-                loop.call_later(_FOREIGN_S - age, self.look_again, child.index)
+                loop.call_later(wait - age, self.look_again, child.index)
         return observable
 
     async def _children(self, parent: int, among: set[int] | None) -> list[Link]:

@@ -106,7 +106,7 @@ def test_a_guest_that_cannot_be_plugged_in_again(lan: Lan, airtapd: Airtapd) -> 
     with pump(airtapd) as guest:
         device = status_of(airtapd, guest.mac)["device"]
         command("ip", "link", "delete", "up0")
-        [lost] = wait_for(lambda: airtapd.status()["lost"], 5, "the loss")
+        [lost] = wait_for(lambda: airtapd.status().get("lost"), 5, "the loss") or []
         assert (lost["device"], lost["parent"]) == (device, "up0")
         assert lost["owner"]["pid"] == os.getpid()
         told = f"{device} is gone with up0: the guest of user"

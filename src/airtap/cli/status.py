@@ -44,13 +44,13 @@ def fetch(connection: client.Connection) -> Json:
             lost.append(message["lost"])
         else:
             wire.check(message)
-            return {"uplinks": uplinks, "lost": lost}
+            return {"uplinks": uplinks, **({"lost": lost} if lost else {})}
 
 
 def table(report: Json) -> str:
     """The report for people: a line per uplink, under it a table of its guests."""
     parts = [_uplink(uplink) for uplink in report["uplinks"]] or ["no guests"]
-    parts += [_lost(loss) for loss in report["lost"]]
+    parts += [_lost(loss) for loss in report.get("lost", [])]
     return "\n\n".join(parts)
 
 

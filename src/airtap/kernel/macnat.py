@@ -165,9 +165,14 @@ class Role:
     host_access: bool = False
 
     @property
+    def observes(self) -> bool:
+        """Whether learn only listens."""
+        return self.kind == "macvtap" and not self.translate
+
+    @property
     def on_parent(self) -> tuple[str, ...]:
         """The programs that the uplink carries."""
-        own = PARENT[self.kind] if self.translate or self.kind == "ipvtap" else ()
+        own = () if self.observes else PARENT[self.kind]
         return ("meet", *own) if self.host_access else own
 
     @property
@@ -233,8 +238,7 @@ class Macnat:
         mode: how ipvtap children see each other, "bridge", "private" or "vepa"; any other leaves
         it as it is. Macvtaps' driver sees to theirs.
         """
-        observe = role.kind == "macvtap" and not role.translate
-        changes = {"kind": _KINDS.index(role.kind), "observe": int(observe)}
+        changes = {"kind": _KINDS.index(role.kind), "observe": int(role.observes)}
         if mode in IPVLAN_MODES:
             changes["mode"] = IPVLAN_MODES.index(mode)
         self._configure(**changes)
