@@ -21,6 +21,7 @@ from typing import Any
 
 from airtap.kernel.genetlink import Family, attribute
 from lab import sandbox
+from lab.kernels import REPOSITORY
 from lab.lan import LAB, Lan, Subnet, end_process, make_host, no_router_advertisements, wait_for
 from lab.running import Running
 from lab.sandbox import command
@@ -60,7 +61,7 @@ class Radios:
         """A new radio with that MAC, whose link gets that name."""
         before = set(_phys(_FIRST))
         # Radios hear each other if they were made in one network namespace.
-        command(*_FIRST, sys.executable, "-m", "lab.wifi", mac)
+        command(*_FIRST, "env", "-C", str(REPOSITORY), sys.executable, "-m", "lab.wifi", mac)
         [phy] = set(_phys(_FIRST)) - before
         there = Path("/sys/class/ieee80211")
         command(*_FIRST, "iw", "phy", phy, "set", "netns", str(os.getpid()))
