@@ -23,9 +23,9 @@ PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 
 help:
 	@echo 'make demo       QEMU and libvirt guests on a LAN of their own, in namespaces'
-	@echo 'make test       lint, type check and every test: about 35 minutes'
+	@echo 'make test       lint, type check and every test: about an hour'
 	@echo 'make test-unit  the tests that need no root'
-	@echo 'make test-wifi  the tests on Wi-Fi, on two kernels: about 20 minutes of these'
+	@echo 'make test-wifi  the tests on Wi-Fi, on two kernels: about 40 minutes of these'
 	@echo 'make test-wifi-slow  more of these, not part of make test: about half an hour'
 	@echo 'make bench      the bridge helper, libvirt hooks and MAC NAT against their peers'
 	@echo 'make setup      what the above need: Debian packages, .venv/ and .kernels/'
