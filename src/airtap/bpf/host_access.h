@@ -16,7 +16,7 @@
  * A guest's word counts for the host only where the guards of learn let it pass, also where MAC NAT
  * is off, and none configures the host: no router advertisement, no redirect, no DHCP server. And a
  * MAC is not enough to get what the host sends: a guest may have chosen its router's. The packet must
- * be for an address on the link that learn knows as that guest's.
+ * be for an address on the link that learn knows as that guest's; but questions for one it may hear.
  *
  * Tagged frames pass by: they are of the host's VLAN devices, which have no guests here.
  */
@@ -155,7 +155,8 @@ static __noinline int is_for_guest(struct __sk_buff *skb, __u32 ifindex)
 	entry = bpf_map_lookup_elem(&addresses, &key);
 	if (is_host(&key) || (entry && entry->ifindex != ifindex))
 		return false;
-	if (f.proto == bpf_htons(ETH_P_ARP))
+	if (f.proto == bpf_htons(ETH_P_ARP) ||
+	    (f.proto == bpf_htons(ETH_P_IPV6) && is_solicitation(skb, f.l3)))
 		return true;
 	return entry && is_on_link(&key);
 }
