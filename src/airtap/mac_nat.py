@@ -266,6 +266,8 @@ class MacNat:
             await self._look_at(index, devices)
             if failure := self._failed.pop(index, None):
                 failure.again.cancel()
+        except LinkNotFound:  # it has gone in the middle of that
+            self.look_again(index)
         except (Problem, LinkError, BpfError, OSError) as exc:
             failure = self._failed.get(index)
             if failure:

@@ -85,7 +85,7 @@ class Family:
 
 def _expect_success(payload: bytes) -> None:
     [code] = struct.unpack_from("=i", payload)
-    if code:
+    if code < 0:  # some families answer with a number of theirs
         raise OSError(-code, os.strerror(-code))
 
 
