@@ -116,6 +116,7 @@ class MacNat:
         """Look at all, and remove what is left of uplinks that are gone."""
         async with self._changing:
             try:
+                await host_addresses(self._ipr, 0)  # opens the socket while it can still fail early
                 self._met = {link.index: float("-inf") for link in await self._links.dump()}
                 await self._look_at_all()
             except (Problem, LinkError, BpfError) as exc:

@@ -228,7 +228,7 @@ def test_many_rounds_leave_nothing(lan: Lan, airtapd: Airtapd) -> None:
             assert result.status == 0, result.stderr
             result.close()
     wait_for(lambda: not guest_devices(), 10, "the devices to go")
-    wait_for(lambda: len(airtapd.fds()) <= len(fds) + 1, 5, "descriptors to be as before")
+    wait_for(lambda: airtapd.fds() == fds, 5, "descriptors to be as before")
     assert threads(airtapd) <= tasks + 1  # one that has loaded programs
     # 4 to 10 MB were seen, in all versions so far: some 4 kB a round, which are not found yet.
     assert airtapd_rss(airtapd) < memory + 16_000, "kB after a thousand rounds"
@@ -249,8 +249,7 @@ def test_parallel_attaches(lan: Lan, airtapd: Airtapd) -> None:
     for tap in taps:
         tap.close()
     wait_gone(*names)
-    # But for the netlink socket that host access opens when it is first on.
-    wait_for(lambda: len(airtapd.fds()) <= len(fds) + 1, 5, "descriptors to be as before")
+    wait_for(lambda: airtapd.fds() == fds, 5, "descriptors to be as before")
 
 
 def test_helper_killed_while_it_waits(lan: Lan, airtapd: Airtapd) -> None:
