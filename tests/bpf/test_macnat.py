@@ -183,10 +183,14 @@ def test_an_ipvtaps_guest_is_known_by_its_first_word(two: Rig) -> None:
     index = two.devices[0]
     two.macnat.add_guest(index, None)
     with watching(two.macnat) as seen:
-        for nobodys in ("00:00:00:00:00:00", "03:00:00:00:0a:01", UPLINK):
+        for nobodys in ("00:00:00:00:00:00", "03:00:00:00:0a:01"):
             assert two.run("learn", packet(nobodys, "192.0.2.100"), index).passed
         two.macnat.consume()
         assert seen == []
+        assert not two.run("learn", packet(UPLINK, "192.0.2.100"), index).passed
+        two.macnat.consume()
+        assert (seen[0].reason, seen[0].mac) == ("wrong-mac", UPLINK)
+        seen.clear()
         assert two.run("learn", packet(MAC_A, "192.0.2.100"), index, tag=5).passed
         assert not two.run("learn", packet(MAC_B, "192.0.2.100"), index, tag=5).passed
         two.macnat.consume()
