@@ -77,7 +77,7 @@ def meet(guest: PumpGuest, uplink: str = "up0") -> None:
         assert reaches(address), f"the host does not reach {address}"
     assert reaches(f"{link_local(guest, 'eth0')}%{uplink}")
     for address in (HOST4, HOST6, f"{link_local(None, uplink)}%eth0"):
-        assert guest.ping(address), f"{guest.namespace} does not reach {address}"
+        assert guest.ping(address, timeout=5), f"{guest.namespace} does not reach {address}"
 
 
 @contextmanager
