@@ -17,11 +17,10 @@ nobody holds its tap any more:
 import asyncio
 import logging
 import os
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from .config import Limits
@@ -202,7 +201,9 @@ class Guests:
             raise Problem("no-tap", f"/dev/tap{link.index} is not its node here")
         # No owner: the daemon died between making the device and writing its owner down.
         owner = owner or Owner(uid=0, pid=0)
-        parent = _name(link.master or link.parent)
+        parent = ""
+        with suppress(LinkNotFound):
+            parent = self._links.name_of(link.master or link.parent)
         self.add(Guest(link.index, link.name, link.kind, owner, node, parent), place=None)
 
     def _full(self, uid: int, limits: Limits) -> str:
@@ -257,13 +258,6 @@ class Guests:
             elif looks:
                 wait, *rest = looks
                 asyncio.get_running_loop().call_later(wait, self._suspect, index, tuple(rest))
-
-
-def _name(index: int) -> str:
-    try:
-        return socket.if_indextoname(index)
-    except OSError:
-        return ""
 
 
 def _runs(pid: int) -> bool:

@@ -148,7 +148,7 @@ class MacNat:
             yield False
             return
         async with self._changing:
-            active = await self._switch_on(link, role, self._config().parent(link.name).mode)
+            active, _ = await self._switch_on(link, role, self._config().parent(link.name).mode)
             active.expected += 1
         try:
             yield role.translate
@@ -356,7 +356,8 @@ class MacNat:
             return
         if (children and active is None) or (active and (devices is None or index in devices)):
             mode = children[0].mode if children else None
-            active = await self._switch_on(link, role, mode)
+            active, subnets = await self._switch_on(link, role, mode)
+            await self._locate(active, subnets)
         if active:
             await self._keep(active, children, devices)
             if not active.is_needed():
@@ -401,10 +402,13 @@ class MacNat:
         apart = translate or kind == "macvtap"
         return macnat.Role(kind, translate, apart and config.parent(link.name).host_access)
 
-    async def _switch_on(self, link: Link, role: macnat.Role, mode: str | None) -> Uplink:
+    async def _switch_on(
+        self, link: Link, role: macnat.Role, mode: str | None
+    ) -> tuple[Uplink, frozenset[Subnet]]:
         """Programs on an uplink for a role, with all that must be known before a frame passes.
 
-        mode: of its children; None to leave it as it is.
+        mode: of its children; None to leave it as it is. Returned with it: the subnets that the
+        host is in there.
         """
         active = await self._vacated(link, role)
         new = active is None
@@ -428,10 +432,14 @@ class MacNat:
         if new or active.role != role:
             log.info("%s is on for %s (%s)", _said(role), link.name, role.kind)
         active.link, active.role = link, role
+        return active, subnets
+
+    async def _locate(self, active: Uplink, subnets: frozenset[Subnet]) -> None:
+        """Do what is to be done if an uplink is on another network. subnets: of the host there."""
+        link = active.link
         if link.flags & IFF_RUNNING and active.locate(await _ssid(link), subnets):
             log.info("%s is on another network now", link.name)
             self._mending.renew(link.name, partial(self._settle, link.index))
-        return active
 
     def _settle(self, index: int) -> None:
         if active := self._uplinks.get(index):

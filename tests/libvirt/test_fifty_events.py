@@ -4,7 +4,6 @@ from lab.airtap import Airtapd
 from lab.lan import Lan, wait_for
 from lab.libvirt import Libvirtd
 from lab.linux import leases
-from lab.sandbox import host_links
 from tests.libvirt.conftest import GUEST_MAC, booted
 from tests.libvirt.test_cards import guest_with
 from tests.libvirt.test_laptop import ELSEWHERE
@@ -33,5 +32,4 @@ def test_fifty_events(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:
             laptop.all_is_well()
         finally:
             laptop.stop_all()
-    laptop.links = laptop.links - {name for name in laptop.links if name not in host_links()}
     laptop.end()

@@ -21,19 +21,12 @@ from tests.libvirt.conftest import GUEST_MAC, connected, direct_card, network_ca
 from tests.libvirt.test_laptop import of_a
 from tests.macnat.traffic import known, status_of
 from tests.wifi.roaming import PROMPTLY, roam
-from tests.wifi.test_wifi_roaming import nothing_leaks, other, station  # noqa: F401
+from tests.wifi.test_wifi_roaming import libvirtd, nothing_leaks, other, station  # noqa: F401
 from tests.wifi.wireless import UPLINK
 
 # What is the kernel's in it, other tests see on both.
 KERNELS = ("6.12",)
 _BOOT_S = 300
-
-
-@pytest.fixture(scope="module")
-def libvirtd() -> Iterator[Libvirtd]:
-    with Libvirtd() as daemon:
-        yield daemon
-        print(daemon.log())
 
 
 @dataclass

@@ -18,6 +18,7 @@ from ..config import MODES
 from ..errors import Problem
 from ..kernel.links import Link, open_links
 from .connection import binding, problems
+from .domains import look_up
 from .scan import Domain, Interface, Mark, scan_domain
 from .xml import parse, serialize
 
@@ -73,16 +74,8 @@ def running(connection: Any) -> list[Card]:
 
 def find(connection: Any, name: str) -> Any:
     """The domain of that name or UUID, which runs. Raises Problem no-domain, not-running."""
+    handle = look_up(connection, name)
     with problems(f"look for domain {name}"):
-        known: dict[str, Any] = {}
-        for handle in connection.listAllDomains():
-            known |= {handle.UUIDString(): handle, handle.name(): handle}
-        handle = known.get(name) or known.get(name.lower())
-        if handle is None:
-            where = connection.getURI()
-            raise Problem(
-                "no-domain", f"there is no domain {name} at {where}", "see: airtap domain list"
-            )
         if not handle.isActive():
             raise Problem(
                 "not-running",

@@ -134,11 +134,8 @@ def parts(nic: Interface) -> frozenset[str]:
     return frozenset({f"<{element.name}>" for element in found} | floor)
 
 
-def find(connection: Any, name: str) -> Any:
-    """The domain of that name or UUID, if it has a definition that can be changed.
-
-    Raises Problem no-domain, not-persistent, libvirt-error.
-    """
+def look_up(connection: Any, name: str) -> Any:
+    """The domain of that name or UUID. Raises Problem no-domain, libvirt-error."""
     with problems(f"look for domain {name}"):
         handles = connection.listAllDomains()
         known = {handle.UUIDString(): handle for handle in handles}
@@ -150,6 +147,16 @@ def find(connection: Any, name: str) -> Any:
                 f"there is no domain {name} at {connection.getURI()}",
                 "see: airtap domain list",
             )
+    return handle
+
+
+def find(connection: Any, name: str) -> Any:
+    """The domain of that name or UUID, if it has a definition that can be changed.
+
+    Raises Problem no-domain, not-persistent, libvirt-error.
+    """
+    handle = look_up(connection, name)
+    with problems(f"look for domain {name}"):
         if not handle.isPersistent():
             raise Problem(
                 "not-persistent",
