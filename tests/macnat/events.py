@@ -94,10 +94,13 @@ class Laptop:
         self.lan = self.roam()
 
     def all_is_well(self) -> None:
-        """Every guest, once it has asked for a lease of this network, reaches the router."""
+        """Every guest, once its link was down and it has asked for a lease, reaches the router."""
         assert self.airtapd.alive
         for guest in self.running.values():
-            guest.run("ip", "address", "flush", "dev", "eth0", "scope", "global")
+            guest.run("ip", "-4", "address", "flush", "dev", "eth0")
+            # Its kernel solicits a router then. None advertises by itself for minutes.
+            guest.run("ip", "link", "set", "eth0", "down")
+            guest.run("ip", "link", "set", "eth0", "up")
             address = guest.dhcp(30)
             assert address.startswith(self.lan.subnet.ipv4), self.said
             assert guest.ping(self.lan.subnet.router[0], timeout=5), self.said
