@@ -21,7 +21,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from pyroute2 import AsyncIPRoute
@@ -36,16 +36,13 @@ from .kernel.events import Events
 from .kernel.libbpf import BpfError
 from .kernel.links import FAMILY, GROUP, IFF_RUNNING, Link, LinkError, LinkNotFound, Links
 from .kernel.wifi_events import WifiEvents
+from .lookout import Lookout
 from .mac_nat_uplink import Uplink
 from .mending import Mending
 from .owner import Owner, guest_mac
 
 log = logging.getLogger(__name__)
 
-# How long to gather notifications: one change of NetworkManager's causes a dozen.
-_GATHER_S = 0.02
-_RETRY_S = 1.0
-_RETRY_MOST_S = 300.0
 # How long after their making macvtaps are left alone where MAC NAT does not need them: the first of
 # ours, and others'.
 _OWN_S = 0.5
@@ -54,15 +51,6 @@ _SEEN = 4096
 # How long MAC NAT stays on without a child once one was announced: a guest that is started anew
 # finds it there, and to load the programs takes 0.4 s.
 _AWAIT_S = 300.0
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """What went wrong at an uplink, and when it is tried again: after wait, in s."""
-
-    wait: float
-    said: str
-    again: asyncio.TimerHandle
 
 
 class MacNat:
@@ -86,31 +74,25 @@ class MacNat:
         self._former = Former()
         self._seen: dict[int, int] = {}  # devices that are no uplink here: ifindex to parent
         self._met: dict[int, float] = {}  # when macvtaps were first seen
-        self._failed: dict[int, _Failure] = {}
-        self._suspects: set[int | None] = set()
-        self._wake = asyncio.Event()
         self._changing = asyncio.Lock()
+        self._lookout = Lookout(self._look_at_some)
         self._events = Events(self.look_again)
         self._wifi_events = WifiEvents(self.look_again)
-        self._tasks = [
-            asyncio.create_task(self._look_forever(), name="mac nat"),
-            asyncio.create_task(self._ask_forever(), name="mac nat: addresses"),
-        ]
+        self._asking = asyncio.create_task(self._ask_forever(), name="mac nat: addresses")
 
     async def close(self) -> None:
         """Stop looking. What is attached goes on."""
         self._events.close()
         self._wifi_events.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._lookout.close()
+        self._asking.cancel()
+        await asyncio.gather(self._asking, return_exceptions=True)
         for active in self._uplinks.values():
             active.close()
 
     def look_again(self, index: int | None = None) -> None:
         """Have a look at a device soon; None: at all."""
-        self._suspects.add(index)
-        self._wake.set()
+        self._lookout.look_again(index)
 
     async def recover(self) -> None:
         """Look at all, and remove what is left of uplinks that are gone."""
@@ -124,7 +106,7 @@ class MacNat:
                 self.look_again()
                 return
             for index, directory in list(macnat.pinned()):
-                if index not in self._uplinks.keys() | self._failed.keys():
+                if index not in {*self._uplinks, *self._lookout.failing}:
                     await self._clear(index)
                     macnat.remove_pins(directory)
         self._mending.look_over()
@@ -222,21 +204,6 @@ class MacNat:
                     return self._links.name_of(index)
         return ""
 
-    async def _look_forever(self) -> None:
-        while True:
-            await self._wake.wait()
-            await asyncio.sleep(_GATHER_S)
-            self._wake.clear()
-            suspects, self._suspects = self._suspects, set()
-            try:
-                async with self._changing:
-                    await self._look_at_some(suspects)
-            except Exception:
-                log.exception("cannot look at uplinks; they will be looked at again")
-                self._suspects |= suspects
-                await asyncio.sleep(_RETRY_S)
-                self._wake.set()
-
     async def _ask_forever(self) -> None:
         while True:
             await asyncio.sleep(inquiries.IDLE_S / 2)
@@ -247,11 +214,12 @@ class MacNat:
                     log.error("MAC NAT: %s", exc)
 
     async def _look_at_some(self, suspects: set[int | None]) -> None:
-        if None in suspects:
-            await self._look_at_all()
-        else:
-            await self._look_at_uplinks_of(suspects)
-        await self._greet(suspects)
+        async with self._changing:
+            if None in suspects:
+                await self._look_at_all()
+            else:
+                await self._look_at_uplinks_of(suspects)
+            await self._greet(suspects)
 
     async def _look_at_uplinks_of(self, suspects: set[int | None]) -> None:
         by_uplink: dict[int, set[int]] = {}
@@ -262,22 +230,16 @@ class MacNat:
             await self._try(parent, devices)
 
     async def _try(self, index: int, devices: set[int] | None) -> None:
-        """_look_at(); what fails at one uplink is tried again there, ever less often."""
+        """_look_at(); what fails at one uplink is tried again there, and no fault of others."""
         try:
             await self._look_at(index, devices)
-            if failure := self._failed.pop(index, None):
-                failure.again.cancel()
         except LinkNotFound:  # it has gone in the middle of that
             self.look_again(index)
         except (Problem, LinkError, BpfError, OSError) as exc:
-            failure = self._failed.get(index)
-            if failure:
-                failure.again.cancel()
-            if failure is None or failure.said != str(exc):
+            if self._lookout.failed(index, str(exc)):
                 log.error("%s: MAC NAT and host access: %s", self._name(index), exc)
-            wait = min(2 * failure.wait, _RETRY_MOST_S) if failure else _RETRY_S
-            again = asyncio.get_running_loop().call_later(wait, self.look_again, index)
-            self._failed[index] = _Failure(wait, str(exc), again)
+        else:
+            self._lookout.succeeded(index)
 
     def _name(self, index: int) -> str:
         try:
@@ -300,7 +262,7 @@ class MacNat:
 
     async def _uplink_of(self, index: int) -> int:
         """The uplink that a change at a device concerns: itself, or what it stands on; 0: none."""
-        if index in self._uplinks or index in self._failed:
+        if index in self._uplinks or index in self._lookout.failing:
             return index
         for parent, active in self._uplinks.items():
             if index in active.children:
