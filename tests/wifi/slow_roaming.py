@@ -113,5 +113,5 @@ def test_out_of_reach_for_a_minute(
     station.cli("reconnect")
     station.wait_associated()
     wait_for(lambda: lan.ping(guest.leases()[-1]), 10, "the guest to answer")
-    assert known(airtapd, GUEST_MAC) == before
+    assert known(airtapd, GUEST_MAC) >= before  # it may have come by its IPv6 address meanwhile
     assert (len(guest.leases()), lan.log().count("DHCPDISCOVER")) == (count, asked)
