@@ -369,6 +369,19 @@ class Lan(Running):
         ]
 
 
+def second_lan(*, one_mac: bool = False) -> Lan:
+    """Describe a LAN beside the first, behind up1, by which nothing of the host's own goes."""
+    return Lan(
+        near="up1",
+        far="lan1",
+        namespace="lan1",
+        near_mac="02:00:5e:00:53:11",
+        one_mac=one_mac,
+        host=False,
+        subnet=Subnet("198.51.100.", "2001:db8:1::"),
+    )
+
+
 def make_host(link: str, subnet: Subnet) -> None:
     """Give a link the host's addresses in a subnet, and route by it what goes elsewhere."""
     for family, length, address, router in zip(

@@ -15,7 +15,7 @@ from lxml import etree
 
 from airtap import wire
 from lab.airtap import BIN, Airtapd
-from lab.lan import SLOWNESS, Lan, Subnet, slaac_address, wait_for
+from lab.lan import SLOWNESS, Lan, Subnet, second_lan, slaac_address, wait_for
 from lab.libvirt import Libvirtd, domain_xml
 from lab.linux import leases
 from lab.sandbox import command, host_links
@@ -30,7 +30,6 @@ from tests.libvirt.conftest import (
 from tests.libvirt.test_hooks import DEVICE, define_wifi, prepared_card
 
 BOTH = '[parents.up0]\nmacnat = "on"\n[parents.up1]\nmacnat = "on"\n'
-OTHER_MAC = "02:00:5e:00:53:11"
 INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE
 
 # What airtap makes, libvirt of its own accord, and libvirt for a network.
@@ -53,15 +52,7 @@ def airtapd(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> Iterator[Airtapd]:
 @pytest.fixture
 def other() -> Iterator[Lan]:
     """A second LAN, behind up1."""
-    with Lan(
-        near="up1",
-        far="lan1",
-        namespace="lan1",
-        near_mac=OTHER_MAC,
-        one_mac=True,
-        host=False,
-        subnet=Subnet("198.51.100.", "2001:db8:0:1::"),
-    ) as lan:
+    with second_lan(one_mac=True) as lan:
         yield lan
         assert lan.foreign_frames() == 0
 

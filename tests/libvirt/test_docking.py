@@ -11,7 +11,7 @@ import pytest
 
 from airtap import wire
 from lab.airtap import Airtapd
-from lab.lan import Lan, Subnet, wait_for
+from lab.lan import Lan, second_lan, wait_for
 from lab.libvirt import Libvirtd
 from lab.sandbox import command, host_links
 from tests.libvirt.conftest import GUEST_MAC, booted, defined, network_card
@@ -32,14 +32,7 @@ only = ["up0"]
 @pytest.fixture
 def dock() -> Iterator[Lan]:
     """A wire behind up1."""
-    with Lan(
-        near="up1",
-        far="lan1",
-        namespace="dock",
-        near_mac="02:00:5e:00:53:20",
-        host=False,
-        subnet=Subnet("198.51.100.", "2001:db8:1::"),
-    ) as lan:
+    with second_lan() as lan:
         yield lan
 
 

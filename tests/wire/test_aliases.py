@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab.airtap import Airtapd, run_helper
-from lab.lan import Lan, Subnet, wait_for
+from lab.lan import Lan, second_lan, wait_for
 from lab.pump import PumpGuest
 from lab.sandbox import command
 from tests.wire.links import link, wait_gone
@@ -20,14 +20,7 @@ PREPARE = {"op": "prepare", **CARD, "parent": "dock", "kind": "macvtap"}
 @pytest.fixture
 def dock() -> Iterator[Lan]:
     """A second LAN, behind up1, by which nothing of the host's own goes."""
-    with Lan(
-        near="up1",
-        far="lan1",
-        namespace="dock",
-        near_mac="02:00:5e:00:53:20",
-        host=False,
-        subnet=Subnet("198.51.100.", "2001:db8:1::"),
-    ) as lan:
+    with second_lan() as lan:
         yield lan
 
 
