@@ -16,7 +16,7 @@ from .. import client, config
 from ..config import MODES, Config
 from ..errors import Problem
 from ..names import device_name
-from .common import add_uri, libvirt_mode, uri
+from .common import add_card, add_uri, libvirt_mode, uri
 
 # lxml, libvirt and netlink are imported where they are needed: airtap status needs none of them.
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _add_renew(actions: Any) -> None:
         " another socket. Cards whose link is set down stay down.",
     )
     parser.add_argument("domain", metavar="DOMAIN", nargs="?", help="its name or UUID only")
-    parser.add_argument("--parent", metavar="DEV", help="only cards on this uplink, or alias of it")
+    _add_parent(parser)
     add_uri(parser)
     parser.set_defaults(run=_renew, needs_daemon=False)
 
@@ -66,7 +66,7 @@ def _add_replug(actions: Any) -> None:
         " address.",
         epilog=_RELEASING,
     )
-    parser.add_argument("--parent", metavar="DEV", help="only cards on this uplink, or alias of it")
+    _add_parent(parser)
     _add_timeout(parser)
     add_uri(parser)
     parser.set_defaults(run=_replug, needs_daemon=False)
@@ -81,12 +81,7 @@ def _add_move(actions: Any) -> None:
         " next start uses the new one; otherwise that stays as it is defined.",
         epilog=_RELEASING,
     )
-    parser.add_argument("domain", metavar="DOMAIN", help="its name or UUID")
-    parser.add_argument(
-        "--nic",
-        metavar="MAC|N",
-        help="which network card, by MAC address or by number from 1; needed if there are several",
-    )
+    add_card(parser)
     parser.add_argument(
         "--parent", metavar="DEV", required=True, help="the uplink, or an alias in airtap.toml"
     )
@@ -96,6 +91,10 @@ def _add_move(actions: Any) -> None:
     _add_timeout(parser)
     add_uri(parser)
     parser.set_defaults(run=_move, needs_daemon=False)
+
+
+def _add_parent(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--parent", metavar="DEV", help="only cards on this uplink, or alias of it")
 
 
 def _add_timeout(parser: argparse.ArgumentParser) -> None:

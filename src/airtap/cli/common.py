@@ -14,6 +14,16 @@ def add_uri(parser: argparse.ArgumentParser, default: str = URI_DEFAULT) -> None
     parser.add_argument("--connect", metavar="URI", help=f"of libvirt; default: {default}")
 
 
+def add_card(parser: argparse.ArgumentParser) -> None:
+    """Let a command name one network card of a domain."""
+    parser.add_argument("domain", metavar="DOMAIN", help="its name or UUID")
+    parser.add_argument(
+        "--nic",
+        metavar="MAC|N",
+        help="which network card, by MAC address or by number from 1; needed if there are several",
+    )
+
+
 def libvirt_mode(mode: str) -> str:
     """A mode in libvirt's word."""
     return "passthrough" if mode == "passthru" else mode

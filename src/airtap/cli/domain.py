@@ -15,7 +15,7 @@ from ..errors import Problem
 from ..names import device_name, mac_address
 from . import cards
 from .columns import aligned, printable
-from .common import MODES, add_uri, libvirt_mode, note, uri
+from .common import MODES, add_card, add_uri, libvirt_mode, note, uri
 
 # lxml, libvirt and netlink are imported where they are needed: airtap status needs none of them.
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _add_connect(actions: Any) -> None:
         epilog=_KINDS_EXPLAINED,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_domain(parser)
+    add_card(parser)
     link = parser.add_mutually_exclusive_group(required=True)
     link.add_argument("--network", metavar="NAME", help="a network of the same libvirt")
     link.add_argument("--parent", metavar="DEV", help="the uplink, or an alias in airtap.toml")
@@ -89,7 +89,7 @@ def _add_disconnect(actions: Any) -> None:
         description="Give a network card the definition back that it had before it was connected, "
         "and show the change as a diff.",
     )
-    _add_domain(parser)
+    add_card(parser)
     _add_common(parser)
     parser.set_defaults(run=_disconnect, needs_daemon=False)
 
@@ -104,15 +104,6 @@ def _add_list(actions: Any) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
     add_uri(parser)
     parser.set_defaults(run=_list, needs_daemon=False)
-
-
-def _add_domain(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("domain", metavar="DOMAIN", help="its name or UUID")
-    parser.add_argument(
-        "--nic",
-        metavar="MAC|N",
-        help="which network card, by MAC address or by number from 1; needed if there are several",
-    )
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
