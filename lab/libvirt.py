@@ -136,7 +136,7 @@ class Libvirtd(Running):
     def restart(self) -> None:
         """End libvirtd alone, as systemctl does, and start it anew; guests run on."""
         assert self._process is not None
-        [daemon] = [pid for pid in self._running() if _comm(pid) == "libvirtd"]
+        daemon = self.pid
         os.kill(daemon, signal.SIGTERM)
         wait_for(lambda: not Path(f"/proc/{daemon}").exists(), 30, "libvirtd to end")
         wait_for(self._answers, 60, "libvirtd to answer again")
@@ -176,6 +176,12 @@ class Libvirtd(Running):
             stdin=subprocess.DEVNULL,
             cwd="/",
         )
+
+    @property
+    def pid(self) -> int:
+        """The process id of libvirtd itself."""
+        [pid] = [pid for pid in self._running() if _comm(pid) == "libvirtd"]
+        return pid
 
     def guest_pid(self, name: str) -> int:
         """The process id of a guest's QEMU."""

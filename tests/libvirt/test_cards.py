@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import libvirt
@@ -214,6 +215,27 @@ def test_a_guest_that_hangs(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> N
             os.kill(libvirtd.guest_pid("hung"), signal.SIGCONT)
             assert renewing.wait(20) == 0
             hung.destroy()
+
+
+def test_a_daemon_that_hangs(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:
+    """Who has begun ends, who begins ends, and Ctrl-C ends whom one does not want to wait for."""
+    with guest_with(libvirtd, "direct", linux=False) as domain:
+        ask = partial(subprocess.Popen[str], stderr=subprocess.PIPE, text=True)
+        renewing = ask(airtap_argv("renew", libvirtd))
+        wait_for(lambda: "<link state='down'/>" in domain.XMLDesc(), 20, "it", interval=0.01)
+        os.kill(libvirtd.pid, signal.SIGSTOP)
+        try:
+            listing = ask(airtap_argv("list", libvirtd))
+            impatient = ask(airtap_argv("list", libvirtd))
+            time.sleep(3 * SLOWNESS)
+            assert impatient.poll() is None
+            impatient.send_signal(signal.SIGINT)
+            assert impatient.wait(10 * SLOWNESS) != 0
+            for process, said in ((listing, "did not answer within 30 s"), (renewing, "keepalive")):
+                _, complaint = process.communicate(timeout=60 * SLOWNESS)
+                assert (process.returncode, said in complaint) == (1, True), (said, complaint)
+        finally:
+            os.kill(libvirtd.pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -278,11 +278,12 @@ def unless_ended(guest: Any) -> Iterator[None]:
     try:
         yield
     except Problem as problem:
+        libvirt = binding()
         try:
-            active = guest.isActive()
-        except binding().libvirtError:
-            active = False
-        if active:
+            ended = not guest.isActive()
+        except libvirt.libvirtError as exc:  # none of that name is left, or libvirt itself has gone
+            ended = exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN
+        if not ended:
             raise
         raise Ended("guest-ended", f"domain {guest.name()} has ended meanwhile") from problem
 

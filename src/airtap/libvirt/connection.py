@@ -1,11 +1,23 @@
-"""A connection to libvirt, and the one place where libvirt's errors become Problems."""
+"""A connection to libvirt, and the one place where libvirt's errors become Problems.
+
+libvirt waits for its daemon without end, deaf to Ctrl-C. So the connection is opened in a thread,
+and is kept alive from then on: what a daemon that hangs is asked fails.
+"""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from functools import cache
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import Problem
+
+# How long libvirt may take to answer: a session's daemon is started first.
+_OPEN_S = 30.0
+# A connection is lost when so many questions, so many seconds apart, had no answer.
+_KEEPALIVE_S, _KEEPALIVES = 5, 5
 
 _MEMBER = "become root, or a member of the group libvirt"
 _HINTS = {
@@ -26,7 +38,20 @@ def binding() -> Any:
         ) from exc
     # Without a handler, libvirt writes every error to stderr itself: "libvirt: QEMU Driver error".
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    _run_events(libvirt)
     return libvirt
+
+
+@cache
+def _run_events(libvirt: Any) -> None:
+    """Have a thread serve the timers of libvirt's connections."""
+    libvirt.virEventRegisterDefaultImpl()
+
+    def run() -> None:
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    Thread(target=run, name="libvirt", daemon=True).start()
 
 
 @contextmanager
@@ -44,17 +69,36 @@ def connected(uri: str, *, read_only: bool = False) -> Iterator[Any]:
     """A virConnect to a libvirt daemon. Raises Problem no-libvirt, no-connection."""
     libvirt = binding()
     try:
-        connection = libvirt.openReadOnly(uri) if read_only else libvirt.open(uri)
+        connection = _opened(libvirt.openReadOnly if read_only else libvirt.open, uri)
+    except TimeoutError as exc:
+        what = f"{uri} did not answer within {_OPEN_S:g} s"
+        raise Problem("no-connection", what, "see what libvirt's daemon is doing") from exc
     except libvirt.libvirtError as exc:
         code = exc.get_error_code()
         hints = [hint for name, hint in _HINTS.items() if getattr(libvirt, name) == code]
         if urlsplit(uri).path == "/session":  # a user's own, started by the attempt to reach it
             hints = []
         raise Problem("no-connection", f"cannot reach {uri}: {_said(exc)}", "".join(hints)) from exc
+    with suppress(libvirt.libvirtError):  # libvirt's drivers without a daemon have no such thing
+        connection.setKeepAlive(_KEEPALIVE_S, _KEEPALIVES)
     try:
         yield connection
     finally:
         connection.close()
+
+
+def _opened(opening: Any, uri: str) -> Any:
+    """What opening a URI gives. Raises TimeoutError, libvirtError."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(opening(uri))
+        except Exception as exc:
+            future.set_exception(exc)
+
+    Thread(target=run, name="libvirt: open", daemon=True).start()
+    return future.result(_OPEN_S)
 
 
 def _said(error: Any) -> str:
