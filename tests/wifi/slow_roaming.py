@@ -63,8 +63,9 @@ def guest(
                 done = libvirtd.airtap(*words)
                 assert done.returncode == 0, done.stderr
             domain.create()
-            lan.wait_lease(GUEST_MAC, _BOOT_S)
-            yield Guest(domain, libvirtd)
+            guest = Guest(domain, libvirtd)
+            wait_for(guest.leases, _BOOT_S, "the guest to boot and tell its lease")
+            yield guest
         finally:
             print(libvirtd.serial("guest"))
             domain.destroy()
