@@ -1,6 +1,7 @@
 """airtap: the operator's command."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 
@@ -10,7 +11,10 @@ from . import domain, network, parent, release, status
 
 
 def main() -> int:
-    """Entry point. Returns the exit status: 0, 1 for a Problem, 2 for a wrong command line."""
+    """Entry point. Returns the exit status: 0, 1 for a Problem, 2 for a wrong command line.
+
+    And 130 after Ctrl-C, as of a shell's command that it ends.
+    """
     parser = argparse.ArgumentParser(
         prog="airtap", description="QEMU and libvirt guests straight on the LAN."
     )
@@ -29,6 +33,8 @@ def main() -> int:
     except Problem as problem:
         print(f"airtap: {problem}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # as in `airtap status | head -1`
         sys.stderr.close()
         return 1
