@@ -1,0 +1,243 @@
+"""A diagnosis: read what is to be known of a target, and have every check look at it."""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from .. import uplink as uplinks
+from ..config import Config
+from ..errors import Problem, reason
+from ..kernel.links import FAMILY, Link, LinkNotFound, Links, open_links, rtnetlink
+from . import contents
+from .checks import libvirt as libvirt_checks
+from .checks.kernel import Needs
+from .checks.libvirt import Guests
+from .checks.macnat import is_incomplete
+from .checks.uplink import Scene
+from .finding import Finding
+from .sources import (
+    daemon,
+    hooks,
+    kernel,
+    kernel_log,
+    libvirt,
+    managers,
+    namespaces,
+    netfilter,
+    user,
+)
+from .sources.netfilter import Chain
+from .sources.uplinks import Reader, Uplink, names
+
+T = TypeVar("T")
+
+# airtapd leaves others' macvtaps alone for two seconds, and takes a moment over anything.
+_SETTLE_S = 3.0
+_MOST_UPLINKS = 64
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is asked about: everything, a device, or a domain of libvirt by its UUID."""
+
+    device: str = ""
+    domain: str = ""
+
+
+async def diagnose(name: str | None, uri: str) -> list[Finding]:
+    """Look at this host, a device (or alias) of it, or a libvirt domain.
+
+    uri: of the libvirt to ask. Raises Problem no-such-subject.
+    """
+    unseen: list[str] = []
+    if os.geteuid() != 0:
+        unseen.append("what only root sees: nftables, containers' devices, who holds a tap")
+    asked = daemon.read()
+    settings = asked.config
+    async with open_links() as netlink:
+        links = await netlink.dump()
+        target = await _target(name, settings, netlink)
+        guests = None if target and target.device else _libvirt(name, uri, settings, links)
+        if target is None:
+            target = Target(domain=_domain(str(name), guests, uri))
+        if guests:
+            guests = replace(
+                guests, only=target.domain, default_uplink=_propose(links, settings, target)
+            )
+        who = await user.read(settings.acl)
+        scene = Scene(
+            daemon=asked,
+            user=who,
+            managers=managers.read(),
+            chains=_chains(unseen),
+            wanted=libvirt_checks.wanted(guests) if guests else {},
+        )
+        wanted = _names(target, links, settings, guests, asked)
+        wanted |= await _of_aliases(netlink, settings) if target == Target() else set()
+        found = await _uplinks(wanted, target, links, settings, scene)
+        if not asked.silence and any(map(is_incomplete, found)):
+            await asyncio.sleep(_SETTLE_S)
+            links = await netlink.dump()
+            found = await _uplinks(wanted, target, links, settings, scene)
+    needs = _needs(found, settings, scene, target)
+    machine = await kernel.read(load=bool(needs.programs) and who.root)
+    findings = [
+        *_each(contents.KERNEL, machine, needs),
+        *_each(contents.DAEMON, asked, who),
+        *_each(contents.ACL, who),
+        *(finding for each in found for finding in _each(contents.UPLINK, each, scene)),
+    ]
+    if guests:
+        findings += _of_libvirt(guests, asked.systemd)
+    if not target.device:
+        own = user.session(who)
+        findings += _each(contents.SESSION, own) if own else []
+        log = kernel_log.read()
+        if log.unread:
+            unseen.append(f"{log.source}: {log.unread}")
+        findings += _each(contents.LOG, log)
+    return [*findings, *_each(contents.UNSEEN, unseen)]
+
+
+def _each(checks: Iterable[Callable[..., Iterable[Finding]]], *facts: object) -> list[Finding]:
+    return [finding for check in checks for finding in check(*facts)]
+
+
+async def _target(name: str | None, settings: Config, netlink: Links) -> Target | None:
+    """None if name is no device's, and so may be a domain's."""
+    if name is None:
+        return Target()
+    device = await uplinks.choose(netlink, settings, name) if name in settings.aliases else name
+    if device in {link.name for link in await netlink.dump()}:
+        return Target(device=device)
+    with suppress(LinkNotFound, UnicodeError):
+        return Target(device=(await netlink.by_name(device)).name)
+    return None
+
+
+def _domain(name: str, guests: Guests | None, uri: str) -> str:
+    known = guests.libvirt.domains if guests else ()
+    for domain in known:
+        if name in (domain.name, domain.uuid):
+            return domain.uuid
+    silence = guests.libvirt.silence if guests else None
+    where = (
+        f"libvirt could not be asked: {silence.message}" if silence else f"nor a domain at {uri}"
+    )
+    raise Problem(
+        "no-such-subject",
+        f"there is no network device {name[:64]}, {where if guests else 'and no libvirt here'}",
+        "see: ip link, airtap domain list",
+    )
+
+
+def _libvirt(name: str | None, uri: str, settings: Config, links: Sequence[Link]) -> Guests | None:
+    """None where there is no libvirt."""
+    if not hooks.is_installed():
+        return None
+    return Guests(libvirt.read(uri, settings, [link.name for link in links]))
+
+
+def _of_libvirt(guests: Guests, systemd: bool) -> list[Finding]:
+    found = []
+    if not guests.libvirt.session:
+        found += [f for hook in hooks.read() for f in _each(contents.HOOK, hook, systemd)]
+    return found + _each(contents.LIBVIRT, guests)
+
+
+def _chains(unseen: list[str]) -> list[Chain] | None:
+    try:
+        return netfilter.read()
+    except PermissionError:
+        return None
+    except OSError as exc:
+        unseen.append(f"nftables: {reason(exc)}")
+        return None
+
+
+def _strangers() -> list[namespaces.Stranger]:
+    try:
+        return namespaces.read()
+    except PermissionError:
+        return []
+
+
+def _names(
+    target: Target,
+    links: Sequence[Link],
+    settings: Config,
+    guests: Guests | None,
+    asked: daemon.Daemon,
+) -> set[str]:
+    """The uplinks to look at."""
+    if target.device:
+        return {target.device}
+    by_domain = {
+        card.nic.name
+        for domain in (guests.domains if guests else ())
+        for card in domain.cards
+        if card.nic.kind in ("macvtap", "ipvtap") or card.nic.connected
+    }
+    networks = guests.libvirt.networks if guests else ()
+    if target.domain:
+        assert guests
+        on = {card.nic.name for domain in guests.domains for card in domain.cards}
+        return by_domain | {n.network.parent for n in networks if n.network.name in on} | on
+    found = names(links, settings) | {entry["name"] for entry in asked.status["uplinks"]}
+    return found | by_domain | {each.network.parent for each in networks if each.network.ours}
+
+
+async def _of_aliases(netlink: Links, settings: Config) -> set[str]:
+    targets = {target for alias in settings.aliases.values() for target in alias}
+    return set(await uplinks.devices(netlink, targets))
+
+
+async def _uplinks(
+    wanted: set[str], target: Target, links: Sequence[Link], settings: Config, scene: Scene
+) -> list[Uplink]:
+    strangers = _strangers()
+    there = [link for link in links if link.name in wanted][:_MOST_UPLINKS]
+    async with open_links() as netlink, rtnetlink() as ipr:
+        reader = Reader(netlink, ipr, links, settings, scene.managers, strangers)
+        found = []
+        for link in there:
+            with suppress(LinkNotFound):  # gone meanwhile
+                found.append(await reader.uplink(link, asked=link.name == target.device))
+        return found
+
+
+def _propose(links: Sequence[Link], settings: Config, target: Target) -> str:
+    """An uplink that a guest could be connected to."""
+    there = {link.name for link in links}
+    known = [*settings.parents, *sorted(names(links, settings)), target.device]
+    return next((name for name in known if name in there), "")
+
+
+def _needs(found: Sequence[Uplink], settings: Config, scene: Scene, target: Target) -> Needs:
+    kinds = {FAMILY[each.child.kind]: each.name for each in found if each.child}
+    if not target.device:
+        wanted = [pair for pairs in scene.wanted.values() for pair in pairs]
+        kinds |= {kind: who for who, kind in wanted}
+    kinds |= {
+        settings.parent(each.name).kind: f"airtap.toml for {each.name}"
+        for each in found
+        if settings.parent(each.name).kind != "auto"
+    }
+    kinds.setdefault("macvtap", next((e.name for e in found if e.inspected.type != "bridge"), ""))
+    return Needs(
+        {kind: who for kind, who in kinds.items() if who},
+        taps=next((each.name for each in found if each.inspected.type == "bridge"), ""),
+        programs=next((each.name for each in found if _uses_programs(each)), ""),
+    )
+
+
+def _uses_programs(uplink: Uplink) -> bool:
+    return uplink.role is not None or uplink.needs_macnat
+
+
+def run(name: str | None, uri: str) -> list[Finding]:
+    """diagnose(), outside of a loop."""
+    return asyncio.run(diagnose(name, uri))

@@ -1,0 +1,102 @@
+"""libvirt's hooks of airtap: the files, and the daemons that run them."""
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import reason
+from . import processes
+from .processes import Process
+
+DIRECTORY = Path("/etc/libvirt/hooks")
+NAMES = ("qemu", "network")
+_FILE = "50-airtap"
+# The daemon that runs each hook: one for all, or one for each driver.
+_DAEMONS = {"qemu": ("libvirtd", "virtqemud"), "network": ("libvirtd", "virtnetworkd")}
+_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
+_TREE = re.compile(r'^sys\.path\.insert\(0, "([^"\n]*)"\)$', re.MULTILINE)
+_VERSION = re.compile(r'^__version__ = "([^"\n]{1,40})"$', re.MULTILINE)
+_MOST_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Hook:
+    """One of NAMES.
+
+    error: why the file cannot be read, "" if it can. ours: whether it runs airtap. version: of
+    the airtap that it runs, "" where there is none (any more). since: when the first program was
+    there that makes libvirt call this hook at all, s since 1970; 0 for none. daemons: that run it.
+    """
+
+    name: str
+    file: str
+    error: str = ""
+    regular: bool = False
+    executable: bool = False
+    ours: bool = False
+    tree: str = ""
+    version: str = ""
+    since: float = 0.0
+    daemons: tuple[Process, ...] = ()
+
+
+def is_in_use() -> bool:
+    """Whether the system's libvirt runs, or starts when somebody connects to it."""
+    return any(map(os.path.exists, _SOCKETS)) or bool(processes.named(*_DAEMONS["qemu"]))
+
+
+def read() -> list[Hook]:
+    return [_read(name) for name in NAMES]
+
+
+def _read(name: str) -> Hook:
+    file = DIRECTORY / f"{name}.d" / _FILE
+    daemons = tuple(processes.named(*_DAEMONS[name]))
+    since = _since(name)
+    try:
+        info = file.lstat()
+        with file.open("rb") as opened:
+            text = opened.read(_MOST_BYTES).decode(errors="replace")
+    except OSError as exc:
+        return Hook(name, str(file), error=reason(exc), since=since, daemons=daemons)
+    tree = _TREE.search(text)
+    where = os.path.dirname(file) if tree is None else tree[1]
+    return Hook(
+        name=name,
+        file=str(file),
+        regular=stat.S_ISREG(info.st_mode),
+        executable=os.access(file, os.X_OK),
+        ours=f"from airtap.hook import {name}_main" in text,
+        tree=where,
+        version=_version(Path(where)),
+        since=since,
+        daemons=daemons,
+    )
+
+
+def _since(name: str) -> float:
+    """libvirt looks for HOOK and for executables in HOOK.d (src/util/virhook.c: virHookCheck).
+
+    The change time of a file: when it got here, or was made executable.
+    """
+    files = [DIRECTORY / name, *_entries(DIRECTORY / f"{name}.d")]
+    times = [file.stat().st_ctime for file in files if file.is_file() and os.access(file, os.X_OK)]
+    return min(times, default=0.0)
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except OSError:
+        return []
+
+
+def _version(tree: Path) -> str:
+    try:
+        text = (tree / "airtap/__init__.py").read_text(errors="replace")
+    except OSError:
+        return ""
+    found = _VERSION.search(text)
+    return found[1] if found and (tree / "airtap/hook.py").exists() else ""
