@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .columns import printable
-from .common import add_uri, uri
+from .common import add_uri
 
 if TYPE_CHECKING:
     from ..doctor.finding import Finding
@@ -53,7 +53,8 @@ def run(arguments: argparse.Namespace) -> None:
     from ..doctor import diagnosis
     from ..doctor.finding import summary
 
-    findings = diagnosis.run(arguments.subject, uri(arguments))
+    uri = arguments.connect or os.environ.get("LIBVIRT_DEFAULT_URI")
+    findings = diagnosis.run(arguments.subject, uri)
     told = summary(findings)
     if arguments.json:
         print(json.dumps({"findings": [_json(f) for f in findings], "summary": told}, indent=2))

@@ -37,6 +37,7 @@ T = TypeVar("T")
 # airtapd leaves others' macvtaps alone for two seconds, and takes a moment over anything.
 _SETTLE_S = 3.0
 _MOST_UPLINKS = 64
+_SYSTEM = "qemu:///system"
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ class Target:
     domain: str = ""
 
 
-async def diagnose(name: str | None, uri: str) -> list[Finding]:
+async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
     """Look at this host, a device (or alias) of it, or a libvirt domain.
 
-    uri: of the libvirt to ask. Raises Problem no-such-subject.
+    uri: of the libvirt to ask; None for the system's, if that is in use. Raises Problem no-such-subject.
     """
     unseen: list[str] = []
     if os.geteuid() != 0:
@@ -60,9 +61,9 @@ async def diagnose(name: str | None, uri: str) -> list[Finding]:
     async with open_links() as netlink:
         links = await netlink.dump()
         target = await _target(name, settings, netlink)
-        guests = None if target and target.device else _libvirt(name, uri, settings, links)
+        guests = None if target and target.device else _libvirt(uri, settings, links)
         if target is None:
-            target = Target(domain=_domain(str(name), guests, uri))
+            target = Target(domain=_domain(str(name), guests))
         if guests:
             guests = replace(
                 guests, only=target.domain, default_uplink=_propose(links, settings, target)
@@ -118,27 +119,25 @@ async def _target(name: str | None, settings: Config, netlink: Links) -> Target 
     return None
 
 
-def _domain(name: str, guests: Guests | None, uri: str) -> str:
-    known = guests.libvirt.domains if guests else ()
-    for domain in known:
-        if name in (domain.name, domain.uuid):
-            return domain.uuid
-    silence = guests.libvirt.silence if guests else None
-    where = (
-        f"libvirt could not be asked: {silence.message}" if silence else f"nor a domain at {uri}"
-    )
-    raise Problem(
-        "no-such-subject",
-        f"there is no network device {name[:64]}, {where if guests else 'and no libvirt here'}",
-        "see: ip link, airtap domain list",
-    )
+def _domain(name: str, guests: Guests | None) -> str:
+    """The UUID of a domain that was named."""
+    where = "and libvirt does not run here"
+    if guests:
+        for domain in guests.libvirt.domains:
+            if name in (domain.name, domain.uuid):
+                return domain.uuid
+        silence = guests.libvirt.silence
+        where = f"and no domain at {guests.libvirt.uri}"
+        where = f"and libvirt was not asked: {silence.message}" if silence else where
+    what = f"there is no network device {name[:64]}, {where}"
+    raise Problem("no-such-subject", what, "see: ip link, airtap domain list")
 
 
-def _libvirt(name: str | None, uri: str, settings: Config, links: Sequence[Link]) -> Guests | None:
+def _libvirt(uri: str | None, settings: Config, links: Sequence[Link]) -> Guests | None:
     """None where there is no libvirt."""
-    if not hooks.is_installed():
+    if uri is None and not hooks.is_in_use():
         return None
-    return Guests(libvirt.read(uri, settings, [link.name for link in links]))
+    return Guests(libvirt.read(uri or _SYSTEM, settings, [link.name for link in links]))
 
 
 def _of_libvirt(guests: Guests, systemd: bool) -> list[Finding]:
@@ -238,6 +237,6 @@ def _uses_programs(uplink: Uplink) -> bool:
     return uplink.role is not None or uplink.needs_macnat
 
 
-def run(name: str | None, uri: str) -> list[Finding]:
+def run(name: str | None, uri: str | None) -> list[Finding]:
     """diagnose(), outside of a loop."""
     return asyncio.run(diagnose(name, uri))
