@@ -51,7 +51,8 @@ class Target:
 async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
     """Look at this host, a device (or alias) of it, or a libvirt domain.
 
-    uri: of the libvirt to ask; None for the system's, if that is in use. Raises Problem no-such-subject.
+    uri: of the libvirt to ask; None for the system's, if that is in use.
+    Raises Problem no-such-subject.
     """
     unseen: list[str] = []
     if os.geteuid() != 0:
@@ -69,6 +70,8 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
                 guests, only=target.domain, default_uplink=_propose(links, settings, target)
             )
         who = await user.read(settings.acl)
+        if asked.config_problem:  # which ACL counts is not known
+            who = replace(who, rules=asked.config_problem)
         scene = Scene(
             daemon=asked,
             user=who,
@@ -84,11 +87,12 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
             links = await netlink.dump()
             found = await _uplinks(wanted, target, links, settings, scene)
     needs = _needs(found, settings, scene, target)
-    machine = await kernel.read(load=bool(needs.programs) and who.root)
+    at_work = any(each.role and not is_incomplete(each) for each in found)
+    machine = await kernel.read(load=bool(needs.programs) and who.root and not at_work)
     findings = [
         *_each(contents.KERNEL, machine, needs),
         *_each(contents.DAEMON, asked, who),
-        *_each(contents.ACL, who),
+        *(_each(contents.ACL, who) if not asked.config_problem else []),
         *(finding for each in found for finding in _each(contents.UPLINK, each, scene)),
     ]
     if guests:
@@ -157,13 +161,6 @@ def _chains(unseen: list[str]) -> list[Chain] | None:
         return None
 
 
-def _strangers() -> list[namespaces.Stranger]:
-    try:
-        return namespaces.read()
-    except PermissionError:
-        return []
-
-
 def _names(
     target: Target,
     links: Sequence[Link],
@@ -197,7 +194,7 @@ async def _of_aliases(netlink: Links, settings: Config) -> set[str]:
 async def _uplinks(
     wanted: set[str], target: Target, links: Sequence[Link], settings: Config, scene: Scene
 ) -> list[Uplink]:
-    strangers = _strangers()
+    strangers = namespaces.read()
     there = [link for link in links if link.name in wanted][:_MOST_UPLINKS]
     async with open_links() as netlink, rtnetlink() as ipr:
         reader = Reader(netlink, ipr, links, settings, scene.managers, strangers)

@@ -46,16 +46,14 @@ class Stranger:
 
 
 def read() -> list[Stranger]:
-    """Raises PermissionError to others than root."""
+    """Those in namespaces that we may enter: others than root see none."""
     found: list[Stranger] = []
     with open("/proc/self/ns/net") as ours:
         for where, path in list(_others())[:_MOST]:
             try:
                 with _socket_in(path) as netlink:
                     found += _on_ours(netlink, where, ours.fileno())
-            except PermissionError:
-                raise
-            except OSError:  # it has gone
+            except OSError:  # it has gone, or is not ours to enter
                 continue
     return found
 
@@ -65,20 +63,22 @@ def _others() -> Iterator[tuple[str, str]]:
     seen = {_identity("/proc/self/ns/net")}
     named = [entry for root in _NAMED if os.path.isdir(root) for entry in Path(root).iterdir()]
     for entry in named:
-        if (identity := _identity(str(entry))) not in seen:
+        identity = _identity(str(entry))
+        if identity and identity not in seen:
             seen.add(identity)
             yield f"namespace {entry.name}", str(entry)
     for process in Path("/proc").iterdir():
-        if process.name.isdecimal() and (identity := _identity(f"{process}/ns/net")) not in seen:
+        identity = _identity(f"{process}/ns/net") if process.name.isdecimal() else None
+        if identity and identity not in seen:
             seen.add(identity)
             yield f"namespace of pid {process.name}", f"{process}/ns/net"
 
 
-def _identity(path: str) -> tuple[int, int]:
+def _identity(path: str) -> tuple[int, int] | None:
     try:
         info = os.stat(path)
-    except FileNotFoundError:
-        return 0, 0
+    except OSError:
+        return None
     return info.st_dev, info.st_ino
 
 
