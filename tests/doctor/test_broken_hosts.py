@@ -94,7 +94,7 @@ def test_socket_that_not_everybody_may_use(airtapd: Airtapd, doctor: Doctor) -> 
     assert "0600" in found["evidence"]
     doctor.cured(found["remedy"])
     assert refused["remedy"] == f"as root: {found['remedy']}"
-    assert doctor.silent(uid=GUEST_UID)
+    assert not doctor.bad(uid=GUEST_UID)
 
 
 def test_airtapd_of_another_version(lan: Lan) -> None:
@@ -117,10 +117,10 @@ def test_airtapd_of_another_version(lan: Lan) -> None:
 
 def test_acl_without_a_rule(airtapd: Airtapd, doctor: Doctor) -> None:
     airtapd.acl.write_text("allow eth7\n")
-    assert doctor.silent(), "libvirt's guests need none"
+    assert not doctor.bad(), "libvirt's guests need none"
     found = doctor.only("acl-denied", "up0", uid=GUEST_UID)
     doctor.type(found["remedy"])
-    assert doctor.silent("up0", uid=GUEST_UID)
+    assert not doctor.bad("up0", uid=GUEST_UID)
     airtapd.acl.write_text("allow all\ndeny up0\n")
     found = doctor.only("acl-denied", "up0", uid=GUEST_UID)
     assert "takes the line" not in found["remedy"] and "denies up0" in found["remedy"]
@@ -133,11 +133,11 @@ def test_acl_of_the_user_of_sudo(airtapd: Airtapd, doctor: Doctor) -> None:
     Path("/run/theirs").write_text("allow up0\n")
     Path("/run/theirs").chmod(0o600)
     by_sudo = Doctor({**doctor.env, "SUDO_UID": "10005"})
-    assert by_sudo.silent()
+    assert not by_sudo.bad()
     found = by_sudo.only("acl-denied", "up0")
     assert (found["level"], "sudoer" in found["what"]) == ("warning", True)
     Path("/run/theirs").chmod(0o644)
-    assert by_sudo.silent("up0")
+    assert not by_sudo.bad("up0")
     Path("/run/theirs").unlink()
 
 
@@ -146,7 +146,7 @@ def test_acl_that_cannot_be_read(airtapd: Airtapd, doctor: Doctor) -> None:
     assert "permit" in doctor.only("acl-invalid")["evidence"]
     airtapd.acl.write_text("allow up0\n")
     airtapd.acl.chmod(0o600)
-    assert doctor.silent()
+    assert not doctor.bad()
     assert doctor.only("acl-unreadable", uid=GUEST_UID)["level"] == "problem"
     airtapd.acl.unlink()
     doctor.cured(doctor.only("acl-unreadable")["remedy"].partition(", and")[0])
@@ -163,7 +163,7 @@ def test_no_tun(doctor: Doctor) -> None:
     command("ip", "link", "set", "br0", "up")
     command("mount", "-t", "tmpfs", "tmpfs", "/dev/net")
     try:
-        assert doctor.silent("up0"), "a macvtap does not need it"
+        assert not doctor.bad("up0"), "a macvtap does not need it"
         assert "no-tun" in doctor.bad("br0")
     finally:
         command("umount", "/dev/net")
@@ -176,7 +176,7 @@ def test_kind_that_the_kernel_lacks(doctor: Doctor) -> None:
     with contextlib.suppress(RuntimeError):
         command("ip", "link", "add", "link", "up0", "name", "probe", "type", "ipvtap")
         command("ip", "link", "del", "probe")
-        assert doctor.silent("up0")
+        assert not doctor.bad("up0")
         return
     found = doctor.only("no-ipvtap", "up0")
     assert "CONFIG_IPVTAP" in found["remedy"] and "airtap.toml for up0" in found["what"]
@@ -201,7 +201,7 @@ GARBAGE = (
 def test_denial_in_a_log_full_of_garbage(doctor: Doctor, by: str) -> None:
     now = subprocess.run(["date", "+%s"], text=True, capture_output=True).stdout.strip()
     with over("/dev/kmsg", GARBAGE):
-        assert doctor.silent()
+        assert not doctor.bad()
     denial = DENIALS[by].replace("{now}", now)
     with over("/dev/kmsg", f"{GARBAGE}5,10,10,-;{denial} \x1b[31m\n{GARBAGE}"):
         found = doctor.only("security-denials")
@@ -212,7 +212,7 @@ def test_denial_in_a_log_full_of_garbage(doctor: Doctor, by: str) -> None:
 def test_log_that_only_root_may_read(doctor: Doctor) -> None:
     with over("/dev/kmsg", ""):
         Path("/run/over").chmod(0o600)
-        assert doctor.silent(uid=GUEST_UID)
+        assert not doctor.bad(uid=GUEST_UID)
         [note] = [f for f in doctor.findings(uid=GUEST_UID) if f["id"] == "not-looked-at"]
         assert "/dev/kmsg" in note["what"] and "nftables" in note["what"]
 

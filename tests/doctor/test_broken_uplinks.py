@@ -121,7 +121,7 @@ def test_holder_in_a_container(doctor: Doctor) -> None:
 
 
 def test_ingress_qdisc(airtapd: Airtapd, doctor: Doctor, guest: str) -> None:
-    assert doctor.silent("up0")
+    assert not doctor.bad("up0")
     airtapd.stop()
     command("tc", "qdisc", "del", "dev", "up0", "clsact")
     command("tc", "qdisc", "add", "dev", "up0", "ingress")
@@ -155,7 +155,7 @@ def test_programs_are_gone(airtapd: Airtapd, doctor: Doctor, guest: str) -> None
     assert {f["subject"] for f in bad} == {"up0", guest}
     assert {f["remedy"] for f in bad} == {"airtap status"}
     airtapd.start()
-    assert doctor.silent("up0")
+    assert not doctor.bad("up0")
 
 
 def test_host_answers_no_arp(doctor: Doctor, guest: str) -> None:
@@ -192,12 +192,12 @@ def test_network_manager(
     directory.mkdir(parents=True, exist_ok=True)
     state = directory / Path(f"/sys/class/net/{guest}/ifindex").read_text().strip()
     state.write_text(taken)
-    assert doctor.silent("up0"), "it does not run"
+    assert not doctor.bad("up0"), "it does not run"
     with running(manager):
         found = doctor.only("managed-device", "up0")
         assert manager in found["what"] and str(state) in found["evidence"]
         state.write_text(left)
-        assert doctor.silent("up0")
+        assert not doctor.bad("up0")
     state.unlink()
 
 
@@ -234,7 +234,7 @@ def test_firewall_on_a_bridge() -> None:
     with Lan(bridge="br0"), Airtapd() as airtapd:
         doctor = Doctor({**airtapd.env, "AIRTAP_CONFIG": str(airtapd.config)})
         with airtapd.attach("br0"):
-            assert doctor.silent()
+            assert not doctor.bad()
             with nft(FORWARD % "inet"):
                 found = doctor.only("bridge-nf-call")
                 doctor.cured(found["remedy"])
@@ -283,8 +283,8 @@ def test_healthy_with_a_guest(lan: Lan, airtapd: Airtapd, doctor: Doctor) -> Non
     """On the one-MAC wire, as root and as the user whose guest it is."""
     with pump(airtapd, GUEST_MAC, GUEST4) as guest:
         assert guest.ping("192.0.2.1")
-        assert doctor.silent()
-        assert doctor.silent("up0")
-        assert doctor.silent(uid=GUEST_UID)
+        assert not doctor.bad()
+        assert not doctor.bad("up0")
+        assert not doctor.bad(uid=GUEST_UID)
         subjects = {f["subject"] for f in doctor.findings()}
         assert {"kernel", "airtapd", "up0", "airtap0"} <= subjects

@@ -10,7 +10,8 @@ from typing import TypeVar
 from .. import uplink as uplinks
 from ..config import Config
 from ..errors import Problem, reason
-from ..kernel.links import FAMILY, Link, LinkNotFound, Links, open_links, rtnetlink
+from ..kernel.links import FAMILY, Link, LinkError, LinkNotFound, Links, open_links, rtnetlink
+from ..names import device_name
 from . import contents
 from .checks import libvirt as libvirt_checks
 from .checks.kernel import Needs
@@ -56,7 +57,10 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
     """
     unseen: list[str] = []
     if os.geteuid() != 0:
-        unseen.append("what only root sees: nftables, containers' devices, who holds a tap")
+        unseen.append(
+            "what only root sees: nftables, containers' devices, who holds a tap,"
+            " whether libvirt has found its hooks"
+        )
     asked = daemon.read()
     settings = asked.config
     async with open_links() as netlink:
@@ -118,8 +122,8 @@ async def _target(name: str | None, settings: Config, netlink: Links) -> Target 
     device = await uplinks.choose(netlink, settings, name) if name in settings.aliases else name
     if device in {link.name for link in await netlink.dump()}:
         return Target(device=device)
-    with suppress(LinkNotFound, UnicodeError):
-        return Target(device=(await netlink.by_name(device)).name)
+    with suppress(Problem, LinkError):  # an alternative name?
+        return Target(device=(await netlink.by_name(device_name(device))).name)
     return None
 
 

@@ -14,7 +14,6 @@ from ..sources.user import Session
 _REINSTALL = "install airtap anew: apt install --reinstall airtap, or make install"
 # Times of files and of processes come of different clocks.
 _APART_S = 1.0
-_HELPER = "/usr/bin/airtap-bridge-helper"
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,13 @@ def hook_active(hook: Hook, systemd: bool) -> Iterator[Finding]:
         subject = f"{daemon.name}, pid {daemon.pid}"
         if daemon.started >= hook.since - _APART_S:
             yield ok("hooks-active", subject, f"has found the {hook.name} hook at its start")
+        elif daemon.started >= hook.place_since - _APART_S:
+            yield ok(
+                "hooks-active",
+                subject,
+                f"cannot tell whether it has found the {hook.name} hook, which has changed since"
+                " its start: after an upgrade it has; if not, restart it",
+            )
         else:
             yield warning(
                 "hooks-inactive",
@@ -236,5 +242,5 @@ def session(own: Session) -> Iterator[Finding]:
         f"bridge_helper = {own.helper!r}"
         if own.helper
         else "there is no bridge_helper, and libvirt's own cannot do it",
-        f'{own.file}: bridge_helper = "{_HELPER}"',
+        f'{own.file}: bridge_helper = "{own.ours}"',
     )

@@ -1,8 +1,10 @@
 """libvirt's hooks of airtap: the files, and the daemons that run them."""
 
+import ctypes
 import os
 import re
 import stat
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,9 @@ _SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
 _TREE = re.compile(r'^sys\.path\.insert\(0, "([^"\n]*)"\)$', re.MULTILINE)
 _VERSION = re.compile(r'^__version__ = "([^"\n]{1,40})"$', re.MULTILINE)
 _MOST_BYTES = 1 << 16
+_AT_FDCWD, _STATX_BTIME = -100, 0x800
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,9 @@ class Hook:
 
     error: why the file cannot be read, "" if it can. ours: whether it runs airtap. version: of
     the airtap that it runs, "" where there is none (any more). since: when the first program was
-    there that makes libvirt call this hook at all, s since 1970; 0 for none. daemons: that run it.
+    there that makes libvirt call this hook at all, s since 1970; 0 for none. place_since: when its
+    directory was made, 0 if that is not known: files are replaced at upgrades, directories not.
+    daemons: that run it.
     """
 
     name: str
@@ -39,6 +46,7 @@ class Hook:
     tree: str = ""
     version: str = ""
     since: float = 0.0
+    place_since: float = 0.0
     daemons: tuple[Process, ...] = ()
 
 
@@ -53,14 +61,14 @@ def read() -> list[Hook]:
 
 def _read(name: str) -> Hook:
     file = DIRECTORY / f"{name}.d" / _FILE
-    daemons = tuple(processes.named(*_DAEMONS[name]))
-    since = _since(name)
+    # Another user does not see in which network namespace they run: it may be a container's.
+    daemons = tuple(processes.named(*_DAEMONS[name])) if os.geteuid() == 0 else ()
     try:
         info = file.lstat()
         with file.open("rb") as opened:
             text = opened.read(_MOST_BYTES).decode(errors="replace")
     except OSError as exc:
-        return Hook(name, str(file), error=reason(exc), since=since, daemons=daemons)
+        return Hook(name, str(file), error=reason(exc), daemons=daemons)
     tree = _TREE.search(text)
     where = os.path.dirname(file) if tree is None else tree[1]
     return Hook(
@@ -71,7 +79,8 @@ def _read(name: str) -> Hook:
         ours=f"from airtap.hook import {name}_main" in text,
         tree=where,
         version=_version(Path(where)),
-        since=since,
+        since=_since(name),
+        place_since=_born(DIRECTORY / f"{name}.d"),
         daemons=daemons,
     )
 
@@ -84,6 +93,19 @@ def _since(name: str) -> float:
     files = [DIRECTORY / name, *_entries(DIRECTORY / f"{name}.d")]
     times = [file.stat().st_ctime for file in files if file.is_file() and os.access(file, os.X_OK)]
     return min(times, default=0.0)
+
+
+def _born(path: Path) -> float:
+    """When a file was made, which os.stat() does not tell; 0 where the file system does not.
+
+    statx(2), include/uapi/linux/stat.h: stx_mask, and stx_btime at offset 80.
+    """
+    buffer = ctypes.create_string_buffer(256)
+    if _libc.statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_BTIME, buffer):
+        return 0.0
+    [mask] = struct.unpack_from("=I", buffer, 0)
+    seconds, nanoseconds = struct.unpack_from("=qI", buffer, 80)
+    return float(seconds + nanoseconds / 1e9) if mask & _STATX_BTIME else 0.0
 
 
 def _entries(directory: Path) -> list[Path]:

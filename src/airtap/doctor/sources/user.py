@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ... import acl
 from ...acl import Acl
+from ...autostart import find_program
 from ...errors import Problem
 from ...kernel.peer import Peer, with_rights_of
 from ...libvirt import session_conf
@@ -38,13 +39,14 @@ class Session:
     """The user's own libvirt.
 
     file: its qemu.conf. helper: the bridge_helper there, "" without one; usable: whether it is
-    there. networks: those that airtap made for it.
+    there. networks: those that airtap made for it. ours: airtap's own helper.
     """
 
     file: str
     helper: str
     usable: bool
     networks: tuple[str, ...]
+    ours: str
 
 
 async def read(acl_path: str) -> User:
@@ -68,7 +70,15 @@ def session(user: User) -> Session | None:
         return None
     file = session_conf.path() if not user.root else _home(user.uid) / ".config/libvirt/qemu.conf"
     helper = session_conf.value(file)
-    return Session(str(file), helper, os.access(helper, os.X_OK), _our_networks(file.parent))
+    usable = os.access(helper, os.X_OK)
+    return Session(str(file), helper, usable, _our_networks(file.parent), _our_helper())
+
+
+def _our_helper() -> str:
+    try:
+        return find_program(_HELPER)
+    except Problem:
+        return f"/usr/bin/{_HELPER}"
 
 
 def _our_networks(directory: Path) -> tuple[str, ...]:
