@@ -59,7 +59,7 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
     if os.geteuid() != 0:
         unseen.append(
             "what only root sees: nftables, containers' devices, who holds a tap,"
-            " whether libvirt has found its hooks"
+            " who manages devices, whether libvirt has found its hooks"
         )
     asked = daemon.read()
     settings = asked.config

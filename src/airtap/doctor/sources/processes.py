@@ -16,29 +16,24 @@ class Process:
 
 
 def named(*names: str) -> list[Process]:
-    """Processes of these names in our network namespace, or in one that we may not ask about.
+    """Processes of these names in our network namespace: a container's are none of ours.
 
-    proc(5): the kernel keeps 15 characters of a name.
+    Which namespace that is, the kernel tells of a user's own processes, and root. It keeps 15
+    characters of a name (proc(5)).
     """
     ours = os.readlink("/proc/self/ns/net")
+    wanted = {name[:15] for name in names}
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal():
             continue
         try:
             name = (entry / "comm").read_text(errors="replace").rstrip("\n")
-            if name in {wanted[:15] for wanted in names} and _namespace(entry) in (ours, ""):
+            if name in wanted and os.readlink(entry / "ns/net") == ours:
                 found.append(Process(int(entry.name), name, _started(entry)))
-        except (OSError, ValueError, IndexError):  # it has ended
+        except (OSError, ValueError, IndexError):  # it has ended, or is another user's
             continue
     return sorted(found, key=lambda process: process.pid)
-
-
-def _namespace(entry: Path) -> str:
-    try:
-        return os.readlink(entry / "ns/net")
-    except PermissionError:
-        return ""
 
 
 def _started(entry: Path) -> float:
