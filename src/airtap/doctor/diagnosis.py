@@ -18,7 +18,7 @@ from .checks.kernel import Needs
 from .checks.libvirt import Guests
 from .checks.macnat import is_incomplete
 from .checks.uplink import Scene
-from .finding import Finding
+from .finding import Finding, problem
 from .sources import (
     daemon,
     hooks,
@@ -84,12 +84,12 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
             wanted=libvirt_checks.wanted(guests) if guests else {},
         )
         wanted = _names(target, links, settings, guests, asked)
-        wanted |= await _of_aliases(netlink, settings) if target == Target() else set()
-        found = await _uplinks(wanted, target, links, settings, scene)
+        wanted = await _of_aliases(netlink, settings, wanted, everything=target == Target())
+        found, failed = await _uplinks(wanted, target, links, settings, scene.managers)
         if not asked.silence and any(map(is_incomplete, found)):
             await asyncio.sleep(_SETTLE_S)
             links = await netlink.dump()
-            found = await _uplinks(wanted, target, links, settings, scene)
+            found, failed = await _uplinks(wanted, target, links, settings, scene.managers)
     needs = _needs(found, settings, scene, target)
     at_work = any(each.role and not is_incomplete(each) for each in found)
     machine = await kernel.read(load=bool(needs.programs) and who.root and not at_work)
@@ -97,6 +97,7 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
         *_each(contents.KERNEL, machine, needs),
         *_each(contents.DAEMON, asked, who),
         *(_each(contents.ACL, who) if not asked.config_problem else []),
+        *failed,
         *(finding for each in found for finding in _each(contents.UPLINK, each, scene)),
     ]
     if guests:
@@ -157,6 +158,8 @@ def _of_libvirt(guests: Guests, systemd: bool) -> list[Finding]:
 
 def _chains(unseen: list[str]) -> list[Chain] | None:
     try:
+        if netfilter.has_legacy_rules():
+            unseen.append("rules of iptables-legacy")
         return netfilter.read()
     except PermissionError:
         return None
@@ -190,23 +193,39 @@ def _names(
     return found | by_domain | {each.network.parent for each in networks if each.network.ours}
 
 
-async def _of_aliases(netlink: Links, settings: Config) -> set[str]:
-    targets = {target for alias in settings.aliases.values() for target in alias}
-    return set(await uplinks.devices(netlink, targets))
+async def _of_aliases(
+    netlink: Links, settings: Config, wanted: set[str], *, everything: bool
+) -> set[str]:
+    """Names, and what those that are aliases stand for; everything: or any alias."""
+    aliases = settings.aliases if everything else wanted & settings.aliases.keys()
+    targets = {target for alias in aliases for target in settings.candidates(alias)}
+    return wanted | set(await uplinks.devices(netlink, targets))
 
 
 async def _uplinks(
-    wanted: set[str], target: Target, links: Sequence[Link], settings: Config, scene: Scene
-) -> list[Uplink]:
-    strangers = namespaces.read()
+    wanted: set[str],
+    target: Target,
+    links: Sequence[Link],
+    settings: Config,
+    managed: managers.Managers,
+) -> tuple[list[Uplink], list[Finding]]:
+    """Those of the wanted that are there, and what kept others from being read."""
+    found: list[Uplink] = []
+    failed: list[Finding] = []
     there = [link for link in links if link.name in wanted][:_MOST_UPLINKS]
     async with open_links() as netlink, rtnetlink() as ipr:
-        reader = Reader(netlink, ipr, links, settings, scene.managers, strangers)
-        found = []
+        reader = Reader(netlink, ipr, links, settings, managed, namespaces.read())
         for link in there:
-            with suppress(LinkNotFound):  # gone meanwhile
+            try:
                 found.append(await reader.uplink(link, asked=link.name == target.device))
-        return found
+            except LinkNotFound:  # gone meanwhile
+                continue
+            except (Problem, LinkError) as exc:
+                code = exc.code if isinstance(exc, Problem) else "no-device"
+                hint = exc.hint if isinstance(exc, Problem) else ""
+                what = "it cannot be looked at, so guests cannot use it"
+                failed.append(problem(code, link.name, what, str(exc), hint or "see: dmesg"))
+    return found, failed
 
 
 def _propose(links: Sequence[Link], settings: Config, target: Target) -> str:

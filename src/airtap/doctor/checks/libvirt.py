@@ -12,6 +12,7 @@ from ..sources.libvirt import Card, Domain, Libvirt
 from ..sources.user import Session
 
 _REINSTALL = "install airtap anew: apt install --reinstall airtap, or make install"
+_LACKING = {"no-libvirt": "no-libvirt-python", "no-lxml": "no-libvirt-python"}
 # Times of files and of processes come of different clocks.
 _APART_S = 1.0
 
@@ -116,7 +117,7 @@ def answers(guests: Guests) -> Iterator[Finding]:
         )
     else:
         yield warning(
-            {"no-libvirt": "no-libvirt-python"}.get(libvirt.silence.code, libvirt.silence.code),
+            _LACKING.get(libvirt.silence.code, libvirt.silence.code),
             libvirt.uri,
             "its networks and domains could not be looked at",
             libvirt.silence.message,

@@ -52,6 +52,8 @@ def read() -> Daemon:
     }
     try:
         return Daemon(**found, **_ask(path))
+    except BlockingIOError:
+        return Daemon(**found, silence=f"no answer in {wire.TIMEOUT_S} s")
     except OSError as exc:
         return Daemon(**found, silence=reason(exc), refused=exc.errno == errno.EACCES)
     except Problem as problem:

@@ -65,10 +65,8 @@ def read(uri: str, settings: Config, devices: Iterable[str]) -> Libvirt:
 
 
 def _read(uri: str, settings: Config, devices: frozenset[str]) -> Libvirt:
-    try:
-        from ...libvirt import domains, networks
-    except ImportError as exc:
-        raise Problem("no-libvirt", "lxml is missing", "install python3-lxml") from exc
+    from ...libvirt import domains, networks
+
     with connected(uri, read_only=True) as connection:
         if domains.is_remote(connection):
             raise Problem("remote-host", f"{uri} is another host's libvirt", "run airtap there")

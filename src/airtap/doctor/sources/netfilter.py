@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ...kernel.genetlink import messages
 
@@ -25,6 +26,7 @@ _RECEIVE_BYTES = 1 << 17
 _MOST_MESSAGES = 20_000
 _ANSWER_S = 5.0
 _NF_DROP = 0
+_LEGACY = "/proc/net/ip_tables_names"
 # enum nf_inet_hooks, nf_dev_hooks; family numbers of include/uapi/linux/netfilter.h
 _FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 7: "bridge", 10: "ip6"}
 _INET_INGRESS = 5
@@ -64,6 +66,14 @@ def read() -> list[Chain]:
     return [
         replace(chain, drops=tuple(drops.get((chain.family, chain.table), ()))) for chain in chains
     ]
+
+
+def has_legacy_rules() -> bool:
+    """Whether iptables-legacy has a filter table, whose rules are not among these."""
+    try:
+        return "filter" in Path(_LEGACY).read_text().split()
+    except OSError:
+        return False
 
 
 def _dump(command: int, answer: int) -> Iterator[tuple[int, Attributes]]:

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,7 +123,7 @@ class Reader:
             settings=settings,
             asked=asked,
             one_of_several=_one_of_several(link.name, self._config),
-            devices=tuple([await self._device(each, link.name) for each in guests]),
+            devices=tuple(await self._devices(guests, link.name)),
             children=children,
             strangers=tuple(each for each in self._strangers if each.parent == link.index),
             role=await self._role(inspected, children),
@@ -167,6 +168,13 @@ class Reader:
         return tuple(
             [each.name for each in ports if (await self._needs_macnat(await uplink.inspect(each)))]
         )
+
+    async def _devices(self, guests: Collection[Link], parent: str) -> list[Device]:
+        found = []
+        for link in guests:
+            with suppress(LinkError):  # it has gone meanwhile
+                found.append(await self._device(link, parent))
+        return found
 
     async def _device(self, link: Link, parent: str) -> Device:
         node, wrong = _node(link) if link.kind in MODES else ("", False)
