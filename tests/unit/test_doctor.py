@@ -1,8 +1,10 @@
 """What the doctor decides on what was read: pure, so also for what this machine does not have."""
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -279,3 +281,14 @@ def test_every_check_is_listed_and_says_what_it_finds() -> None:
         public = [f for f in checks if not f.__name__.startswith("_")]
         assert set(public) <= set(CHECKS), module
     assert all(check.__doc__ for check in CHECKS)
+
+
+def test_every_id_is_in_the_documentation() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs/troubleshooting.md").read_text()
+    ids = set()
+    for file in (root / "src/airtap/doctor/checks").glob("*.py"):
+        made = re.findall(r'(?:problem|warning|level)\(\s*"([a-z0-9-]+)"', file.read_text())
+        ids |= set(made)
+    assert len(ids) > 40
+    assert {id for id in ids if f"`{id}`" not in page} == set()
