@@ -230,6 +230,27 @@ def test_sorted_out_by_an_alias(airtapd: Airtapd, doctor: Doctor) -> None:
     assert {f["subject"] for f in doctor.findings("dock") if f["id"] == "carrier"} == {"up0"}
 
 
+def test_alias_of_nothing(airtapd: Airtapd, doctor: Doctor) -> None:
+    with airtapd.config.open("a") as file:
+        file.write('[aliases]\nbr0 = "eth7"\n[parents.eth8]\nkind = "macvtap"\n')
+    found = doctor.only("alias-of-nothing")
+    assert (found["subject"], "plug eth7 in" in found["remedy"]) == ("br0", True)
+
+
+def test_device_with_a_hostile_name(airtapd: Airtapd, doctor: Doctor) -> None:
+    """The kernel takes any byte but a few; what is printed steers no terminal."""
+    name = "\x1b[31m$(id)'\u00e9"
+    command("ip", "link", "add", name, "type", "veth", "peer", "name", "far7")
+    command("ip", "link", "add", "link", name, "name", "mv0", "type", "macvtap")
+    try:
+        done = doctor.run()
+        assert "(link-down)" not in done.stdout and "[link-down]" in done.stdout
+        assert all(c.isprintable() or c == "\n" for c in done.stdout)
+        assert doctor.bad(name)["link-down"]["remedy"] == "ip link set dev NAME up"
+    finally:
+        command("ip", "link", "del", name)
+
+
 def test_for_people(airtapd: Airtapd, doctor: Doctor) -> None:
     done = doctor.run()
     assert done.returncode == 0 and "all is well" in done.stdout and "\x1b" not in done.stdout

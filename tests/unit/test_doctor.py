@@ -145,6 +145,23 @@ def test_iwd() -> None:
     assert looked_at(an_uplink(), replace(SCENE, managers=running)) == {}
 
 
+@pytest.mark.parametrize(
+    ("wanted", "setting", "remedy"),
+    [
+        ([("a", "macvtap"), ("b", "macvtap")], "auto", ""),
+        ([("a", "macvtap"), ("b", "ipvtap")], "auto", "connect b --parent eth0 --kind macvtap"),
+        ([("a", "macvtap"), ("b", "ipvtap")], "ipvtap", "connect a --parent eth0 --kind ipvtap"),
+        ([("network n", "macvtap")], "ipvtap", '[parents.eth0]: kind = "macvtap"'),
+        ([], "ipvtap", ""),
+    ],
+)
+def test_kinds(wanted: list[tuple[str, str]], setting: str, remedy: str) -> None:
+    subject = an_uplink(settings=Parent(kind=setting))
+    found = looked_at(subject, replace(SCENE, wanted={"eth0": wanted}))
+    assert set(found) == ({"kinds-mixed"} if remedy else set())
+    assert not remedy or remedy in found["kinds-mixed"].remedy
+
+
 def test_stranded_guest_of_libvirt() -> None:
     guest = {"device": "macvtap0", "stranded": True, "owner": {"domain": "it's"}, "refused": None}
     status = {"uplinks": [{"name": "eth0", "guests": [guest]}], "lost": []}

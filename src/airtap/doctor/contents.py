@@ -22,6 +22,7 @@ DAEMON = (
     daemon.lost,
 )
 ACL = (host.acl,)
+NAMED = (host.absent,)
 UPLINK = (
     uplink.type_of,
     uplink.carrier,

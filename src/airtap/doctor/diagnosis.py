@@ -26,12 +26,11 @@ from .sources import (
     kernel_log,
     libvirt,
     managers,
-    namespaces,
     netfilter,
     user,
 )
 from .sources.netfilter import Chain
-from .sources.uplinks import Reader, Uplink, names
+from .sources.uplinks import Reader, Uplink, names, surroundings
 
 T = TypeVar("T")
 
@@ -97,6 +96,9 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
         *_each(contents.KERNEL, machine, needs),
         *_each(contents.DAEMON, asked, who),
         *(_each(contents.ACL, who) if not asked.config_problem else []),
+        *_each(
+            contents.NAMED, settings, {link.name for link in links} if not target.device else None
+        ),
         *failed,
         *(finding for each in found for finding in _each(contents.UPLINK, each, scene)),
     ]
@@ -161,10 +163,9 @@ def _chains(unseen: list[str]) -> list[Chain] | None:
         if netfilter.has_legacy_rules():
             unseen.append("rules of iptables-legacy")
         return netfilter.read()
-    except PermissionError:
-        return None
     except OSError as exc:
-        unseen.append(f"nftables: {reason(exc)}")
+        if os.geteuid() == 0:
+            unseen.append(f"nftables: {reason(exc)}")
         return None
 
 
@@ -213,8 +214,8 @@ async def _uplinks(
     found: list[Uplink] = []
     failed: list[Finding] = []
     there = [link for link in links if link.name in wanted][:_MOST_UPLINKS]
-    async with open_links() as netlink, rtnetlink() as ipr:
-        reader = Reader(netlink, ipr, links, settings, managed, namespaces.read())
+    async with rtnetlink() as ipr:
+        reader = Reader(ipr, await surroundings(ipr, links), settings, managed)
         for link in there:
             try:
                 found.append(await reader.uplink(link, asked=link.name == target.device))

@@ -90,12 +90,13 @@ async def filters(ipr: AsyncIPRoute, ifindex: int) -> list[Filter]:
     ]
 
 
-async def qdisc(ipr: AsyncIPRoute, ifindex: int) -> str:
-    """What a device has where clsact goes: "clsact", "ingress" or "". Raises LinkError."""
-    for message in await _dump(ipr, "dump", index=ifindex):  # of all devices, in spite of index
-        if message["index"] == ifindex and message["parent"] == _TC_H_CLSACT:
-            return str(message.get("kind"))
-    return ""
+async def qdiscs(ipr: AsyncIPRoute) -> dict[int, str]:
+    """What devices have where clsact goes, by ifindex: "clsact" or "ingress". Raises LinkError."""
+    return {
+        message["index"]: str(message.get("kind"))
+        for message in await _dump(ipr, "dump")
+        if message["parent"] == _TC_H_CLSACT
+    }
 
 
 async def attached(ipr: AsyncIPRoute, ifindex: int, hook: Hook) -> int:

@@ -1,7 +1,8 @@
 """What the rest of the host does to airtap: denials, the ACL as a whole, and what was not seen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
+from ...config import DEFAULT_ROUTE, Config
 from ...errors import Problem
 from ..finding import Finding, ok, problem, warning, word
 from ..sources.kernel_log import Denials
@@ -47,6 +48,24 @@ def acl(user: User) -> Iterator[Finding]:
         rules.message,
         remedies.get(rules.code, f"make {path} shorter"),
     )
+
+
+def absent(config: Config, there: Collection[str] | None) -> Iterator[Finding]:
+    """ok, warning alias-of-nothing. there: names of devices, None not to look."""
+    if there is None:
+        return
+    for name in config.parents:
+        if name not in there:
+            yield ok("parent-absent", name, "airtap.toml names it, and it is not there now")
+    for alias, targets in config.aliases.items():
+        if DEFAULT_ROUTE not in targets and not set(targets) & set(there):
+            yield warning(
+                "alias-of-nothing",
+                alias,
+                "nothing is there of what this alias stands for",
+                f"airtap.toml, [aliases]: {alias} is {', '.join(targets)}",
+                f"plug {targets[0]} in, or name another device in airtap.toml",
+            )
 
 
 def unseen(what: Sequence[str]) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from ...kernel.clsact import EGRESS, Filter, Hook
 from ...kernel.macnat import hooks
-from ..finding import Finding, ok, problem, warning, word
+from ..finding import OK, Finding, ok, problem, warning, word
 from ..sources.uplinks import Device, Uplink
 from .daemon import start
 from .uplink import Scene
@@ -21,25 +21,38 @@ def on_uplink(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
         return
     wanted = hooks(uplink.role.on_parent)
     yield from _attached(
-        uplink.name, wanted, uplink.qdisc, uplink.filters, scene, grave=uplink.role.translate
+        uplink.name,
+        wanted,
+        uplink.qdisc,
+        uplink.filters,
+        scene,
+        uplink=uplink.name,
+        grave=uplink.role.translate,
     )
 
 
 def on_devices(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
-    """As on_uplink()."""
+    """As on_uplink(); one ok for all devices that are well."""
     if uplink.role is None:
         return
+    well = 0
     for device in uplink.devices:
         if device.link.kind != uplink.role.kind or not _is_ours_to_guard(device):
             continue
-        yield from _attached(
+        found = _attached(
             device.link.name,
             hooks(uplink.role.on_child),
             device.qdisc,
             device.filters,
             scene,
+            uplink=uplink.name,
             grave=uplink.role.translate,
         )
+        bad = [finding for finding in found if finding.level != OK]
+        well += not bad
+        yield from bad
+    if well:
+        yield ok("macnat", uplink.name, f"so they are on guests' devices: {well}")
 
 
 def _is_ours_to_guard(device: Device) -> bool:
@@ -72,16 +85,18 @@ def _attached(
     filters: Sequence[Filter],
     scene: Scene,
     *,
+    uplink: str,
     grave: bool,
 ) -> Iterator[Finding]:
     level = problem if grave else warning
     what = "MAC NAT does not work there" if grave else "the host does not meet guests there"
+    by = "somebody's" if name == uplink else "libvirt's (by <inbound>) or somebody's"
     lacking = missing(wanted, filters)
     if lacking and qdisc == "ingress":
         yield level(
             "ingress-qdisc",
             name,
-            f"{what}: somebody's ingress qdisc is in the place of clsact",
+            f"{what}: {by} ingress qdisc is in the place of clsact",
             f"tc qdisc show dev {name}: ingress",
             f"tc qdisc del dev {word(name)} ingress",
         )

@@ -140,19 +140,29 @@ def strangers(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
 
 
 def kinds_agree(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
-    """warning kinds-mixed."""
-    wanted = scene.wanted.get(uplink.name, ())
-    kinds = {kind for _, kind in wanted}
-    if len(kinds) < 2:
+    """warning kinds-mixed: of libvirt's guests and networks, and of airtap.toml."""
+    wanted = list(scene.wanted.get(uplink.name, ()))
+    setting = uplink.settings.kind
+    configured = [("airtap.toml", setting)] if wanted and setting != "auto" else []
+    if len({kind for _, kind in (*wanted, *configured)}) < 2:
         return
-    odd = next(who for who, kind in wanted if kind == "ipvtap")
     yield warning(
         "kinds-mixed",
         uplink.name,
-        "guests want macvtaps and ipvtaps on it: whoever starts second is refused",
-        ", ".join(f"{who}: {kind}" for who, kind in wanted[:16]),
-        f"airtap domain connect {word(odd)} --parent {word(uplink.name)} --kind macvtap",
+        "both macvtaps and ipvtaps are wanted on it: who starts second is refused",
+        ", ".join(f"{who}: {kind}" for who, kind in (*configured, *wanted)[:16]),
+        _agreement(uplink.name, wanted, setting),
     )
+
+
+def _agreement(name: str, wanted: Sequence[tuple[str, str]], setting: str) -> str:
+    """Networks give macvtaps only, so where there is one all others follow."""
+    network = any(who.startswith("network ") for who, _ in wanted)
+    kind = "macvtap" if network or setting == "auto" else setting
+    odd = next((who for who, its in wanted if its != kind), "")
+    if not odd:
+        return f'airtap.toml, [parents.{name}]: kind = "{kind}"'
+    return f"airtap domain connect {word(odd)} --parent {word(name)} --kind {kind}"
 
 
 def bridged(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:

@@ -15,11 +15,12 @@ from ...config import MODES, Config, Parent
 from ...errors import Problem
 from ...kernel import clsact, tap
 from ...kernel.clsact import Filter
-from ...kernel.links import FAMILY, GROUP, Link, LinkError, Links
+from ...kernel.links import FAMILY, GROUP, Link, LinkError
 from ...kernel.macnat import Role
 from ...mac_nat import gives_its_mac
 from ...owner import Owner
 from ...uplink import Uplink as Inspected
+from . import namespaces
 from .managers import Managers
 from .namespaces import Stranger
 
@@ -91,24 +92,40 @@ class Uplink:
         return self.children[0] if self.children else None
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What is dumped at once. addresses, qdiscs: by ifindex; strangers: of all uplinks."""
+
+    links: Collection[Link]
+    qdiscs: Mapping[int, str]
+    addresses: Mapping[int, tuple[str, ...]]
+    strangers: Collection[Stranger]
+
+
+async def surroundings(ipr: AsyncIPRoute, links: Collection[Link]) -> Surroundings:
+    """links: of Links.dump(). Raises LinkError."""
+    addresses: dict[int, tuple[str, ...]] = {}
+    try:
+        async for message in await ipr.addr("dump"):
+            if message["family"] in (socket.AF_INET, socket.AF_INET6):
+                address = str(message.get("local") or message.get("address"))
+                addresses[message["index"]] = (*addresses.get(message["index"], ()), address)
+    except NetlinkError as exc:
+        raise LinkError(exc.code, f"dump addresses: {exc.args[-1]}") from exc
+    return Surroundings(links, await clsact.qdiscs(ipr), addresses, namespaces.read())
+
+
 class Reader:
-    """Reads uplinks of one moment. links: of dump()."""
+    """Reads uplinks of one moment."""
 
     def __init__(
-        self,
-        netlink: Links,
-        ipr: AsyncIPRoute,
-        links: Collection[Link],
-        config: Config,
-        managers: Managers,
-        strangers: Collection[Stranger],
+        self, ipr: AsyncIPRoute, around: Surroundings, config: Config, managers: Managers
     ) -> None:
-        self._netlink = netlink
         self._ipr = ipr
-        self._links = links
+        self._around = around
+        self._links = around.links
         self._config = config
         self._managers = managers
-        self._strangers = strangers
 
     async def uplink(self, link: Link, *, asked: bool) -> Uplink:
         """Raises Problem no-nl80211, LinkError."""
@@ -125,10 +142,10 @@ class Reader:
             one_of_several=_one_of_several(link.name, self._config),
             devices=tuple(await self._devices(guests, link.name)),
             children=children,
-            strangers=tuple(each for each in self._strangers if each.parent == link.index),
+            strangers=tuple(each for each in self._around.strangers if each.parent == link.index),
             role=await self._role(inspected, children),
             needs_macnat=await self._needs_macnat(inspected),
-            qdisc=await clsact.qdisc(self._ipr, link.index),
+            qdisc=self._around.qdiscs.get(link.index, ""),
             filters=tuple(await clsact.filters(self._ipr, link.index)),
             driver=_driver(link.name),
             sysctls=_sysctls(link.name) | (_bridge_sysctls() if link.kind == "bridge" else {}),
@@ -186,22 +203,10 @@ class Reader:
             wrong_node=wrong,
             held=_is_held(node) if link.group == GROUP and node and not wrong else None,
             sysctls=_sysctls(link.name),
-            addresses=await self._addresses(link.index),
+            addresses=self._around.addresses.get(link.index, ()),
             manager=self._managers.holder(link.index),
-            qdisc=await clsact.qdisc(self._ipr, link.index),
+            qdisc=self._around.qdiscs.get(link.index, ""),
             filters=tuple(await clsact.filters(self._ipr, link.index)),
-        )
-
-    async def _addresses(self, ifindex: int) -> tuple[str, ...]:
-        try:
-            dump = [message async for message in await self._ipr.addr("dump", index=ifindex)]
-        except NetlinkError as exc:
-            raise LinkError(exc.code, str(exc.args[-1])) from exc
-        return tuple(
-            str(message.get("local") or message.get("address"))
-            for message in dump
-            if message["index"] == ifindex
-            and message["family"] in (socket.AF_INET, socket.AF_INET6)
         )
 
 
