@@ -260,7 +260,7 @@ def test_for_people(airtapd: Airtapd, doctor: Doctor) -> None:
     assert "[socket-mode]" in lines[at]
     assert lines[at + 1].strip().startswith("seen:")
     assert lines[at + 2].strip() == f"do:   chmod 666 {airtapd.socket}"
-    assert lines[-1] == "1 warnings"
+    assert lines[-1] == "1 warning"
 
 
 def test_on_a_terminal(doctor: Doctor) -> None:

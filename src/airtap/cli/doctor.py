@@ -54,7 +54,10 @@ def run(arguments: argparse.Namespace) -> None:
     from ..doctor.finding import summary
 
     uri = arguments.connect or os.environ.get("LIBVIRT_DEFAULT_URI")
-    findings = diagnosis.run(arguments.subject, uri)
+    try:
+        findings = diagnosis.run(arguments.subject, uri)
+    except KeyboardInterrupt:
+        sys.exit(130)
     told = summary(findings)
     if arguments.json:
         print(json.dumps({"findings": [_json(f) for f in findings], "summary": told}, indent=2))
@@ -68,8 +71,12 @@ def text(findings: Sequence["Finding"], *, colour: bool) -> str:
     """Findings for people: a line each, and what to do under those that are not ok."""
     lines = [line for finding in findings for line in _lines(finding, colour)]
     bad = [finding.level for finding in findings if finding.level != "ok"]
-    counts = [f"{bad.count(level)} {level}s" for level in ("problem", "warning") if level in bad]
+    counts = [_count(bad.count(level), level) for level in ("problem", "warning") if level in bad]
     return "\n".join([*lines, "", ", ".join(counts) or "all is well"])
+
+
+def _count(number: int, level: str) -> str:
+    return f"{number} {level}" + ("" if number == 1 else "s")
 
 
 def _lines(finding: "Finding", colour: bool) -> list[str]:

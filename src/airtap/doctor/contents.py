@@ -22,7 +22,10 @@ DAEMON = (
     daemon.lost,
 )
 ACL = (host.acl,)
-NAMED = (host.absent,)
+NAMED = (
+    host.uplinks,
+    host.absent,
+)
 UPLINK = (
     uplink.type_of,
     uplink.carrier,

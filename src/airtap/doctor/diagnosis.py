@@ -89,6 +89,7 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
             await asyncio.sleep(_SETTLE_S)
             links = await netlink.dump()
             found, failed = await _uplinks(wanted, target, links, settings, scene.managers)
+    there = {link.name for link in links}
     needs = _needs(found, settings, scene, target)
     at_work = any(each.role and not is_incomplete(each) for each in found)
     machine = await kernel.read(load=bool(needs.programs) and who.root and not at_work)
@@ -96,9 +97,7 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
         *_each(contents.KERNEL, machine, needs),
         *_each(contents.DAEMON, asked, who),
         *(_each(contents.ACL, who) if not asked.config_problem else []),
-        *_each(
-            contents.NAMED, settings, {link.name for link in links} if not target.device else None
-        ),
+        *(_each(contents.NAMED, settings, there, len(found)) if target == Target() else []),
         *failed,
         *(finding for each in found for finding in _each(contents.UPLINK, each, scene)),
     ]

@@ -50,10 +50,14 @@ def acl(user: User) -> Iterator[Finding]:
     )
 
 
-def absent(config: Config, there: Collection[str] | None) -> Iterator[Finding]:
-    """ok, warning alias-of-nothing. there: names of devices, None not to look."""
-    if there is None:
-        return
+def uplinks(_config: Config, _there: Collection[str], found: int) -> Iterator[Finding]:
+    """ok."""
+    if not found:
+        yield ok("no-uplink", "airtap", "no uplink carries a guest or stands in airtap.toml yet")
+
+
+def absent(config: Config, there: Collection[str], _found: int) -> Iterator[Finding]:
+    """ok, warning alias-of-nothing. there: names of devices."""
     for name in config.parents:
         if name not in there:
             yield ok("parent-absent", name, "airtap.toml names it, and it is not there now")
