@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from .. import uplink as uplinks
@@ -37,6 +38,10 @@ T = TypeVar("T")
 # airtapd leaves others' macvtaps alone for two seconds, and takes a moment over anything.
 _SETTLE_S = 3.0
 _MOST_UPLINKS = 64
+_ONLY_ROOT = (
+    "what only root sees: nftables, containers' devices, who holds a tap, who manages devices,"
+    " whether libvirt has found its hooks"
+)
 _SYSTEM = "qemu:///system"
 
 
@@ -54,12 +59,7 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
     uri: of the libvirt to ask; None for the system's, if that is in use.
     Raises Problem no-such-subject.
     """
-    unseen: list[str] = []
-    if os.geteuid() != 0:
-        unseen.append(
-            "what only root sees: nftables, containers' devices, who holds a tap,"
-            " who manages devices, whether libvirt has found its hooks"
-        )
+    unseen: list[str] = [] if os.geteuid() == 0 else [_ONLY_ROOT]
     asked = daemon.read()
     settings = asked.config
     async with open_links() as netlink:
@@ -69,52 +69,68 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
         if target is None:
             target = Target(domain=_domain(str(name), guests))
         if guests:
-            guests = replace(
-                guests, only=target.domain, default_uplink=_propose(links, settings, target)
-            )
-        who = await user.read(settings.acl)
-        if asked.config_problem:  # which ACL counts is not known
-            who = replace(who, rules=asked.config_problem)
-        scene = Scene(
-            daemon=asked,
-            user=who,
-            managers=managers.read(),
-            chains=_chains(unseen),
-            wanted=libvirt_checks.wanted(guests) if guests else {},
-        )
+            proposed = _propose(links, settings)
+            guests = replace(guests, only=target.domain, default_uplink=proposed)
+        scene = await _scene(asked, guests, unseen)
         wanted = _names(target, links, settings, guests, asked)
         wanted = await _of_aliases(netlink, settings, wanted, everything=target == Target())
-        found, failed = await _uplinks(wanted, target, links, settings, scene.managers)
-        if not asked.silence and any(map(is_incomplete, found)):
-            await asyncio.sleep(_SETTLE_S)
-            links = await netlink.dump()
-            found, failed = await _uplinks(wanted, target, links, settings, scene.managers)
-    there = {link.name for link in links}
+        found, failed = await _settled(netlink, wanted, target, scene)
     needs = _needs(found, settings, scene, target)
-    at_work = any(each.role and not is_incomplete(each) for each in found)
-    machine = await kernel.read(load=bool(needs.programs) and who.root and not at_work)
-    findings = [
-        *_each(contents.KERNEL, machine, needs),
-        *_each(contents.DAEMON, asked, who),
-        *(_each(contents.ACL, who) if not asked.config_problem else []),
+    there = {link.name for link in links}
+    return [
+        *_each(contents.KERNEL, await _kernel(found, needs), needs),
+        *_each(contents.DAEMON, asked, scene.user),
+        *(_each(contents.ACL, scene.user) if not asked.config_problem else []),
         *(_each(contents.NAMED, settings, there, len(found)) if target == Target() else []),
         *failed,
         *(finding for each in found for finding in _each(contents.UPLINK, each, scene)),
+        *(_of_libvirt(guests, asked.systemd) if guests else []),
+        *(_of_system(scene.user, unseen) if not target.device else []),
+        *_each(contents.UNSEEN, unseen),
     ]
-    if guests:
-        findings += _of_libvirt(guests, asked.systemd)
-    if not target.device:
-        own = user.session(who)
-        findings += _each(contents.SESSION, own) if own else []
-        log = kernel_log.read()
-        if log.unread:
-            unseen.append(f"{log.source}: {log.unread}")
-        findings += _each(contents.LOG, log)
-    return [*findings, *_each(contents.UNSEEN, unseen)]
 
 
 def _each(checks: Iterable[Callable[..., Iterable[Finding]]], *facts: object) -> list[Finding]:
     return [finding for check in checks for finding in check(*facts)]
+
+
+async def _scene(asked: daemon.Daemon, guests: Guests | None, unseen: list[str]) -> Scene:
+    who = await user.read(asked.config.acl)
+    if asked.config_problem:  # which ACL counts is not known
+        who = replace(who, rules=asked.config_problem)
+    return Scene(
+        daemon=asked,
+        user=who,
+        managers=managers.read(),
+        chains=_chains(unseen),
+        wanted=libvirt_checks.wanted(guests) if guests else {},
+    )
+
+
+async def _settled(
+    netlink: Links, wanted: set[str], target: Target, scene: Scene
+) -> tuple[list[Uplink], list[Finding]]:
+    """_uplinks(), with time for airtapd to do what it may be about to."""
+    read = partial(_uplinks, wanted, target, scene.daemon.config, scene.managers)
+    found, failed = await read(await netlink.dump())
+    if not scene.daemon.silence and any(map(is_incomplete, found)):
+        await asyncio.sleep(_SETTLE_S)
+        found, failed = await read(await netlink.dump())
+    return found, failed
+
+
+async def _kernel(found: Sequence[Uplink], needs: Needs) -> kernel.Kernel:
+    """Programs that are attached need not be tried."""
+    at_work = any(each.role and not is_incomplete(each) for each in found)
+    return await kernel.read(load=bool(needs.programs) and os.geteuid() == 0 and not at_work)
+
+
+def _of_system(who: user.User, unseen: list[str]) -> list[Finding]:
+    own = user.session(who)
+    log = kernel_log.read()
+    if log.unread:
+        unseen.append(f"{log.source}: {log.unread}")
+    return [*(_each(contents.SESSION, own) if own else []), *_each(contents.LOG, log)]
 
 
 async def _target(name: str | None, settings: Config, netlink: Links) -> Target | None:
@@ -205,9 +221,9 @@ async def _of_aliases(
 async def _uplinks(
     wanted: set[str],
     target: Target,
-    links: Sequence[Link],
     settings: Config,
     managed: managers.Managers,
+    links: Sequence[Link],
 ) -> tuple[list[Uplink], list[Finding]]:
     """Those of the wanted that are there, and what kept others from being read."""
     found: list[Uplink] = []
@@ -228,10 +244,10 @@ async def _uplinks(
     return found, failed
 
 
-def _propose(links: Sequence[Link], settings: Config, target: Target) -> str:
+def _propose(links: Sequence[Link], settings: Config) -> str:
     """An uplink that a guest could be connected to."""
     there = {link.name for link in links}
-    known = [*settings.parents, *sorted(names(links, settings)), target.device]
+    known = [*settings.parents, *sorted(names(links, settings))]
     return next((name for name in known if name in there), "")
 
 
