@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
-from . import status, wire
+from . import __version__, status, wire
 from .broker import AttachRequest, Broker
 from .domains import Card
 from .errors import Problem, reason
@@ -187,7 +187,7 @@ class Server:
                 if stream := self._streams.get(str(op)):
                     async for message in stream(request, peer):
                         await self._send(connection, message)
-                    answer: Message = {"ok": True}
+                    answer: Message = {"ok": True, "version": __version__}
                 elif call := self._calls.get(str(op)):
                     answer, fd = await call(request, peer)
                 else:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.doctor.test_healthy import test_one_mac_wire  # noqa: F401
 from tests.macnat.conftest import airtapd, counting_lan, lan, undisturbed_host  # noqa: F401
 from tests.macnat.test_access_point import (  # noqa: F401
     test_arp_request_sent_to_the_stations_mac,

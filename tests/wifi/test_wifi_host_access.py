@@ -1,8 +1,11 @@
 """The host and its guests meet on Wi-Fi, and the access point takes no notice."""
 
+from pathlib import Path
+
 from lab.airtap import Airtapd
 from lab.lan import HOST4, HOST6, ROUTER4, ROUTER6
 from lab.wifi import AccessPoint, Station
+from tests.doctor.conftest import Doctor
 from tests.macnat.test_host_access import meet, reaches, rp_filter
 from tests.macnat.traffic import (
     GUEST4,
@@ -45,3 +48,17 @@ def test_the_lan_still_finds_the_host(lan: AccessPoint, airtapd: Airtapd) -> Non
         assert not {HOST4, HOST6} & known(airtapd, guest.mac)
         for address in (ROUTER4, ROUTER6):
             assert reaches(address)
+
+
+def test_the_doctor(airtapd: Airtapd, tmp_path: Path) -> None:
+    """Content with a station and its guest; and not with an airtap.toml that leaves them mute."""
+    with pump(airtapd, ipv4=GUEST4) as guest:
+        meet(guest, UPLINK)
+        doctor = Doctor({**airtapd.env, "AIRTAP_CONFIG": str(airtapd.config)})
+        findings = doctor.findings(UPLINK)
+        assert {f["level"] for f in findings} == {"ok"}, findings
+        assert "wifi-station: takes one MAC only" in str(findings)
+    mute = tmp_path / "airtap.toml"
+    mute.write_text(f'[parents.{UPLINK}]\nmacnat = "off"\n')
+    doctor = Doctor({**airtapd.env, "AIRTAP_CONFIG": str(mute)})
+    assert 'macnat = "auto"' in doctor.bad(UPLINK)["macnat-off-station"]["remedy"]

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airtap import __version__
 from lab.airtap import Airtapd, run_helper
 from lab.lan import Lan, wait_for
 from lab.sandbox import dying_with_us
@@ -72,7 +73,7 @@ def test_bad_requests_get_an_answer_and_cost_nothing(bare: Airtapd, request_: by
         assert answer["ok"] is False
         assert answer["message"]
         # The connection is still good for a request that makes sense.
-        assert ask(peer, b'{"op": "status"}') == {"ok": True}
+        assert ask(peer, b'{"op": "status"}') == {"ok": True, "version": __version__}
     assert "Traceback" not in bare.log()
 
 

@@ -19,6 +19,7 @@ from .links import LinkError, LinkNotFound
 # include/uapi/linux/pkt_sched.h: TC_H_CLSACT with TC_H_MIN_INGRESS, TC_H_MIN_EGRESS
 INGRESS = 0xFFFFFFF2
 EGRESS = 0xFFFFFFF3
+_TC_H_CLSACT = 0xFFFFFFF1
 _ETH_P_ALL = 0x0003
 _HANDLE = 1
 _OURS = "airtap_"
@@ -67,6 +68,35 @@ async def attach(ipr: AsyncIPRoute, ifindex: int, hook: Hook, program: int) -> N
         )
     except NetlinkError as exc:
         raise _error(exc) from exc
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A tc filter on a device, anybody's. name, program: of a BPF one; "" and 0 else."""
+
+    direction: int
+    priority: int
+    kind: str
+    name: str
+    program: int
+
+
+async def filters(ipr: AsyncIPRoute, ifindex: int) -> list[Filter]:
+    """All filters of a device's clsact, or of an ingress qdisc in its place. Raises LinkError."""
+    return [
+        Filter(direction, *found)
+        for direction in (INGRESS, EGRESS)
+        for found in await _kinds(ipr, ifindex, direction)
+    ]
+
+
+async def qdiscs(ipr: AsyncIPRoute) -> dict[int, str]:
+    """What devices have where clsact goes, by ifindex: "clsact" or "ingress". Raises LinkError."""
+    return {
+        message["index"]: str(message.get("kind"))
+        for message in await _dump(ipr, "dump")
+        if message["parent"] == _TC_H_CLSACT
+    }
 
 
 async def attached(ipr: AsyncIPRoute, ifindex: int, hook: Hook) -> int:
@@ -129,13 +159,21 @@ async def _expect_clsact(ipr: AsyncIPRoute, ifindex: int) -> None:
 
 async def _filters(ipr: AsyncIPRoute, ifindex: int, direction: int) -> list[tuple[int, str, int]]:
     """(priority, name, program id) of the filters of a direction; "" for another kind's."""
+    return [(at, name, number) for at, _, name, number in await _kinds(ipr, ifindex, direction)]
+
+
+async def _kinds(
+    ipr: AsyncIPRoute, ifindex: int, direction: int
+) -> list[tuple[int, str, str, int]]:
+    """(priority, kind, name, program id) of the filters of a direction; "", 0 for no BPF."""
     found = []
     for message in await _dump(ipr, "dump-filter", index=ifindex, parent=direction):
         options = message.get("options")
         if message["handle"]:
             name = options.get("TCA_BPF_NAME") if message.get("kind") == "bpf" else None
             number = options.get("TCA_BPF_ID") or 0 if name else 0
-            found.append((message["info"] >> 16, name or "", number))
+            kind = str(message.get("kind"))
+            found.append((message["info"] >> 16, kind, name or "", number))
     return found
 
 

@@ -512,6 +512,11 @@ async def detach(ipr: AsyncIPRoute, ifindex: int, keep: Collection[str] = ()) ->
     await clsact.detach(ipr, ifindex, [hook for name, hook in _HOOKS.items() if name not in keep])
 
 
+def hooks(names: Collection[str]) -> list[Hook]:
+    """Where the programs of those names (Role.on_parent, on_child) are attached."""
+    return [_HOOKS[name] for name in names]
+
+
 def _make_directory(directory: Path) -> None:
     existing = next(path for path in directory.parents if path.exists())
     if not is_bpffs(existing):

@@ -1,0 +1,1 @@
+"""What a diagnosis decides: pure functions of what was read."""

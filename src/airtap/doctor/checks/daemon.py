@@ -1,0 +1,106 @@
+"""Whether airtapd serves its clients, and as configured."""
+
+from collections.abc import Iterator
+
+from ... import __version__
+from ..finding import Finding, ok, problem, warning, word
+from ..sources.daemon import Daemon
+from ..sources.user import User
+
+_EVERYBODY = 0o222
+
+
+def configuration(daemon: Daemon, _user: User) -> Iterator[Finding]:
+    """ok, problem config-invalid, config-unreadable."""
+    if daemon.config_problem:
+        broken = daemon.config_problem
+        yield problem(
+            broken.code,
+            daemon.config_path,
+            "airtapd cannot start with it, and a running one keeps its former settings",
+            broken.message,
+            f"correct it: {word(daemon.config_path, 'the file')}"
+            + (f" ({broken.hint})" if broken.hint else ""),
+        )
+    else:
+        yield ok("config", daemon.config_path, "is valid")
+
+
+def answers(daemon: Daemon, user: User) -> Iterator[Finding]:
+    """ok, problem airtapd-down (warning where root's next guest starts it), socket-refused."""
+    if not daemon.silence:
+        yield ok("airtapd", "airtapd", f"answers at {daemon.path}")
+        return
+    evidence = f"{daemon.path}: {daemon.silence}"
+    if daemon.refused:
+        yield problem(
+            "socket-refused",
+            daemon.path,
+            f"{user.name} may not connect to airtapd",
+            f"{evidence}, mode {_octal(daemon)}",
+            f"as root: chmod 666 {word(daemon.path)}",
+        )
+    elif user.root and not daemon.systemd and not daemon.config_problem:
+        what = "does not run; the next guest of root's starts it, others' do not"
+        yield warning("airtapd-down", "airtapd", what, evidence, start(daemon, user))
+    else:
+        yield problem(
+            "airtapd-down",
+            "airtapd",
+            "does not run, so no guest gets a device",
+            evidence,
+            start(daemon, user),
+        )
+
+
+def start(daemon: Daemon, user: User) -> str:
+    """What starts airtapd here."""
+    if daemon.systemd:
+        prefix = "" if user.root else "as root: "
+        return f"{prefix}systemctl enable --now airtapd.socket"
+    return "airtap status" if user.root else "as root: airtapd"
+
+
+def socket_mode(daemon: Daemon, _user: User) -> Iterator[Finding]:
+    """ok, warning socket-mode."""
+    mode = daemon.mode
+    if mode is None or daemon.refused:
+        return
+    if mode & _EVERYBODY != _EVERYBODY:
+        yield warning(
+            "socket-mode",
+            daemon.path,
+            "not every user may connect; it is the ACL that decides who may use what",
+            f"{daemon.path} has mode {_octal(daemon)}",
+            f"chmod 666 {word(daemon.path)}",
+        )
+
+
+def version(daemon: Daemon, _user: User) -> Iterator[Finding]:
+    """ok, warning airtapd-version."""
+    if daemon.silence or daemon.version == __version__:
+        return
+    yield warning(
+        "airtapd-version",
+        "airtapd",
+        "is of another version than this program: it was not started anew after an upgrade",
+        f"airtapd {daemon.version or 'of before 0.2'}, airtap {__version__}",
+        "systemctl restart airtapd" if daemon.systemd else "end airtapd, and start it: airtapd",
+    )
+
+
+def lost(daemon: Daemon, _user: User) -> Iterator[Finding]:
+    """problem guest-lost."""
+    for loss in daemon.status["lost"]:
+        pid = loss["owner"]["pid"]
+        yield problem(
+            "guest-lost",
+            f"{loss['device']}",
+            f"it has gone with {loss['parent']}, and its guest runs on without a network",
+            f"airtap status: lost; made for pid {pid} of user {loss['owner']['uid']}",
+            f"start the guest of pid {pid} anew",
+        )
+
+
+def _octal(daemon: Daemon) -> str:
+    return "unknown" if daemon.mode is None else f"0{daemon.mode:o}"

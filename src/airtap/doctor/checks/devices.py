@@ -1,0 +1,167 @@
+"""Whether guests' devices are as they should be, and their guests well."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from ..finding import Finding, problem, warning, word
+from ..sources.uplinks import Uplink
+from .daemon import start
+from .uplink import Scene
+
+_ARP_IGNORE_ALL = 8  # Documentation/networking/ip-sysctl.rst
+_UNMANAGED = {
+    "NetworkManager": (
+        "/etc/NetworkManager/conf.d/airtap.conf: [keyfile] unmanaged-devices="
+        "interface-name:airtap*;interface-name:macvtap*, then: nmcli general reload"
+    ),
+    "systemd-networkd": (
+        "/etc/systemd/network/10-airtap.network: [Match] Kind=macvtap ipvtap [Link] Unmanaged=yes,"
+        " then: networkctl reload"
+    ),
+}
+_REFUSED = {
+    "wrong_mac": "with another source MAC than its own",
+    "host_address": "that claim an address of the host or a gateway",
+    "guest_address": "that claim another guest's address",
+}
+
+
+def up(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+    """problem device-down."""
+    for device in uplink.devices:
+        if not device.link.up and device.held is not False:
+            name = device.link.name
+            yield problem(
+                "device-down",
+                name,
+                "it is down, so its guest neither sends nor receives",
+                f"ip link show {name}: no UP",
+                f"ip link set dev {word(name)} up",
+            )
+
+
+def nodes(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+    """problem tap-node."""
+    for device in uplink.devices:
+        if device.wrong_node:
+            name = device.link.name
+            ours = device.owner is not None
+            yield problem(
+                "tap-node",
+                name,
+                f"{device.node} is not its node, but another namespace's device's, or none",
+                f"/sys/class/net/{name}/tap{device.link.index}/dev against {device.node}",
+                f"airtap release {word(name)}, and start its guest anew"
+                if ours
+                else f"ip link del {word(name)}, and start its guest anew",
+            )
+
+
+def stale(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+    """warning device-stale: only while airtapd does not see to it."""
+    for device in uplink.devices:
+        of_libvirt = device.owner is not None and device.owner.uuid
+        if device.held is False and not of_libvirt and scene.daemon.silence:
+            yield warning(
+                "device-stale",
+                device.link.name,
+                "nobody holds it any more; airtapd removes it when it starts",
+                f"F_OFD_GETLK of {device.node}",
+                start(scene.daemon, scene.user),
+            )
+
+
+def host_kept_off(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+    """warning host-on-device."""
+    if uplink.role is None:
+        return
+    for device in uplink.devices:
+        name, values = device.link.name, device.sysctls
+        wanted = {"ipv6": ("disable_ipv6", 1), "ipv4": ("arp_ignore", _ARP_IGNORE_ALL)}
+        wrong = {
+            f"net.{family}.conf.{name}.{key}": (values[key], should)
+            for family, (key, should) in wanted.items()
+            if key in values and values[key] < should
+        }
+        if wrong:
+            yield warning(
+                "host-on-device",
+                name,
+                "the host itself speaks on a guest's device, with the guest's MAC",
+                ", ".join(f"{key}: {value}" for key, (value, _) in wrong.items()),
+                "sysctl -w " + " ".join(f"{key}={value}" for key, (_, value) in wrong.items()),
+            )
+
+
+def addresses(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+    """problem address-on-device."""
+    for device in uplink.devices:
+        found = [each for each in device.addresses if not ip_address(each).is_link_local]
+        if found:
+            name = device.link.name
+            yield problem(
+                "address-on-device",
+                name,
+                "the host has an address on a guest's device, and takes what is for the guest",
+                f"ip address show {name}: {', '.join(found[:8])}",
+                f"ip address flush dev {word(name)}",
+            )
+
+
+def managed(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+    """warning managed-device."""
+    for device in uplink.devices:
+        manager, evidence = device.manager
+        if manager:
+            yield warning(
+                "managed-device",
+                device.link.name,
+                f"{manager} manages a guest's device, and may configure it or take it down",
+                evidence,
+                _UNMANAGED[manager],
+            )
+
+
+def guests(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+    """warning guest-stranded, guest-refused."""
+    for entry in scene.daemon.status["uplinks"]:
+        if entry["name"] == uplink.name:
+            for guest in entry["guests"]:
+                yield from _stranded(guest)
+                yield from _refused(guest)
+
+
+def _stranded(guest: dict[str, object]) -> Iterator[Finding]:
+    if not guest.get("stranded"):
+        return
+    domain = _domain(guest)
+    yield warning(
+        "guest-stranded",
+        domain or str(guest["device"]),
+        "its uplink is on another network now, and the guest was not heard there",
+        f"airtap status: {guest['device']} is stranded",
+        f"airtap domain renew {word(domain)}"
+        if domain
+        else "have the guest ask for a new lease, or in QEMU's monitor: set_link n0 off, and on",
+    )
+
+
+def _refused(guest: dict[str, object]) -> Iterator[Finding]:
+    refused = guest.get("refused")
+    if not isinstance(refused, dict):
+        return
+    found = [f"{refused[key]} {why}" for key, why in _REFUSED.items() if refused.get(key)]
+    if found:
+        yield warning(
+            "guest-refused",
+            _domain(guest) or str(guest["device"]),
+            "frames of this guest are dropped",
+            f"airtap status --json, {guest['device']}: {'; '.join(found)}",
+            "give the guest an address of its own, or have it ask for a lease; behind a bridge in"
+            " the guest no other MAC can be used",
+        )
+
+
+def _domain(guest: dict[str, object]) -> str:
+    owner = guest.get("owner")
+    return str(owner.get("domain") or "") if isinstance(owner, dict) else ""

@@ -1,0 +1,163 @@
+"""Whether the programs of MAC NAT and host access are where they belong, and come first."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+from ...kernel.clsact import EGRESS, Filter, Hook
+from ...kernel.macnat import hooks
+from ..finding import OK, Finding, ok, problem, warning, word
+from ..sources.uplinks import Device, Uplink
+from .daemon import start
+from .uplink import Scene
+
+_OURS = "airtap_"
+
+
+def on_uplink(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+    """ok; problem, or warning if only the host misses its guests: macnat-not-attached,
+    ingress-qdisc, foreign-filter; warning filter-before-ours."""
+    if uplink.role is None:
+        if uplink.needs_macnat:
+            yield ok("macnat", uplink.name, "MAC NAT goes on with the first guest")
+        return
+    wanted = hooks(uplink.role.on_parent)
+    yield from _attached(
+        uplink.name,
+        wanted,
+        uplink.qdisc,
+        uplink.filters,
+        scene,
+        uplink=uplink.name,
+        grave=uplink.role.translate,
+    )
+
+
+def on_devices(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+    """As on_uplink(); one ok for all devices that are well."""
+    if uplink.role is None:
+        return
+    well = 0
+    for device in uplink.devices:
+        if device.link.kind != uplink.role.kind or not _is_ours_to_guard(device):
+            continue
+        found = _attached(
+            device.link.name,
+            hooks(uplink.role.on_child),
+            device.qdisc,
+            device.filters,
+            scene,
+            uplink=uplink.name,
+            grave=uplink.role.translate,
+        )
+        bad = [finding for finding in found if finding.level != OK]
+        well += not bad
+        yield from bad
+    if well:
+        yield ok("macnat", uplink.name, f"so they are on guests' devices: {well}")
+
+
+def _is_ours_to_guard(device: Device) -> bool:
+    return device.link.kind == "macvtap" or device.owner is not None
+
+
+def is_incomplete(uplink: Uplink) -> bool:
+    """Whether something is not attached: airtapd may be about to do it."""
+    if uplink.role is None:
+        return False
+    wanted = hooks(uplink.role.on_parent)
+    if missing(wanted, uplink.filters):
+        return True
+    wanted = hooks(uplink.role.on_child)
+    return any(
+        missing(wanted, device.filters) for device in uplink.devices if _is_ours_to_guard(device)
+    )
+
+
+def missing(wanted: Collection[Hook], filters: Collection[Filter]) -> list[Hook]:
+    """Those of ours that are not there."""
+    there = {Hook(each.direction, each.priority, each.name) for each in filters}
+    return [hook for hook in wanted if hook not in there]
+
+
+def _attached(
+    name: str,
+    wanted: Sequence[Hook],
+    qdisc: str,
+    filters: Sequence[Filter],
+    scene: Scene,
+    *,
+    uplink: str,
+    grave: bool,
+) -> Iterator[Finding]:
+    level = problem if grave else warning
+    what = "MAC NAT does not work there" if grave else "the host does not meet guests there"
+    by = "somebody's" if name == uplink else "libvirt's (by <inbound>) or somebody's"
+    lacking = missing(wanted, filters)
+    if lacking and qdisc == "ingress":
+        yield level(
+            "ingress-qdisc",
+            name,
+            f"{what}: {by} ingress qdisc is in the place of clsact",
+            f"tc qdisc show dev {name}: ingress",
+            f"tc qdisc del dev {word(name)} ingress",
+        )
+    elif lacking and (taken := _taken(lacking, filters)):
+        yield level(
+            "foreign-filter",
+            name,
+            f"{what}: somebody's filter has the priority of airtap's",
+            _shown(taken),
+            _deletion(name, taken),
+        )
+    elif lacking:
+        names = ", ".join(hook.name for hook in lacking)
+        yield level(
+            "macnat-not-attached",
+            name,
+            f"{what}: airtap's programs are not attached",
+            f"tc filter show dev {name}: no {names}",
+            start(scene.daemon, scene.user) if scene.daemon.silence else _look_again(scene),
+        )
+    else:
+        yield ok("macnat", name, "airtap's programs are attached")
+    yield from _shadowed(name, wanted, filters)
+
+
+def _shadowed(name: str, wanted: Sequence[Hook], filters: Sequence[Filter]) -> Iterator[Finding]:
+    for each in filters:
+        ours = [hook.priority for hook in wanted if hook.direction == each.direction]
+        if ours and each.priority < max(ours) and not each.name.startswith(_OURS):
+            yield warning(
+                "filter-before-ours",
+                name,
+                "somebody's filter sees frames before airtap's, and may keep them from it",
+                _shown(each),
+                _deletion(name, each),
+            )
+
+
+def _taken(lacking: Collection[Hook], filters: Collection[Filter]) -> Filter | None:
+    places = {(hook.direction, hook.priority) for hook in lacking}
+    return next(
+        (
+            each
+            for each in filters
+            if (each.direction, each.priority) in places and not each.name.startswith(_OURS)
+        ),
+        None,
+    )
+
+
+def _shown(each: Filter) -> str:
+    return f"tc filter: {_direction(each)} pref {each.priority} {each.kind} {each.name}".rstrip()
+
+
+def _deletion(name: str, each: Filter) -> str:
+    return f"tc filter del dev {word(name)} {_direction(each)} pref {each.priority}"
+
+
+def _direction(each: Filter) -> str:
+    return "egress" if each.direction == EGRESS else "ingress"
+
+
+def _look_again(scene: Scene) -> str:
+    return "systemctl reload airtapd" if scene.daemon.systemd else "see airtapd's log"

@@ -1,0 +1,280 @@
+"""Whether guests can stand on an uplink, and frames pass it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ... import uplink as uplinks
+from ...config import MODES
+from ...errors import Problem
+from ...kernel.links import FAMILY, IFF_LOWER_UP
+from ..finding import Finding, ok, problem, warning, word
+from ..sources.daemon import Daemon
+from ..sources.managers import Managers
+from ..sources.netfilter import Chain
+from ..sources.uplinks import Uplink
+from ..sources.user import User
+
+_IFF_PROMISC = 0x100  # include/uapi/linux/if.h
+# Out-of-tree Realtek drivers with a bridge of their own in the driver (BR_EXT).
+_BR_EXT = ("r8188eu", "rtl8188eu", "8188eu", "rtl88x2bu", "88x2bu", "8821cu", "rtl8821cu", "8812au")
+
+_ALLOWS = {
+    "wifi-station": "takes one MAC only: guests need MAC NAT",
+    "wifi-4addr": "a station with 4-address frames: takes any MAC",
+    "wifi-ap": "an access point: takes any MAC",
+    "ethernet": "takes any MAC, unless its switch does not",
+    "bridge": "guests get a tap as its port",
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is around an uplink.
+
+    chains: of nftables, None if they could not be read. wanted: by uplink, who wants which kind of
+    device on it: (guest, kind).
+    """
+
+    daemon: Daemon
+    user: User
+    managers: Managers
+    chains: Sequence[Chain] | None
+    wanted: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+
+
+def type_of(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+    """ok."""
+    type = uplink.inspected.type
+    what = _ALLOWS.get(type, "is none that guests can use")
+    if uplink.needs_macnat and type == "ethernet":
+        what = "takes one MAC only, by airtap.toml: guests need MAC NAT"
+    yield ok("uplink-type", uplink.name, f"{type}: {what}", uplink.link.mac)
+
+
+def carrier(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+    """ok, problem (warning if nobody uses it now) link-down, no-carrier."""
+    link = uplink.link
+    used = uplink.asked or uplink.devices
+    if link.up and link.flags & IFF_LOWER_UP:
+        yield ok("carrier", link.name, "is up")
+        return
+    if uplink.one_of_several and not used:
+        yield ok("carrier", link.name, "is not up; an alias names others beside it")
+        return
+    level = problem if used else warning
+    if not link.up:
+        yield level(
+            "link-down",
+            link.name,
+            "is down",
+            f"ip link show {link.name}: no UP",
+            f"ip link set dev {word(link.name)} up",
+        )
+    else:
+        wifi = uplink.inspected.type.startswith("wifi")
+        yield level(
+            "no-carrier",
+            link.name,
+            "is not associated with an access point" if wifi else "has no carrier",
+            f"/sys/class/net/{link.name}/carrier: 0",
+            "join the Wi-Fi network" if wifi else f"plug in the cable of {link.name}",
+        )
+
+
+def holder(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+    """ok, problem parent-busy, bad-parent, bad-mode: what an attach would be refused with."""
+    try:
+        kind = uplinks.child_kind(uplink.inspected, uplink.settings, uplink.child)
+    except Problem as refused:
+        yield problem(
+            refused.code,
+            uplink.name,
+            refused.message,
+            _held_by(uplink),
+            _way_out(uplink, refused),
+        )
+    else:
+        yield ok("parent", uplink.name, f"guests get a {kind}", _held_by(uplink))
+
+
+def _held_by(uplink: Uplink) -> str:
+    link = uplink.link
+    children = ", ".join(f"{child.name} ({child.kind})" for child in uplink.children[:8])
+    master = f"port of a {link.slave_kind}" if link.slave_kind else ""
+    return "; ".join(filter(None, (master, f"on it: {children}" if children else "")))
+
+
+def _way_out(uplink: Uplink, refused: Problem) -> str:
+    link = uplink.link
+    if link.slave_kind and refused.code == "parent-busy":
+        return f"use the {link.slave_kind} instead, or: ip link set dev {word(link.name)} nomaster"
+    child = uplink.child
+    if child and refused.code == "parent-busy":
+        family = FAMILY[child.kind]
+        if family != uplink.settings.kind != "auto":
+            return f'airtap.toml, [parents.{link.name}]: kind = "{family}"'
+        if child.mode in MODES[family]:
+            return f'airtap.toml, [parents.{link.name}]: mode = "{child.mode}"'
+    return refused.hint or "choose another uplink"
+
+
+def strangers(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+    """ok, problem parent-held-elsewhere: a container's device of the other kind."""
+    if not uplink.strangers:
+        return
+    shown = ", ".join(f"{each.name} ({each.kind}, {each.where})" for each in uplink.strangers[:8])
+    held = FAMILY[uplink.strangers[0].kind]  # a parent has one family
+    wanted = uplink.settings.kind
+    if wanted == "auto":
+        wanted = FAMILY[uplink.child.kind] if uplink.child else "macvtap"
+    if held == wanted:
+        yield ok("strangers", uplink.name, "containers have devices of the same kind on it", shown)
+        return
+    yield problem(
+        "parent-held-elsewhere",
+        uplink.name,
+        f"a container has devices on it beside which guests can get no {wanted}",
+        shown,
+        f'airtap.toml, [parents.{uplink.name}]: kind = "{held}"; or end that container',
+    )
+
+
+def kinds_agree(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+    """warning kinds-mixed: of libvirt's guests and networks, and of airtap.toml."""
+    wanted = list(scene.wanted.get(uplink.name, ()))
+    setting = uplink.settings.kind
+    configured = [("airtap.toml", setting)] if wanted and setting != "auto" else []
+    if len({kind for _, kind in (*wanted, *configured)}) < 2:
+        return
+    yield warning(
+        "kinds-mixed",
+        uplink.name,
+        "both macvtaps and ipvtaps are wanted on it: who starts second is refused",
+        ", ".join(f"{who}: {kind}" for who, kind in (*configured, *wanted)[:16]),
+        _agreement(uplink.name, wanted, setting),
+    )
+
+
+def _agreement(name: str, wanted: Sequence[tuple[str, str]], setting: str) -> str:
+    """Networks give macvtaps only, so where there is one all others follow."""
+    network = any(who.startswith("network ") for who, _ in wanted)
+    kind = "macvtap" if network or setting == "auto" else setting
+    odd = next((who for who, its in wanted if its != kind), "")
+    if not odd:
+        return f'airtap.toml, [parents.{name}]: kind = "{kind}"'
+    return f"airtap domain connect {word(odd)} --parent {word(name)} --kind {kind}"
+
+
+def bridged(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+    """problem bridge-on-one-mac."""
+    for port in uplink.ports:
+        yield problem(
+            "bridge-on-one-mac",
+            uplink.name,
+            f"its port {port} takes one MAC only: the LAN does not hear its guests",
+            f"port {port}: a Wi-Fi station, or macnat in airtap.toml",
+            f"take {port} out of {uplink.name}, and use it itself: br={port}",
+        )
+
+
+def macnat_wanted(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+    """problem macnat-off-station."""
+    station = uplink.inspected.type == "wifi-station"
+    if station and uplink.settings.macnat == "off" and uplink.settings.kind != "ipvtap":
+        yield problem(
+            "macnat-off-station",
+            uplink.name,
+            "a Wi-Fi station sends for its own MAC only, and MAC NAT is switched off for it",
+            f'airtap.toml, [parents.{uplink.name}]: macnat = "off"',
+            f'airtap.toml, [parents.{uplink.name}]: macnat = "auto"',
+        )
+
+
+def driver(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+    """ok, warning driver-arp-offload, driver-br-ext."""
+    name, link = uplink.driver, uplink.link
+    if name == "brcmfmac" and not link.flags & _IFF_PROMISC:
+        yield warning(
+            "driver-arp-offload",
+            link.name,
+            "the adapter's firmware answers ARP itself, and guests may not be found",
+            f"driver {name}, and the device is not promiscuous",
+            f"ip link set dev {word(link.name)} promisc on",
+        )
+    elif name in _BR_EXT and (uplink.settings.kind == "ipvtap" or _carries(uplink, "ipvtap")):
+        yield warning(
+            "driver-br-ext",
+            link.name,
+            "this Realtek driver bends frames of ipvlan devices (BR_EXT)",
+            f"driver {name}",
+            f'airtap.toml, [parents.{link.name}]: kind = "macvtap"',
+        )
+    elif name:
+        yield ok("driver", link.name, f"no trouble is known of the driver {name}")
+
+
+def _carries(uplink: Uplink, family: str) -> bool:
+    return uplink.child is not None and FAMILY[uplink.child.kind] == family
+
+
+def iwd(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+    """warning iwd-recreates."""
+    wifi = uplink.inspected.type.startswith("wifi")
+    if wifi and "iwd" in scene.managers.running and not scene.managers.iwd_keeps:
+        yield warning(
+            "iwd-recreates",
+            uplink.name,
+            "iwd makes the device anew when it restarts, and all guests' devices go with it",
+            "iwd runs without UseDefaultInterface=true in /etc/iwd/main.conf",
+            "/etc/iwd/main.conf, [General]: UseDefaultInterface=true",
+        )
+
+
+def arp(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+    """ok, problem arp-ignore. Reverse path filters, strict ones too, do no harm."""
+    meets = uplink.role is not None and uplink.role.host_access
+    if uplink.sysctls.get("arp_ignore", 0) < 8:
+        return
+    level = problem if meets else warning
+    yield level(
+        "arp-ignore",
+        uplink.name,
+        "the host answers no ARP request there, so neither guests nor the LAN find it",
+        f"net.ipv4.conf.{uplink.name}.arp_ignore or all.arp_ignore: 8",
+        f"sysctl -w net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.{uplink.name}.arp_ignore=0",
+    )
+
+
+def ipv6(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+    """ok."""
+    if uplink.sysctls.get("disable_ipv6"):
+        yield ok("ipv6", uplink.name, "the host has no IPv6 there; guests may have it")
+
+
+def acl(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+    """ok, problem acl-denied; a warning for the user of sudo who names the device."""
+    user = scene.user
+    rules = user.rules
+    if isinstance(rules, Problem):
+        return
+    if rules.allows({uplink.name}, uplink.link.altnames):
+        yield ok("acl", uplink.name, f"the ACL allows it to {user.name}", user.acl_path)
+        return
+    names = {uplink.name, *uplink.link.altnames}
+    denied = rules.deny_all or bool(names & rules.deny)
+    path = word(user.acl_path, "the ACL")
+    remedy = f"echo {word(f'allow {uplink.name}')} >> {path}"
+    if denied:
+        remedy = f"take the line that denies {uplink.name} (or all) out of {path}"
+    if not user.root:
+        remedy = f"as root: {remedy}"
+    what = (
+        f"the ACL does not allow it to {user.name}: libvirt's system guests need no rule, others do"
+    )
+    evidence = f"{user.acl_path}: {'a deny' if denied else 'no allow'} for {uplink.name}"
+    if not user.root:
+        yield problem("acl-denied", uplink.name, what, evidence, remedy)
+    elif user.sudo and uplink.asked:
+        yield warning("acl-denied", uplink.name, what, evidence, remedy)
+    else:
+        yield ok("acl", uplink.name, what, evidence)

@@ -1,0 +1,66 @@
+"""Every check there is, in the order of the diagnosis.
+
+A check is a function of what was read that gives findings; its docstring names their ids. What it
+gets is what its section gets: see diagnosis.py.
+"""
+
+from .checks import daemon, devices, firewall, host, kernel, libvirt, macnat, uplink
+
+KERNEL = (
+    kernel.kinds,
+    kernel.clsact,
+    kernel.programs,
+    kernel.tun,
+    kernel.vhost_net,
+    kernel.dev,
+)
+DAEMON = (
+    daemon.configuration,
+    daemon.answers,
+    daemon.socket_mode,
+    daemon.version,
+    daemon.lost,
+)
+ACL = (host.acl,)
+NAMED = (
+    host.uplinks,
+    host.absent,
+)
+UPLINK = (
+    uplink.type_of,
+    uplink.carrier,
+    uplink.holder,
+    uplink.strangers,
+    uplink.kinds_agree,
+    uplink.bridged,
+    uplink.macnat_wanted,
+    macnat.on_uplink,
+    macnat.on_devices,
+    uplink.driver,
+    uplink.iwd,
+    uplink.arp,
+    uplink.ipv6,
+    uplink.acl,
+    firewall.devices,
+    firewall.bridges,
+    devices.up,
+    devices.nodes,
+    devices.stale,
+    devices.host_kept_off,
+    devices.addresses,
+    devices.managed,
+    devices.guests,
+)
+HOOK = (
+    libvirt.hook_file,
+    libvirt.hook_active,
+)
+LIBVIRT = (
+    libvirt.answers,
+    libvirt.networks,
+    libvirt.cards,
+    libvirt.clones,
+)
+SESSION = (libvirt.session,)
+LOG = (host.denials,)
+UNSEEN = (host.unseen,)

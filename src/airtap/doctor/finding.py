@@ -1,0 +1,61 @@
+"""A finding: one line of a diagnosis."""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+OK, WARNING, PROBLEM = "ok", "warning", "problem"
+LEVELS = (OK, WARNING, PROBLEM)
+# What others have written (names, logs, errors) goes no further than this, in characters.
+_MOST = 600
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    level: of LEVELS. id: kebab-case and stable, for programs. subject: a device, a guest, a file
+    or a part of the system. what: a short sentence. evidence: what was read, and where. remedy: the
+    command or the line of a file to type; "" if ok.
+    """
+
+    level: str
+    id: str
+    subject: str
+    what: str
+    evidence: str = ""
+    remedy: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("subject", "what", "evidence"):
+            text = getattr(self, name)
+            if len(text) > _MOST:
+                object.__setattr__(self, name, text[: _MOST - 3] + "...")
+
+
+def ok(id: str, subject: str, what: str, evidence: str = "") -> Finding:
+    """All is well, or it is not in use."""
+    return Finding(OK, id, subject, what, evidence)
+
+
+def warning(id: str, subject: str, what: str, evidence: str, remedy: str) -> Finding:
+    """It works, but not as well or not as safely as it should, or perhaps does not work."""
+    return Finding(WARNING, id, subject, what, evidence, remedy)
+
+
+def problem(id: str, subject: str, what: str, evidence: str, remedy: str) -> Finding:
+    """It does not work so."""
+    return Finding(PROBLEM, id, subject, what, evidence, remedy)
+
+
+def summary(findings: Iterable[Finding]) -> dict[str, object]:
+    """How many there are of each level, and the worst of them."""
+    counts = Counter(finding.level for finding in findings)
+    worst = next((level for level in reversed(LEVELS) if counts[level]), OK)
+    return {"level": worst, **{level: counts[level] for level in LEVELS}}
+
+
+def word(text: str, otherwise: str = "NAME") -> str:
+    """A name of others' as a word of a command, quoted for a shell where it has to be."""
+    return shlex.quote(text) if text.isprintable() else otherwise

@@ -1,0 +1,1 @@
+"""What a diagnosis reads: one module for each source. None of them changes anything."""

@@ -1,0 +1,125 @@
+"""libvirt's hooks of airtap: the files, and the daemons that run them."""
+
+import ctypes
+import os
+import re
+import stat
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import reason
+from . import processes
+from .processes import Process
+
+DIRECTORY = Path("/etc/libvirt/hooks")
+NAMES = ("qemu", "network")
+_FILE = "50-airtap"
+# The daemon that runs each hook: one for all, or one for each driver.
+_DAEMONS = {"qemu": ("libvirtd", "virtqemud"), "network": ("libvirtd", "virtnetworkd")}
+_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
+_TREE = re.compile(r'^sys\.path\.insert\(0, "([^"\n]*)"\)$', re.MULTILINE)
+_VERSION = re.compile(r'^__version__ = "([^"\n]{1,40})"$', re.MULTILINE)
+_MOST_BYTES = 1 << 16
+# Where this airtap is: a hook that names no directory finds the one on Python's own path.
+_OUR_TREE = Path(__file__).parents[3]
+_AT_FDCWD, _STATX_BTIME = -100, 0x800
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Hook:
+    """One of NAMES.
+
+    error: why the file cannot be read, "" if it can. ours: whether it runs airtap. version: of
+    the airtap that it runs, "" where there is none (any more). since: when the first program was
+    there that makes libvirt call this hook at all, s since 1970; 0 for none. place_since: when its
+    directory was made, 0 if that is not known: files are replaced at upgrades, directories not.
+    daemons: that run it.
+    """
+
+    name: str
+    file: str
+    error: str = ""
+    regular: bool = False
+    executable: bool = False
+    ours: bool = False
+    tree: str = ""
+    version: str = ""
+    since: float = 0.0
+    place_since: float = 0.0
+    daemons: tuple[Process, ...] = ()
+
+
+def is_in_use() -> bool:
+    """Whether the system's libvirt runs, or starts when somebody connects to it."""
+    return any(map(os.path.exists, _SOCKETS)) or bool(processes.named(*_DAEMONS["qemu"]))
+
+
+def read() -> list[Hook]:
+    return [_read(name) for name in NAMES]
+
+
+def _read(name: str) -> Hook:
+    file = DIRECTORY / f"{name}.d" / _FILE
+    daemons = tuple(processes.named(*_DAEMONS[name]))
+    try:
+        info = file.lstat()
+        with file.open("rb") as opened:
+            text = opened.read(_MOST_BYTES).decode(errors="replace")
+    except OSError as exc:
+        return Hook(name, str(file), error=reason(exc), daemons=daemons)
+    tree = _TREE.search(text)
+    where = str(_OUR_TREE) if tree is None else tree[1]
+    return Hook(
+        name=name,
+        file=str(file),
+        regular=stat.S_ISREG(info.st_mode),
+        executable=os.access(file, os.X_OK),
+        ours=f"from airtap.hook import {name}_main" in text,
+        tree=where,
+        version=_version(Path(where)),
+        since=_since(name),
+        place_since=_born(DIRECTORY / f"{name}.d"),
+        daemons=daemons,
+    )
+
+
+def _since(name: str) -> float:
+    """libvirt looks for HOOK and for executables in HOOK.d (src/util/virhook.c: virHookCheck).
+
+    The change time of a file: when it got here, or was made executable.
+    """
+    files = [DIRECTORY / name, *_entries(DIRECTORY / f"{name}.d")]
+    times = [file.stat().st_ctime for file in files if file.is_file() and os.access(file, os.X_OK)]
+    return min(times, default=0.0)
+
+
+def _born(path: Path) -> float:
+    """When a file was made, which os.stat() does not tell; 0 where the file system does not.
+
+    statx(2), include/uapi/linux/stat.h: stx_mask, and stx_btime at offset 80.
+    """
+    buffer = ctypes.create_string_buffer(256)
+    if _libc.statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_BTIME, buffer):
+        return 0.0
+    [mask] = struct.unpack_from("=I", buffer, 0)
+    seconds, nanoseconds = struct.unpack_from("=qI", buffer, 80)
+    return float(seconds + nanoseconds / 1e9) if mask & _STATX_BTIME else 0.0
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except OSError:
+        return []
+
+
+def _version(tree: Path) -> str:
+    try:
+        text = (tree / "airtap/__init__.py").read_text(errors="replace")
+    except OSError:
+        return ""
+    found = _VERSION.search(text)
+    return found[1] if found and (tree / "airtap/hook.py").exists() else ""

@@ -1,0 +1,43 @@
+"""Daemons that bear on guests' networks, by their names in /proc."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Process:
+    """started: s since 1970."""
+
+    pid: int
+    name: str
+    started: float
+
+
+def named(*names: str) -> list[Process]:
+    """Processes of these names in our network namespace: a container's are none of ours.
+
+    Which namespace that is, the kernel tells of a user's own processes, and root. It keeps 15
+    characters of a name (proc(5)).
+    """
+    ours = os.readlink("/proc/self/ns/net")
+    wanted = {name[:15] for name in names}
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            name = (entry / "comm").read_text(errors="replace").rstrip("\n")
+            if name in wanted and os.readlink(entry / "ns/net") == ours:
+                found.append(Process(int(entry.name), name, _started(entry)))
+        except (OSError, ValueError, IndexError):  # it has ended, or is another user's
+            continue
+    return sorted(found, key=lambda process: process.pid)
+
+
+def _started(entry: Path) -> float:
+    # comm may hold anything, a ")" too; field 22 of proc(5) is the 20th after it.
+    ticks = int((entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[19])
+    up = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.time() - up + ticks / os.sysconf("SC_CLK_TCK")

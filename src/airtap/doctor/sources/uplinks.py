@@ -1,0 +1,271 @@
+"""Uplinks and the guests' devices on them: links, qdiscs and filters, sysctls, nodes."""
+
+import os
+import socket
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from ... import uplink
+from ...config import MODES, Config, Parent
+from ...errors import Problem
+from ...kernel import clsact, tap
+from ...kernel.clsact import Filter
+from ...kernel.links import FAMILY, GROUP, Link, LinkError
+from ...kernel.macnat import Role
+from ...mac_nat import gives_its_mac
+from ...owner import Owner
+from ...uplink import Uplink as Inspected
+from . import namespaces
+from .managers import Managers
+from .namespaces import Stranger
+
+_SYSCTLS = {
+    "disable_ipv6": "ipv6/conf/{}/disable_ipv6",
+    "arp_ignore": "ipv4/conf/{}/arp_ignore",
+}
+_BRIDGE_SYSCTLS = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A guest's device.
+
+    owner: None for those that others made, such as libvirt. node: of its tap; wrong_node: whether
+    that of its name is another device's. held: whether a process has it open; None if that cannot
+    be told. addresses: of the host's on it. manager: who configures it, and by which evidence.
+    """
+
+    link: Link
+    parent: str
+    owner: Owner | None
+    node: str
+    wrong_node: bool
+    held: bool | None
+    sysctls: Mapping[str, int]
+    addresses: tuple[str, ...]
+    manager: tuple[str, str]
+    qdisc: str
+    filters: tuple[Filter, ...]
+
+
+@dataclass(frozen=True)
+class Uplink:
+    """A device that guests stand on, or are to.
+
+    asked: named on the command line. one_of_several: of an alias. children: macvlans and ipvlans
+    on it here, and strangers elsewhere. child: what uplink.a_child() finds. role: what should be
+    on it for the guests that are there, None without any. ports: of a bridge, those of no guest
+    that take one MAC only.
+    """
+
+    inspected: Inspected
+    settings: Parent
+    asked: bool
+    one_of_several: bool
+    devices: tuple[Device, ...]
+    children: tuple[Link, ...]
+    strangers: tuple[Stranger, ...]
+    role: Role | None
+    needs_macnat: bool
+    qdisc: str
+    filters: tuple[Filter, ...]
+    driver: str
+    sysctls: Mapping[str, int]
+    manager: tuple[str, str]
+    ports: tuple[str, ...] = ()
+
+    @property
+    def link(self) -> Link:
+        return self.inspected.link
+
+    @property
+    def name(self) -> str:
+        return self.inspected.link.name
+
+    @property
+    def child(self) -> Link | None:
+        return self.children[0] if self.children else None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What is dumped at once. addresses, qdiscs: by ifindex; strangers: of all uplinks."""
+
+    links: Collection[Link]
+    qdiscs: Mapping[int, str]
+    addresses: Mapping[int, tuple[str, ...]]
+    strangers: Collection[Stranger]
+
+
+async def surroundings(ipr: AsyncIPRoute, links: Collection[Link]) -> Surroundings:
+    """links: of Links.dump(). Raises LinkError."""
+    addresses: dict[int, tuple[str, ...]] = {}
+    try:
+        async for message in await ipr.addr("dump"):
+            if message["family"] in (socket.AF_INET, socket.AF_INET6):
+                address = str(message.get("local") or message.get("address"))
+                addresses[message["index"]] = (*addresses.get(message["index"], ()), address)
+    except NetlinkError as exc:
+        raise LinkError(exc.code, f"dump addresses: {exc.args[-1]}") from exc
+    return Surroundings(links, await clsact.qdiscs(ipr), addresses, namespaces.read())
+
+
+class Reader:
+    """Reads uplinks of one moment."""
+
+    def __init__(
+        self, ipr: AsyncIPRoute, around: Surroundings, config: Config, managers: Managers
+    ) -> None:
+        self._ipr = ipr
+        self._around = around
+        self._links = around.links
+        self._config = config
+        self._managers = managers
+
+    async def uplink(self, link: Link, *, asked: bool) -> Uplink:
+        """Raises Problem no-nl80211, LinkError."""
+        inspected = await uplink.inspect(link)
+        settings = self._config.parent(link.name)
+        on_it = [each for each in self._links if each.parent == link.index and each.parent_here]
+        children = tuple(each for each in on_it if each.kind in FAMILY)
+        taps = [each for each in self._links if each.master == link.index and each.group == GROUP]
+        guests = [each for each in children if each.kind in MODES] + taps
+        return Uplink(
+            inspected=inspected,
+            settings=settings,
+            asked=asked,
+            one_of_several=_one_of_several(link.name, self._config),
+            devices=tuple(await self._devices(guests, link.name)),
+            children=children,
+            strangers=tuple(each for each in self._around.strangers if each.parent == link.index),
+            role=await self._role(inspected, children),
+            needs_macnat=await self._needs_macnat(inspected),
+            qdisc=self._around.qdiscs.get(link.index, ""),
+            filters=tuple(await clsact.filters(self._ipr, link.index)),
+            driver=_driver(link.name),
+            sysctls=_sysctls(link.name) | (_bridge_sysctls() if link.kind == "bridge" else {}),
+            manager=self._managers.holder(link.index),
+            ports=await self._one_mac_ports(inspected),
+        )
+
+    async def _role(self, inspected: Inspected, children: Collection[Link]) -> Role | None:
+        """As MacNat._role() has it, for the guests that are there."""
+        guests = [
+            each
+            for each in children
+            if FAMILY[each.kind] == "macvtap" or (each.kind == "ipvtap" and each.group == GROUP)
+        ]
+        if not guests or inspected.type in ("bridge", "other"):
+            return None
+        kind = FAMILY[guests[0].kind]
+        translate = await gives_its_mac(inspected.link, kind, self._config)
+        access = self._config.parent(inspected.link.name).host_access
+        sociable = any(each.kind in MODES and each.mode == "bridge" for each in guests)
+        meets = access and sociable and (translate or kind == "macvtap")
+        if kind == "macvtap" and not translate and not meets:
+            return None
+        return Role(kind, translate, meets)
+
+    async def _needs_macnat(self, inspected: Inspected) -> bool:
+        if inspected.type in ("bridge", "other"):
+            return False
+        settings = self._config.parent(inspected.link.name)
+        kind = "ipvtap" if settings.kind == "ipvtap" else "macvtap"
+        return await gives_its_mac(inspected.link, kind, self._config)
+
+    async def _one_mac_ports(self, inspected: Inspected) -> tuple[str, ...]:
+        if inspected.type != "bridge":
+            return ()
+        ports = [each for each in self._links if each.master == inspected.link.index]
+        return tuple(
+            [each.name for each in ports if (await self._needs_macnat(await uplink.inspect(each)))]
+        )
+
+    async def _devices(self, guests: Collection[Link], parent: str) -> list[Device]:
+        found = []
+        for link in guests:
+            with suppress(LinkError):  # it has gone meanwhile
+                found.append(await self._device(link, parent))
+        return found
+
+    async def _device(self, link: Link, parent: str) -> Device:
+        node, wrong = _node(link) if link.kind in MODES else ("", False)
+        return Device(
+            link=link,
+            parent=parent,
+            owner=Owner.from_alias(link.alias) if link.group == GROUP else None,
+            node=node,
+            wrong_node=wrong,
+            held=_is_held(node) if link.group == GROUP and node and not wrong else None,
+            sysctls=_sysctls(link.name),
+            addresses=self._around.addresses.get(link.index, ()),
+            manager=self._managers.holder(link.index),
+            qdisc=self._around.qdiscs.get(link.index, ""),
+            filters=tuple(await clsact.filters(self._ipr, link.index)),
+        )
+
+
+def names(links: Collection[Link], config: Config) -> set[str]:
+    """The uplinks that carry guests, and parents of the configuration."""
+    by_index = {link.index: link.name for link in links}
+    carriers = {link.parent for link in links if link.kind in MODES and link.parent_here}
+    carriers |= {link.master for link in links if link.group == GROUP and link.kind == "tun"}
+    return {by_index[index] for index in carriers & by_index.keys()} | set(config.parents)
+
+
+def _one_of_several(name: str, config: Config) -> bool:
+    aliases = [targets for targets in config.aliases.values() if name in targets]
+    return any(len(targets) > 1 for targets in aliases)
+
+
+def _node(link: Link) -> tuple[str, bool]:
+    path = f"/dev/tap{link.index}"
+    try:
+        found = tap.node_of(link.name, link.index)
+    except Problem:  # it has gone, or /sys shows another namespace
+        return "", False
+    return path, found is None
+
+
+def _is_held(node: str) -> bool | None:
+    if os.geteuid() != 0:
+        return None
+    try:
+        return tap.is_held(node)
+    except OSError:
+        return None
+
+
+def _driver(name: str) -> str:
+    try:
+        return os.path.basename(os.readlink(f"/sys/class/net/{name}/device/driver"))
+    except OSError:
+        return ""
+
+
+def _sysctls(name: str) -> dict[str, int]:
+    """Of a device; where the kernel takes the higher one of all's and its own, that."""
+    found = {}
+    for key, path in _SYSCTLS.items():
+        values = [_number(f"/proc/sys/net/{path.format(each)}") for each in (name, "all")]
+        own, everywhere = values
+        if own is not None:
+            found[key] = max(own, everywhere or 0) if key == "arp_ignore" else own
+    return found
+
+
+def _bridge_sysctls() -> dict[str, int]:
+    values = {key: _number(f"/proc/sys/net/bridge/{key}") for key in _BRIDGE_SYSCTLS}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _number(path: str) -> int | None:
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,114 @@
+"""The user whom the diagnosis is for, and what the ACL lets them use."""
+
+import os
+import pwd
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ... import acl
+from ...acl import Acl
+from ...autostart import find_program
+from ...errors import Problem
+from ...kernel.peer import Peer, with_rights_of
+from ...libvirt import session_conf
+from ...libvirt.scan import NAMESPACE
+
+_HELPER = "airtap-bridge-helper"
+_MOST_NETWORKS = 256
+
+
+@dataclass(frozen=True)
+class User:
+    """uid: of the user who has to be allowed: with sudo, the one who has typed it. sudo: so.
+
+    rules: of the ACL as this user may read it; or why there are none.
+    """
+
+    uid: int
+    name: str
+    root: bool
+    sudo: bool
+    acl_path: str
+    rules: Acl | Problem
+
+
+@dataclass(frozen=True)
+class Session:
+    """The user's own libvirt.
+
+    file: its qemu.conf. helper: the bridge_helper there, "" without one; usable: whether it is
+    there. networks: those that airtap made for it. ours: airtap's own helper.
+    """
+
+    file: str
+    helper: str
+    usable: bool
+    networks: tuple[str, ...]
+    ours: str
+
+
+async def read(acl_path: str) -> User:
+    """Who asks, and what they may. sudo(8) says who they were before."""
+    uid = os.geteuid()
+    peer = _sudo_user() if uid == 0 else None
+    try:
+        if peer:
+            rules: Acl | Problem = await with_rights_of(peer, partial(acl.load, acl_path))
+        else:
+            rules = acl.load(acl_path)
+    except Problem as problem:
+        rules = problem
+    who = peer.uid if peer else uid
+    return User(who, _name(who), uid == 0, peer is not None, acl_path, rules)
+
+
+def session(user: User) -> Session | None:
+    """The user's libvirt of their own; None for root's."""
+    if user.uid == 0:
+        return None
+    file = session_conf.path() if not user.root else _home(user.uid) / ".config/libvirt/qemu.conf"
+    helper = session_conf.value(file)
+    usable = os.access(helper, os.X_OK)
+    return Session(str(file), helper, usable, _our_networks(file.parent), _our_helper())
+
+
+def _our_helper() -> str:
+    try:
+        return find_program(_HELPER)
+    except Problem:
+        return f"/usr/bin/{_HELPER}"
+
+
+def _our_networks(directory: Path) -> tuple[str, ...]:
+    found = []
+    with suppress(OSError):
+        for file in sorted((directory / "qemu/networks").glob("*.xml"))[:_MOST_NETWORKS]:
+            if NAMESPACE in file.read_text(errors="replace"):
+                found.append(file.stem)
+    return tuple(found)
+
+
+def _sudo_user() -> Peer | None:
+    try:
+        uid = int(os.environ["SUDO_UID"])
+        entry = pwd.getpwuid(uid)
+    except (KeyError, ValueError, OverflowError):
+        return None
+    groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
+    return Peer(0, uid, entry.pw_gid, tuple(groups)) if uid else None
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def _home(uid: int) -> Path:
+    try:
+        return Path(pwd.getpwuid(uid).pw_dir)
+    except KeyError:
+        return Path("/nonexistent")

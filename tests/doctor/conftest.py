@@ -1,0 +1,115 @@
+"""airtap doctor as a user runs it, and what it prints as a remedy typed."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from lab import sandbox
+from lab.airtap import BIN, Airtapd
+from lab.lan import Lan, wait_for
+
+Finding = dict[str, str]
+
+MACNAT_ON = '[parents.up0]\nmacnat = "on"\n'
+
+
+@dataclass
+class Doctor:
+    """airtap doctor with the environment of one host. uid: who runs it."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, *argv: str, uid: int = 0) -> subprocess.CompletedProcess[str]:
+        program = [
+            str(sandbox.TREE / ".venv/bin/python"),
+            "-I",
+            str(sandbox.TREE / "helper/airtap"),
+        ]
+        return subprocess.run(
+            [*program, "doctor", *argv],
+            env={**os.environ, **self.env},
+            user=uid,
+            group=uid,
+            extra_groups=[],
+            text=True,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+        )
+
+    def findings(self, *argv: str, uid: int = 0) -> list[Finding]:
+        """All findings; the exit status is that of the worst."""
+        done = self.run("--json", *argv, uid=uid)
+        assert done.stderr == ""
+        report: dict[str, Any] = json.loads(done.stdout)
+        found: list[Finding] = report["findings"]
+        worst = report["summary"]["level"]
+        assert done.returncode == {"ok": 0, "warning": 3, "problem": 1}[worst]
+        for level in ("ok", "warning", "problem"):
+            assert report["summary"][level] == sum(f["level"] == level for f in found)
+        return found
+
+    def bad(self, *argv: str, uid: int = 0) -> dict[str, Finding]:
+        """What is not ok, by id: with evidence and a remedy."""
+        found = [f for f in self.findings(*argv, uid=uid) if f["level"] != "ok"]
+        assert all(f["evidence"] and f["remedy"] and f["what"] for f in found)
+        return {f["id"]: f for f in found}
+
+    def only(self, id: str, *argv: str, uid: int = 0) -> Finding:
+        """The one finding that is not ok."""
+        bad = self.bad(*argv, uid=uid)
+        assert set(bad) == {id}, bad
+        return bad[id]
+
+    def silent(self, *argv: str, uid: int = 0) -> bool:
+        return not self.bad(*argv, uid=uid)
+
+    def type(self, remedy: str) -> None:
+        """Do as a remedy says, as root in a shell."""
+        path = f"{BIN}:/usr/sbin:/sbin:{os.environ['PATH']}"
+        command = remedy.removeprefix("as root: ")
+        done = subprocess.run(
+            ["sh", "-c", command],
+            env={**os.environ, **self.env, "PATH": path},
+            text=True,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == 0, (command, done.stderr)
+
+    def cured(self, remedy: str, *argv: str) -> None:
+        """Do as a remedy says; then, once airtapd has seen it, there is nothing left to say."""
+        self.type(remedy)
+        wait_for(lambda: self.silent(*argv), 20, f"{remedy!r} to help", interval=0.5)
+
+
+@pytest.fixture
+def lan() -> Iterator[Lan]:
+    """A LAN behind up0 that takes one MAC."""
+    with Lan(one_mac=True) as lan:
+        yield lan
+
+
+@pytest.fixture
+def config() -> str:
+    """More of airtap.toml."""
+    return MACNAT_ON
+
+
+@pytest.fixture
+def airtapd(lan: Lan, config: str) -> Iterator[Airtapd]:
+    """An airtapd whose ACL allows everything."""
+    with Airtapd(config=config) as daemon:
+        yield daemon
+        print(daemon.log())  # shown with a test that fails
+
+
+@pytest.fixture
+def doctor(airtapd: Airtapd) -> Doctor:
+    """On that host."""
+    return Doctor({**airtapd.env, "AIRTAP_CONFIG": str(airtapd.config)})
