@@ -1,5 +1,6 @@
 """Who was seen on a device's LAN: the kernel's neighbour tables, through rtnetlink."""
 
+from contextlib import suppress
 from ipaddress import ip_address
 
 from pyroute2 import AsyncIPRoute
@@ -23,3 +24,22 @@ async def neighbours(ipr: AsyncIPRoute, index: int) -> list[Address]:
     except NetlinkError as exc:
         raise LinkError(exc.code, f"dump neighbours: {exc.args[-1]}") from exc
     return found
+
+
+async def neighbour_mac(ipr: AsyncIPRoute, index: int, address: Address) -> str | None:
+    """The MAC that address has told the device with index; None: no answer. Raises LinkError."""
+    mac: str | None = None
+    try:
+        async for message in await ipr.neigh("dump", ifindex=index):
+            here = message["ifindex"] == index and message["state"] & _ANSWERED_ONCE
+            if here and message.get("dst") == str(address):
+                mac = message.get("lladdr")
+    except NetlinkError as exc:
+        raise LinkError(exc.code, f"dump neighbours: {exc.args[-1]}") from exc
+    return mac
+
+
+async def forget_neighbour(ipr: AsyncIPRoute, index: int, address: Address) -> None:
+    """Have the kernel ask for an address anew. One that it does not know is success."""
+    with suppress(NetlinkError):
+        await ipr.neigh("del", dst=str(address), ifindex=index)
