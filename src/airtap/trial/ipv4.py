@@ -73,7 +73,10 @@ def one_mac_hint(scene: Scene) -> str:
     if host.type == "wifi-station":
         return f"does the host itself get through on {host.name}?"
     if host.type == "bridge":
-        return f"do the ports of {host.name} lead to the LAN, and does that take any MAC?"
+        return (
+            f"do the ports of {host.name} lead to the LAN, and does that take any MAC? With STP on,"
+            " a new port forwards after half a minute only: --timeout 60"
+        )
     if scene.mac_nat:
         return f"does the host itself get through on {host.name}?"
     return (

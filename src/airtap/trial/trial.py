@@ -128,10 +128,12 @@ async def _undo(scene: Scene) -> None:
             with suppress(OSError, LinkError):
                 await scene.lease.release()
     finally:
-        if guest:
-            await guest.close()
-        if scene.trial.device:
-            airtapd.release(scene.trial.device)
+        try:
+            if scene.trial.device:  # at once; closing the tap would do as well
+                airtapd.release(scene.trial.device)
+        finally:
+            if guest:
+                await guest.close()
 
 
 def _text(error: OSError | LinkError | NetlinkError) -> str:
