@@ -77,5 +77,5 @@ def unchanged() -> Iterator[None]:
 
 def drop_at_lan(lan: Lan, rule: str) -> None:
     """Have the LAN's router drop what comes in and a rule of nft's says."""
-    rules = f"type filter hook ingress device lan0 priority 0; {rule} drop;"
+    rules = f"type filter hook ingress device {lan.far} priority 0; {rule} drop;"
     lan.run("nft", f"table netdev deaf {{ chain deaf {{ {rules} }}; }}")
