@@ -6,7 +6,10 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from lab.airtap import Airtapd
 from lab.lan import SLOWNESS, Lan, wait_for
@@ -79,3 +82,13 @@ def drop_at_lan(lan: Lan, rule: str) -> None:
     """Have the LAN's router drop what comes in and a rule of nft's says."""
     rules = f"type filter hook ingress device {lan.far} priority 0; {rule} drop;"
     lan.run("nft", f"table netdev deaf {{ chain deaf {{ {rules} }}; }}")
+
+
+@pytest.fixture
+def systemd() -> Iterator[None]:
+    """As if systemd ran: nobody else starts airtapd then."""
+    directory = Path("/run/systemd/system")
+    directory.mkdir(parents=True)
+    yield
+    directory.rmdir()
+    directory.parent.rmdir()

@@ -10,7 +10,6 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -64,16 +63,6 @@ def test_nothing_is_left(lan: Lan, airtapd: Airtapd, step: str) -> None:
                 assert "Traceback" not in rest
                 assert lan.leases() == {}
             wait_for(lambda: not airtapd.guests(), 10, "the guest's device to go")
-
-
-@pytest.fixture
-def systemd() -> Iterator[None]:
-    """As if systemd ran: nobody else starts airtapd then."""
-    directory = Path("/run/systemd/system")
-    directory.mkdir(parents=True)
-    yield
-    directory.rmdir()
-    directory.parent.rmdir()
 
 
 def test_airtapd_that_ends_meanwhile(lan: Lan, airtapd: Airtapd, systemd: None) -> None:

@@ -10,7 +10,8 @@ from .addresses import Address
 from .links import LinkError
 
 # include/uapi/linux/neighbour.h: NUD_REACHABLE, STALE, DELAY, PROBE
-_ANSWERED_ONCE = 0x02 | 0x04 | 0x08 | 0x10
+_REACHABLE = 0x02
+_ANSWERED_ONCE = _REACHABLE | 0x04 | 0x08 | 0x10
 
 
 async def neighbours(ipr: AsyncIPRoute, index: int) -> list[Address]:
@@ -26,12 +27,18 @@ async def neighbours(ipr: AsyncIPRoute, index: int) -> list[Address]:
     return found
 
 
-async def neighbour_mac(ipr: AsyncIPRoute, index: int, address: Address) -> str | None:
-    """The MAC that address has told the device with index; None: no answer. Raises LinkError."""
+async def neighbour_mac(
+    ipr: AsyncIPRoute, index: int, address: Address, *, asked: bool = False
+) -> str | None:
+    """The MAC that address has told the device with index; None: no answer. Raises LinkError.
+
+    asked: only if it has answered a question lately, and not just told so by itself.
+    """
+    states = _REACHABLE if asked else _ANSWERED_ONCE
     mac: str | None = None
     try:
         async for message in await ipr.neigh("dump", ifindex=index):
-            here = message["ifindex"] == index and message["state"] & _ANSWERED_ONCE
+            here = message["ifindex"] == index and message["state"] & states
             if here and message.get("dst") == str(address):
                 mac = message.get("lladdr")
     except NetlinkError as exc:

@@ -43,12 +43,15 @@ _RT_SCOPE_LINK = 253
 _RT_SCOPE_UNIVERSE = 0
 
 # What an ordinary guest has, whatever this host's defaults are (Documentation/networking/
-# ip-sysctl.rst); it solicits routers at once, and every second.
+# ip-sysctl.rst). It solicits routers at once, and every second; what a neighbour has told by
+# itself, as a router does in its advertisements, it checks after one second.
 _SYSCTLS = {
     "ipv4/conf/all/rp_filter": "0",
     "ipv4/conf/{}/rp_filter": "0",
     "ipv4/conf/{}/arp_ignore": "0",
     "ipv4/icmp_echo_ignore_all": "0",
+    "ipv4/neigh/{}/delay_first_probe_time": "1",
+    "ipv6/neigh/{}/delay_first_probe_time": "1",
     "ipv6/conf/{}/disable_ipv6": "0",
     "ipv6/conf/{}/addr_gen_mode": "0",
     "ipv6/conf/{}/accept_ra": "1",
@@ -105,7 +108,7 @@ class TrialGuest:
             self._ipr = await self._undo.enter_async_context(rtnetlink())
             await self._set(address=self.mac)  # opens the socket, here inside
             for path, value in _SYSCTLS.items():
-                with suppress(FileNotFoundError):  # without IPv6, or of a younger kernel
+                with suppress(OSError):  # no IPv6, an older kernel, or a /proc/sys not to write to
                     Path("/proc/sys/net", path.format(self.name)).write_text(value)
             await self._set(flags=IFF_UP, change=IFF_UP)
         self._carry_from(self._inside, self._carry_out)
@@ -243,10 +246,20 @@ class TrialGuest:
                 if loop.time() >= again:
                     pinger.send()
                     again = loop.time() + _AGAIN_S
-                if mac := await neighbour_mac(self._ipr, self._index, address):
+                if mac := await neighbour_mac(self._ipr, self._index, address, asked=True):
                     return mac
                 await asyncio.sleep(_LOOK_S)
         return None
+
+    async def is_on_link(self, address: Address) -> bool:
+        """Whether the guest reaches an address without a router."""
+        if address.is_link_local:
+            return True
+        try:
+            [route] = await self._ipr.route("get", dst=str(address))
+        except NetlinkError:  # not at all
+            return False
+        return route.get("gateway") is None
 
     async def mac_of(self, address: Address) -> str | None:
         """The MAC that the guest knows of an address."""

@@ -71,9 +71,10 @@ async def _ends(scene: Scene, family: int) -> tuple[Address, Address]:
     hosts = await scene.host.addresses(family)
     for mine in own:
         for theirs in hosts:
-            if theirs.ip in mine.network and theirs.ip != mine.ip:
+            near = mine.ip in theirs.network and mine.ip != theirs.ip
+            if near and await scene.guest.is_on_link(theirs.ip):
                 return mine.ip, theirs.ip
-    raise Skipped(f"on {name} the host has no IPv{family} address in the guest's network")
+    raise Skipped(f"on {name} the host has no IPv{family} address on one link with the guest's")
 
 
 def _own(scene: Scene, family: int) -> list[Interface]:
