@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,19 @@ def network() -> dict[str, str]:
         "addresses": ("ip", "-br", "address"),
         "ipv4": ("ip", "-4", "route", "show", "table", "all"),
         "ipv6": ("ip", "-6", "route", "show", "table", "all"),
-        "sysctls": ("sysctl", "-a", "--pattern", r"^net\.ipv[46]\.(conf|icmp|ping)"),
         "qdiscs": ("tc", "qdisc", "show"),
         "neighbours": ("ip", "-br", "neighbour", "show", "nud", "permanent"),
     }
-    return {name: command(*argv) for name, argv in shown.items()}
+    return {"sysctls": _sysctls(), **{name: command(*argv) for name, argv in shown.items()}}
+
+
+def _sysctls() -> str:
+    """Of every device, and of all; some can only be written, or say how often they changed."""
+    found = []
+    for path in sorted(Path("/proc/sys/net").glob("ipv[46]/conf/*/*")):
+        with suppress(OSError):
+            found.append(f"{path} {path.read_text()}")
+    return "".join(found)
 
 
 @contextmanager
@@ -82,6 +90,16 @@ def drop_at_lan(lan: Lan, rule: str) -> None:
     """Have the LAN's router drop what comes in and a rule of nft's says."""
     rules = f"type filter hook ingress device {lan.far} priority 0; {rule} drop;"
     lan.run("nft", f"table netdev deaf {{ chain deaf {{ {rules} }}; }}")
+
+
+@pytest.fixture(autouse=True)
+def ready_at_once() -> Iterator[None]:
+    """The host's own devices do not spend a second on duplicate address detection."""
+    setting = Path("/proc/sys/net/ipv6/conf/default/accept_dad")
+    before = setting.read_text()
+    setting.write_text("0")
+    yield
+    setting.write_text(before)
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from lab.airtap import Airtapd
 from lab.lan import wait_for
 from lab.sandbox import command
@@ -22,12 +20,6 @@ KERNELS = ("6.12",)
 KINDS = ("macvtap",)  # of airtap.toml; a trial is of both
 # On a machine of usual speed: for a step that waits in vain.
 SHORT_S = 3
-
-
-@pytest.fixture(scope="module", params=["wpa2", "proxy-arp"])
-def variant(request: pytest.FixtureRequest) -> str:
-    """The latter also keeps stations from each other, and answers ARP and ND for them."""
-    return str(request.param)
 
 
 def test_guests_work(lan: AccessPoint, airtapd: Airtapd, station: Station) -> None:

@@ -17,7 +17,6 @@ async def autoconfigure(scene: Scene) -> str:
     """The guest's kernel solicits routers since the guest is up."""
     scene.listener.waits("a router advertisement, and for an IPv6 address by it")
     own = await _wait_for_address(scene)
-    scene.gateway6 = await scene.guest.router6()
     if not own:
         raise Skipped("this host has no IPv6")
     if taken := [str(each.interface.ip) for each in own if each.duplicate]:
@@ -43,6 +42,8 @@ async def _wait_for_address(scene: Scene) -> list[Own6]:
     end = loop.time() + scene.seconds
     while True:
         own = await scene.guest.own6()
+        # The kernel drops a router that answers without saying that it is one.
+        scene.gateway6 = await scene.guest.router6() or scene.gateway6
         if link_local := _usable(own, link_local=True):
             scene.link_local = link_local.interface
         done = _usable(own, link_local=False) or any(each.duplicate for each in own)
