@@ -306,6 +306,8 @@ class Lan(Running):
         self._far("link", "set", self.far, "up")
         self._far("address", "add", f"{ipv4}/24", "dev", self.far)
         self._far("address", "add", f"{ipv6}/64", "dev", self.far, "nodad")
+        # Else its neighbour advertisements say that it is no router, and guests drop their route.
+        self.run("sh", "-c", f"echo 1 >/proc/sys/net/ipv6/conf/{self.far}/forwarding")
 
     def _make_host_side(self, undo: contextlib.ExitStack) -> None:
         if self.bridge:

@@ -36,11 +36,13 @@ class AttachRequest:
     """What a client asks for. br and mac are as the user wrote them, not validated.
 
     mac: None to learn the guest's MAC. vnet_hdr: frames carry a struct virtio_net_hdr.
+    kind: macvtap or ipvtap, for root to try one out; None for what goes with the uplink.
     """
 
     br: str
     mac: str | None
     vnet_hdr: bool
+    kind: str | None = None
 
 
 class Broker:
@@ -96,15 +98,16 @@ class Broker:
 
         The caller owns the descriptor; the device goes when its last copy is closed. If a
         step fails, what the steps before it did is undone. Raises Problem: bad-name, bad-mac,
-        access-denied and other acl-*, no-such-device, bad-parent, parent-busy, bad-mode,
-        mac-in-use, too-many-devices, no-device, no-tap, no-macnat.
+        access-denied and other acl-*, no-such-device, bad-kind, bad-parent, parent-busy,
+        bad-mode, mac-in-use, too-many-devices, no-device, no-kind, no-tap, no-macnat.
         """
         name = await uplink.choose(self._links, self.config, device_name(request.br))
         mac = None if request.mac is None else mac_address(request.mac)
         link = await self._permitted(name, request.br, peer)
         parent = await uplink.inspect(link)
         child = None if parent.type == "bridge" else await uplink.a_child(self._links, link)
-        kind = uplink.child_kind(parent, self.config.parent(link.name), child)
+        settings = uplink.with_kind(parent, self.config.parent(link.name), request.kind)
+        kind = uplink.child_kind(parent, settings, child)
         with self._guests.admitted(peer.uid, self.config.limits) as place:
             if kind == "tap":
                 return await self._attach_tap(link, request.vnet_hdr, peer, place)

@@ -12,7 +12,6 @@ the mode is off (mac80211: __ieee80211_data_to_8023). It forgets that with the a
 
 import asyncio
 import errno
-import os
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 
@@ -27,6 +26,7 @@ from .kernel.addresses import host_addresses
 from .kernel.frames import Exchange
 from .kernel.links import Link, LinkError, LinkNotFound, Links, open_links, rtnetlink
 from .kernel.neighbours import neighbours
+from .names import random_mac
 
 # Seconds.
 _ANSWER_S = 3.0
@@ -127,7 +127,7 @@ class _Station:
                 f"{_named(addresses)} does not answer {self._name} as it is now, so 4-address"
                 " frames cannot be tried",
             )
-        foreign = _random_mac()
+        foreign = random_mac()
         asked = {(address, mac) for address in known for mac in (self._link.mac, foreign)}
         self._set(True)
         try:
@@ -183,7 +183,7 @@ class _Station:
                 " access point still sends 4-address frames"
             )
             return not await self._unanswered(asked, _ASSOCIATE_S)
-        await self._unanswered({(link_local(_random_mac()), self._link.mac)}, _ANSWER_S)
+        await self._unanswered({(link_local(random_mac()), self._link.mac)}, _ANSWER_S)
         return True
 
     async def _give_up(self) -> None:
@@ -251,10 +251,3 @@ def _named(addresses: Iterable[Address]) -> str:
 
 def _passing(back: bool) -> str:
     return "frames pass as before" if back else "nothing has answered since"
-
-
-def _random_mac() -> str:
-    """Locally administered, and nobody's (IEEE 802, 8.2)."""
-    octets = bytearray(os.urandom(6))
-    octets[0] = octets[0] & 0xFC | 0x02
-    return octets.hex(":")

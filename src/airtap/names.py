@@ -1,5 +1,6 @@
 """Names and addresses that come from outside, validated here and nowhere else."""
 
+import os
 import re
 
 from .errors import Problem
@@ -54,6 +55,13 @@ def mac_address(text: str) -> str:
     if mac == "00:00:00:00:00:00":
         raise Problem("bad-mac", f"{mac} is no address, no guest can have it")
     return mac
+
+
+def random_mac() -> str:
+    """A MAC address that is nobody's: locally administered (IEEE 802, 8.2)."""
+    octets = bytearray(os.urandom(6))
+    octets[0] = octets[0] & 0xFC | 0x02
+    return octets.hex(":")
 
 
 def domain_uuid(text: str) -> str:

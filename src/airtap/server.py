@@ -223,15 +223,21 @@ class Server:
             raise ConnectionAbortedError("the peer does not read its answers") from exc
 
     async def _attach(self, request: Message, peer: Peer) -> tuple[Message, int | None]:
-        _fields(request, {"op", "br", "mac", "vnet_hdr"})
+        _fields(request, {"op", "br", "mac", "vnet_hdr", "kind"})
         br, mac, vnet_hdr = request.get("br"), request.get("mac"), request.get("vnet_hdr", False)
+        kind = request.get("kind")
         if (
             not isinstance(br, str)
             or not isinstance(mac, str | None)
             or not isinstance(vnet_hdr, bool)
+            or not isinstance(kind, str | None)
         ):
-            raise Problem("bad-message", "attach wants br: text, mac: text, vnet_hdr: true|false")
-        device, fd = await self._broker.attach(AttachRequest(br, mac, vnet_hdr), peer)
+            raise Problem(
+                "bad-message", "attach wants br: text, mac: text, vnet_hdr: true|false, kind: text"
+            )
+        if kind is not None and peer.uid != 0:
+            raise Problem("access-denied", "the kind of a device is for root alone to ask for")
+        device, fd = await self._broker.attach(AttachRequest(br, mac, vnet_hdr, kind), peer)
         return {"ok": True, "device": device}, fd
 
     async def _release(self, request: Message, peer: Peer) -> tuple[Message, int | None]:

@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .config import DEFAULT_ROUTE, MODES, Config, Parent
 from .errors import Problem
@@ -114,6 +114,28 @@ async def a_child(links: Links, parent: Link) -> Link | None:
     return None
 
 
+def with_kind(uplink: Uplink, settings: Parent, kind: str | None) -> Parent:
+    """The settings of an uplink for a guest that wants a kind of device; None: any.
+
+    Raises Problem bad-kind, bad-parent (a bridge), bad-mode (the host would lose the uplink to a
+    guest that is there to try it).
+    """
+    if kind is None:
+        return settings
+    name = uplink.link.name
+    if kind not in MODES:
+        raise Problem("bad-kind", f"{kind[:64]!r} is neither {' nor '.join(MODES)}")
+    if uplink.type == "bridge":
+        raise Problem("bad-parent", f"{name} is a bridge and takes no {kind}")
+    if settings.mode == "passthru":
+        raise Problem(
+            "bad-mode",
+            f"a guest in mode passthru, which airtap.toml sets for {name}, would take {name} from"
+            " the host",
+        )
+    return replace(settings, kind=kind)
+
+
 def child_kind(uplink: Uplink, settings: Parent, child: Link | None) -> str:
     """Decide what device a guest behind an uplink gets. child: what a_child() found.
 
@@ -201,6 +223,5 @@ async def explain_refusal(
             "" if mode == "passthru" else f"{parent.name} is in use in mode passthru",
         )
     hint = f"load the module {kind}" if error.errno == errno.EOPNOTSUPP else ""
-    return Problem(
-        "no-device", f"cannot make a device of kind {kind} on {parent.name}: {error}", hint
-    )
+    code = "no-kind" if hint else "no-device"
+    return Problem(code, f"cannot make a device of kind {kind} on {parent.name}: {error}", hint)

@@ -115,7 +115,7 @@ def answering_unicast(lan: Lan) -> Iterator[None]:
                     if ended.is_set():
                         return
                     continue
-                if asked.haslayer(DHCP) and asked[BOOTP].op == 1:
+                if asked.haslayer(DHCP) and kind_of(asked) in ANSWERS:
                     frames.send(raw(answer(asked, lan)))
 
         frames.settimeout(0.2)
@@ -129,11 +129,17 @@ def answering_unicast(lan: Lan) -> Iterator[None]:
             server.join()
 
 
+ANSWERS = {1: "offer", 3: "ack"}
+
+
+def kind_of(asked: Ether) -> int:
+    kind: int = next(value for name, value in asked[DHCP].options if name == "message-type")
+    return kind
+
+
 def answer(asked: Ether, lan: Lan) -> Ether:
-    kinds = {1: "offer", 3: "ack"}
-    kind = next(value for name, value in asked[DHCP].options if name == "message-type")
     settings = [
-        ("message-type", kinds[kind]),
+        ("message-type", ANSWERS[kind_of(asked)]),
         *(("server_id", "192.0.2.1"), ("lease_time", 600), ("subnet_mask", "255.255.255.0")),
         *(("router", "192.0.2.1"), "end"),
     ]

@@ -1,5 +1,6 @@
 """Who was seen on a device's LAN: the kernel's neighbour tables, through rtnetlink."""
 
+from contextlib import suppress
 from ipaddress import ip_address
 
 from pyroute2 import AsyncIPRoute
@@ -9,7 +10,8 @@ from .addresses import Address
 from .links import LinkError
 
 # include/uapi/linux/neighbour.h: NUD_REACHABLE, STALE, DELAY, PROBE
-_ANSWERED_ONCE = 0x02 | 0x04 | 0x08 | 0x10
+_REACHABLE = 0x02
+_ANSWERED_ONCE = _REACHABLE | 0x04 | 0x08 | 0x10
 
 
 async def neighbours(ipr: AsyncIPRoute, index: int) -> list[Address]:
@@ -23,3 +25,28 @@ async def neighbours(ipr: AsyncIPRoute, index: int) -> list[Address]:
     except NetlinkError as exc:
         raise LinkError(exc.code, f"dump neighbours: {exc.args[-1]}") from exc
     return found
+
+
+async def neighbour_mac(
+    ipr: AsyncIPRoute, index: int, address: Address, *, asked: bool = False
+) -> str | None:
+    """The MAC that address has told the device with index; None: no answer. Raises LinkError.
+
+    asked: only if it has answered a question lately, and not just told so by itself.
+    """
+    states = _REACHABLE if asked else _ANSWERED_ONCE
+    mac: str | None = None
+    try:
+        async for message in await ipr.neigh("dump", ifindex=index):
+            here = message["ifindex"] == index and message["state"] & states
+            if here and message.get("dst") == str(address):
+                mac = message.get("lladdr")
+    except NetlinkError as exc:
+        raise LinkError(exc.code, f"dump neighbours: {exc.args[-1]}") from exc
+    return mac
+
+
+async def forget_neighbour(ipr: AsyncIPRoute, index: int, address: Address) -> None:
+    """Have the kernel ask for an address anew. One that it does not know is success."""
+    with suppress(NetlinkError):
+        await ipr.neigh("del", dst=str(address), ifindex=index)

@@ -1,0 +1,197 @@
+"""airtap try: whether guests work on a device, found out with a throw-away one."""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any, TextIO
+
+from ..errors import Problem
+from ..names import device_name
+from .columns import printable
+
+# netlink is imported where it is needed: airtap status needs none of it.
+
+_EXPLAINED = """\
+A guest in a network namespace is put on DEV by way of airtapd, as QEMU's would be, with a MAC of
+its own. It asks for a lease, resolves and pings the gateway over IPv4 and IPv6, and meets the
+host; first on a macvtap, then on an ipvtap, or on whichever DEV carries already. The host's own
+network is left as it is, and all is undone at the end, the lease included.
+
+Exit status: 0 if every step passed, 1 if one failed or nothing could be tried.
+"""
+_TITLES = {
+    "uplink": "uplink",
+    "device": "device for a guest",
+    "macnat": "MAC NAT",
+    "lease": "DHCP lease",
+    "gateway4": "gateway by ARP",
+    "ping4": "gateway pinged, IPv4",
+    "address6": "IPv6 address (SLAAC)",
+    "gateway6": "gateway by ND",
+    "ping6": "gateway pinged, IPv6",
+    "guest_to_host4": "guest to host, IPv4",
+    "host_to_guest4": "host to guest, IPv4",
+    "guest_to_host6": "guest to host, IPv6",
+    "host_to_guest6": "host to guest, IPv6",
+}
+_RESULTS = {"passed": "ok", "failed": "FAILED", "skipped": "-"}
+_TITLE_WIDTH = max(map(len, _TITLES.values()))
+_RESULT_WIDTH = max(map(len, _RESULTS.values()))
+_TICK_S = 0.2
+_LONG_S = 1.0
+_COLUMNS = 79
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "try",
+        help="see whether guests work on a device, with a throw-away one",
+        description="See whether guests work on DEV, before there is one. For root.",
+        epilog=_EXPLAINED,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("device", metavar="DEV", help="an interface, a bridge, or an alias")
+    parser.add_argument(
+        "--kind", choices=("macvtap", "ipvtap"), help="try this only; default: both, one by one"
+    )
+    parser.add_argument(
+        "--timeout", type=_seconds, default=10.0, metavar="SECONDS", help="for each step (10)"
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.set_defaults(run=run, needs_daemon=False)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Raises SystemExit unless all passed, Problem if nothing could be tried."""
+    name = device_name(arguments.device)
+    if os.geteuid() != 0:
+        raise Problem("not-root", "airtap try is for root", f"sudo airtap try {name}")
+    out = sys.stderr if arguments.json else sys.stdout
+    progress = Progress(out, quiet=arguments.json)
+    report = asyncio.run(_run(name, arguments.kind, arguments.timeout, progress))
+    print(json.dumps(report, indent=2) if arguments.json else _verdict(report), flush=True)
+    if not report["passed"]:
+        raise SystemExit(1)
+
+
+async def _run(name: str, kind: str | None, seconds: float, progress: "Progress") -> Any:
+    """The report of a trial, which SIGINT, SIGTERM and SIGHUP end orderly."""
+    from ..trial import trial
+
+    task = asyncio.current_task()
+    assert task
+    got: list[int] = []
+
+    def end(number: int) -> None:
+        got.append(number)
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, end, number)
+    try:
+        return (await trial.run(name, kind, seconds, progress)).to_json()
+    except asyncio.CancelledError:
+        progress.note("interrupted; what was made is undone")
+        raise SystemExit(128 + got[0] if got else 1) from None
+    finally:
+        progress.stop()
+
+
+class Progress:
+    """Tells of each step as it ends, and what is waited for while it lasts.
+
+    On a terminal that is a line that changes; else one line for each wait that lasts. quiet: only
+    the former.
+    """
+
+    def __init__(self, out: TextIO, quiet: bool) -> None:
+        self._out = out
+        self._live = out.isatty()
+        self._quiet = quiet
+        self._title = self._what = self._said = ""
+        self._began = 0.0
+        self._ticker: asyncio.Task[None] | None = None
+
+    def trial(self, trial: Any) -> None:
+        """A trial begins, or is left out."""
+        rest = f"not tried: {trial.not_tried}" if trial.not_tried else f"guest {trial.mac}"
+        self._line(f"{trial.kind}: {printable(rest)}")
+
+    def begin(self, name: str) -> None:
+        """A step begins."""
+        self._title, self._what, self._said = _TITLES[name], "", ""
+        self._began = time.monotonic()
+        self._ticker = self._ticker or asyncio.create_task(self._tick())
+        self._show()
+
+    def waits(self, what: str) -> None:
+        """What the step waits for now."""
+        self._what = what
+        self._show()
+
+    def end(self, step: Any) -> None:
+        """A step has ended."""
+        self._what = self._title = ""
+        result = _RESULTS[step.result].ljust(_RESULT_WIDTH)
+        title = _TITLES[step.name].ljust(_TITLE_WIDTH)
+        self._line(f"  {result}  {title}  {_time(step.seconds):>7}  {printable(step.detail)}")
+        if step.hint:
+            self._line(f"  {'':{_RESULT_WIDTH}}  {printable(step.hint)}")
+
+    def note(self, text: str) -> None:
+        self._line(text)
+
+    def stop(self) -> None:
+        if self._ticker:
+            self._ticker.cancel()
+        self._title = ""
+        self._show()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            self._show()
+
+    def _show(self) -> None:
+        passed = time.monotonic() - self._began
+        what = f"waiting for {self._what}" if self._what else ""
+        if self._live:
+            line = f"  ...  {self._title}  {passed:.0f} s  {what}" if self._title else ""
+            self._out.write(f"\r\x1b[K{printable(line)[:_COLUMNS]}")
+            self._out.flush()
+        elif not self._quiet and what != self._said and passed > _LONG_S:
+            self._said = what
+            self._line(f"  ...  {self._title}: {printable(what)}")
+
+    def _line(self, text: str) -> None:
+        if self._quiet:
+            return
+        self._out.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
+        self._out.flush()
+
+
+def _verdict(report: Any) -> str:
+    tried = [trial["kind"] for trial in report["trials"] if trial["device"]]
+    failed = sum(s["result"] == "failed" for t in report["trials"] for s in t["steps"])
+    if report["passed"]:
+        return f"{report['device']}: guests work ({' and '.join(tried)})"
+    if not failed:
+        return f"{report['device']}: nothing could be tried"
+    many = "1 step" if failed == 1 else f"{failed} steps"
+    return f"{report['device']}: {many} failed; airtap doctor {report['device']} says more"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)  # ValueError becomes argparse's words
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError("must be above 0 and at most 3600")
+    return seconds

@@ -1,0 +1,51 @@
+"""The first steps: is the uplink fit, can airtapd make a device on it, is MAC NAT as needed?"""
+
+from . import airtapd
+from .guest import TrialGuest
+from .host import is_up
+from .scene import Scene
+from .steps import Failed
+
+_ONE_MAC = "a Wi-Fi station may send with its own MAC only"
+
+
+async def look_at_uplink(scene: Scene) -> str:
+    """Up and with carrier. airtapd would bring it up, which is not for a trial to do."""
+    host = scene.host
+    link = await host.link()
+    if not link.up:
+        raise Failed(f"{host.name} is down", f"bring it up: ip link set {host.name} up")
+    if not is_up(link):
+        what = "join a network" if host.type.startswith("wifi") else "plug a cable in"
+        raise Failed(f"{host.name} has no carrier", what)
+    return f"{host.name} is up, {host.type}, {link.mac}"
+
+
+async def make_device(scene: Scene) -> str:
+    """By airtapd, as it is for QEMU."""
+    trial, host = scene.trial, scene.host
+    kind = None if trial.kind == "bridge" else trial.kind
+    trial.device, tap = airtapd.attach(host.name, trial.mac, kind)
+    guest = TrialGuest(tap, trial.mac)
+    scene.maybe_guest = guest
+    await guest.start()
+    what = "tap" if kind is None else kind
+    return f"{what} {trial.device} for a guest {trial.mac}"
+
+
+async def look_at_mac_nat(scene: Scene) -> str:
+    """On, or not needed as far as can be told beforehand."""
+    host = scene.host
+    uplink, _ = airtapd.status(host.name, scene.trial.device)
+    off = f'macnat = "off" is set for {host.name}'
+    scene.mac_nat = bool(uplink.get("macnat"))
+    if scene.mac_nat:
+        return f"on: guests' frames leave with the MAC of {host.name}"
+    if scene.trial.kind == "ipvtap":
+        raise Failed(
+            f"{off}, so a guest on an ipvtap has to use the MAC, and gets the lease, of the host",
+            'set macnat = "auto" in airtap.toml',
+        )
+    if host.type == "wifi-station":
+        raise Failed(f"{off}, and {_ONE_MAC}", 'set macnat = "auto" in airtap.toml')
+    return f"not needed on {host.type}: frames leave with the guest's own MAC"

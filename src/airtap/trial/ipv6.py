@@ -1,0 +1,81 @@
+"""IPv6: an address by autoconfiguration (SLAAC), and the router that offers it.
+
+A network need not offer IPv6. It does not, if neither the guest nor the host has heard a router.
+"""
+
+import asyncio
+
+from .guest import Own6
+from .ipv4 import one_mac_hint, ping_result
+from .scene import Scene
+from .steps import Failed, Skipped
+
+_LOOK_S = 0.1
+
+
+async def autoconfigure(scene: Scene) -> str:
+    """The guest's kernel solicits routers since the guest is up."""
+    scene.listener.waits("a router advertisement, and for an IPv6 address by it")
+    own = await _wait_for_address(scene)
+    if not own:
+        raise Skipped("this host has no IPv6")
+    if taken := [str(each.interface.ip) for each in own if each.duplicate]:
+        what = f"somebody answers for {', '.join(taken)}: duplicate address detection failed"
+        raise Failed(what, "an access point or switch that answers in others' place may do that")
+    if found := _usable(own, link_local=False):
+        scene.own6 = found.interface
+        return f"{found.interface}, router {scene.gateway6 or 'none'}"
+    if scene.gateway6:
+        raise Skipped(f"{scene.gateway6} advertises no prefix for autoconfiguration (DHCPv6 only?)")
+    if await scene.host.hears_routers():
+        raise Failed(
+            "no router advertisement came, though the host has its router by one;"
+            f" {scene.frames()}",
+            one_mac_hint(scene),
+        )
+    raise Skipped("not offered here: no router advertisement came")
+
+
+async def _wait_for_address(scene: Scene) -> list[Own6]:
+    """The guest's addresses, once there is one by autoconfiguration or time is up."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + scene.seconds
+    while True:
+        own = await scene.guest.own6()
+        # The kernel drops a router that answers without saying that it is one.
+        scene.gateway6 = await scene.guest.router6() or scene.gateway6
+        if link_local := _usable(own, link_local=True):
+            scene.link_local = link_local.interface
+        done = _usable(own, link_local=False) or any(each.duplicate for each in own)
+        if done or not own or loop.time() >= end:
+            return own
+        await asyncio.sleep(_LOOK_S)
+
+
+def _usable(own: list[Own6], link_local: bool) -> Own6 | None:
+    kind = (each for each in own if each.interface.ip.is_link_local == link_local)
+    return next((each for each in kind if each.ready), None)
+
+
+async def resolve_gateway(scene: Scene) -> str:
+    """By neighbour discovery."""
+    gateway = scene.gateway6
+    if gateway is None:
+        raise Skipped("no IPv6 router is known")
+    scene.listener.waits(f"{gateway} to answer neighbour discovery")
+    mac = await scene.guest.resolve(gateway, scene.seconds)
+    if mac is None:
+        what = f"{gateway} does not answer neighbour discovery; {scene.frames()}"
+        raise Failed(what, one_mac_hint(scene))
+    scene.macs[gateway] = mac
+    return f"{gateway} is at {mac}"
+
+
+async def ping_gateway(scene: Scene) -> str:
+    """As of IPv4's."""
+    gateway = scene.gateway6
+    if gateway is None or gateway not in scene.macs:
+        raise Skipped("no IPv6 router is resolved")
+    scene.listener.waits(f"{gateway} to answer a ping")
+    echo = await scene.guest.ping(gateway, scene.seconds)
+    return ping_result(str(gateway), echo.seconds)

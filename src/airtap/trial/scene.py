@@ -1,0 +1,70 @@
+"""What the steps of one trial share: the host, the guest, and what has been found out so far."""
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, IPv6Interface
+
+from ..errors import Problem
+from ..kernel.ping import Address
+from . import airtapd
+from .guest import TrialGuest
+from .host import Host
+from .lease import Lease
+from .steps import Listener, Trial
+
+
+@dataclass
+class Scene:
+    """One trial under way. seconds: for each step.
+
+    macs: of the gateways that have been resolved. gateway4, gateway6: None while none is known.
+    own6: the guest's IPv6 address by autoconfiguration. mac_nat: whether it is on. meets_host:
+    whether host access is; None while not known.
+    """
+
+    host: Host
+    trial: Trial
+    seconds: float
+    listener: Listener
+    maybe_guest: TrialGuest | None = None
+    lease: Lease | None = None
+    gateway4: IPv4Address | None = None
+    gateway6: IPv6Address | None = None
+    own6: IPv6Interface | None = None
+    link_local: IPv6Interface | None = None
+    mac_nat: bool = False
+    meets_host: bool | None = None
+    macs: dict[Address, str] = field(default_factory=dict)
+    before: tuple[int, int] = (0, 0)
+
+    @property
+    def guest(self) -> TrialGuest:
+        assert self.maybe_guest
+        return self.maybe_guest
+
+    def begin(self) -> None:
+        """A step begins: frames are counted from here."""
+        guest = self.maybe_guest
+        self.before = (guest.sent, guest.received) if guest else (0, 0)
+
+    def frames(self) -> str:
+        """What passed the guest's device since the step began, and what airtapd saw there."""
+        sent, received = self.guest.sent - self.before[0], self.guest.received - self.before[1]
+        came = "none came" if received == 0 else f"{_frames(received)} came"
+        left = "no frame left" if sent == 0 else f"{_frames(sent)} left"
+        return f"{left} {self.trial.device}, {came}{self._refused()}"
+
+    def _refused(self) -> str:
+        try:
+            _, guest = airtapd.status(self.host.name, self.trial.device)
+        except Problem as problem:
+            return f"; {problem.message}"
+        if not guest:
+            return f"; {self.trial.device} is gone"
+        counted = {k: n for k, n in (guest["refused"] or {}).items() if n and k != "evicted"}
+        words = ", ".join(f"{count} {guard}" for guard, count in counted.items())
+        guards = "MAC NAT" if self.mac_nat else "airtapd's guards"
+        return f"; {guards} refused some: {words}" if words else ""
+
+
+def _frames(count: int) -> str:
+    return "1 frame" if count == 1 else f"{count} frames"

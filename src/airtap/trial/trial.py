@@ -1,0 +1,142 @@
+"""airtap try, from beginning to end. STEPS is what is tried, once for each kind of device.
+
+The host looks on: of its network nothing is changed. All that a trial makes is there by
+descriptors of this process, so that its end, of whatever kind, undoes it.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from ..config import MODES
+from ..errors import Problem, reason
+from ..kernel.links import LinkError, LinkNotFound
+from ..names import random_mac
+from . import airtapd, device, host_access, ipv4, ipv6
+from .host import Host, open_host
+from .scene import Scene
+from .steps import FAILED, PASSED, SKIPPED, Failed, Listener, Report, Skipped, Step, Trial
+
+Method = Callable[[Scene], Awaitable[str]]
+
+# Each returns what it saw, or raises Failed, Skipped, Problem, OSError, LinkError. Without those
+# of FIRST nothing else makes sense; the others are tried one and all.
+FIRST: tuple[tuple[str, Method], ...] = (
+    ("uplink", device.look_at_uplink),
+    ("device", device.make_device),
+    ("macnat", device.look_at_mac_nat),
+)
+STEPS: tuple[tuple[str, Method], ...] = (
+    ("lease", ipv4.get_lease),
+    ("gateway4", ipv4.resolve_gateway),
+    ("ping4", ipv4.ping_gateway),
+    ("address6", ipv6.autoconfigure),
+    ("gateway6", ipv6.resolve_gateway),
+    ("ping6", ipv6.ping_gateway),
+    ("guest_to_host4", host_access.guest_to_host4),
+    ("host_to_guest4", host_access.host_to_guest4),
+    ("guest_to_host6", host_access.guest_to_host6),
+    ("host_to_guest6", host_access.host_to_guest6),
+)
+
+
+async def run(name: str, kind: str | None, seconds: float, listener: Listener) -> Report:
+    """Try guests behind name, a device or an alias.
+
+    kind: the only one to try; None for all that the device can carry. seconds: for each step.
+    Raises Problem: nothing could be tried at all.
+    """
+    try:
+        async with open_host(airtapd.resolve(name)) as host:
+            report = Report(name, host.name, host.type)
+            mac = random_mac()
+            for trial in await _trials(host, kind):
+                report.trials.append(trial)
+                trial.mac = "" if trial.not_tried else mac
+                listener.trial(trial)
+                if not trial.not_tried:
+                    await _try(Scene(host, trial, seconds, listener), only=kind is not None)
+                if trial.steps and trial.steps[0].result == FAILED:
+                    break  # the uplink: it would be the same again
+            return report
+    except LinkNotFound as exc:
+        raise Problem("no-such-device", f"{name} has gone") from exc
+    except (LinkError, OSError) as exc:
+        raise Problem("no-device", f"cannot look at {name}: {_text(exc)}") from exc
+
+
+async def _trials(host: Host, kind: str | None) -> list[Trial]:
+    """Which kinds to try on a device, and which not, and why."""
+    if host.type == "bridge":
+        if kind:
+            raise Problem(
+                "bad-kind", f"{host.name} is a bridge, and takes no {kind}", "omit --kind"
+            )
+        return [Trial("bridge")]
+    if kind:
+        return [Trial(kind)]
+    child, carried = await host.child()
+    busy = f"{host.name} carries {carried} guests ({child}), and one kind excludes the other"
+    return [Trial(each, not_tried="" if carried in ("", each) else busy) for each in MODES]
+
+
+async def _try(scene: Scene, only: bool) -> None:
+    """Go through the steps with a new guest. only: it is this kind that was asked for."""
+    try:
+        for name, method in FIRST:
+            if not await _step(scene, name, method, only):
+                return
+        for name, method in STEPS:
+            await _step(scene, name, method, only)
+    finally:
+        await _undo(scene)
+
+
+async def _step(scene: Scene, name: str, method: Method, only: bool) -> bool:
+    """Do a step and tell of it; returns whether to go on."""
+    scene.listener.begin(name)
+    scene.begin()
+    began = time.monotonic()
+    result, hint, end = PASSED, "", False
+    try:
+        detail = await method(scene)
+    except Skipped as exc:
+        result, detail = SKIPPED, str(exc)
+    except Failed as exc:
+        result, detail, hint = FAILED, exc.seen, exc.hint
+    except Problem as exc:
+        # A kernel that cannot make the one kind is well as long as nobody wants that.
+        end = exc.code == "no-kind" and not only
+        result, detail, hint = (SKIPPED if end else FAILED), exc.message, exc.hint
+    except (OSError, LinkError, NetlinkError) as exc:
+        result, detail = FAILED, _text(exc)
+    if result == FAILED:
+        hint = "; ".join(filter(None, (hint, f"see: airtap doctor {scene.host.name}")))
+    step = Step(name, result, time.monotonic() - began, detail, hint)
+    scene.trial.steps.append(step)
+    scene.listener.end(step)
+    return result != FAILED and not end
+
+
+async def _undo(scene: Scene) -> None:
+    """Give the lease back, have the device removed, let the guest go."""
+    guest = scene.maybe_guest
+    try:
+        if guest and scene.lease:
+            with suppress(OSError, LinkError):
+                await scene.lease.release()
+    finally:
+        try:
+            if scene.trial.device:  # at once; closing the tap would do as well
+                airtapd.release(scene.trial.device)
+        finally:
+            if guest:
+                await guest.close()
+
+
+def _text(error: OSError | LinkError | NetlinkError) -> str:
+    if isinstance(error, OSError):
+        return reason(error)
+    return str(error.args[-1])

@@ -1,0 +1,95 @@
+"""airtap try on a station, with both kinds: where guests work, and broken in several ways."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab.airtap import Airtapd
+from lab.lan import wait_for
+from lab.sandbox import command
+from lab.wifi import AccessPoint, Station
+from tests.trial.conftest import drop_at_lan, run_try
+from tests.trial.test_healthy import STEPS
+from tests.wifi.wireless import UPLINK
+
+KERNELS = ("6.12",)
+KINDS = ("macvtap",)  # of airtap.toml; a trial is of both
+# On a machine of usual speed: for a step that waits in vain.
+SHORT_S = 3
+
+
+def test_guests_work(lan: AccessPoint, airtapd: Airtapd, station: Station) -> None:
+    tried = run_try(airtapd, UPLINK, seconds=10)
+    assert tried.status == 0
+    assert tried.report["type"] == "wifi-station"
+    for kind in ("macvtap", "ipvtap"):
+        assert list(tried.steps(kind)) == STEPS
+        assert tried.but_passed(kind) == {}
+        assert tried.steps(kind)["macnat"]["detail"].startswith("on")
+    assert lan.leases() == {}
+    assert lan.stations() == {station.mac}
+
+
+def test_no_dhcp_server(lan: AccessPoint, airtapd: Airtapd) -> None:
+    """On an ipvtap, whose guest nothing has been heard of when the gateway is asked."""
+    drop_at_lan(lan, "udp dport 67")
+    try:
+        tried = run_try(airtapd, UPLINK, "--kind=ipvtap", seconds=SHORT_S)
+    finally:
+        lan.run("nft", "delete table netdev deaf")
+    assert tried.status == 1
+    assert "no DHCP server answered" in tried.steps("ipvtap")["lease"]["detail"]
+    assert "frames do pass" in tried.steps("ipvtap")["gateway4"]["detail"]
+    assert tried.results("ipvtap")["ping6"] == "passed"
+
+
+def test_without_mac_nat(airtapd: Airtapd, station: Station) -> None:
+    with configured(airtapd, 'macnat = "off"'):
+        tried = run_try(airtapd, UPLINK, seconds=SHORT_S)
+    assert tried.status == 1
+    for kind, what in (("macvtap", "with its own MAC only"), ("ipvtap", "the lease, of the host")):
+        assert tried.but_passed(kind) == {"macnat": "failed"}
+        step = tried.steps(kind)["macnat"]
+        assert what in step["detail"]
+        assert 'macnat = "auto"' in step["hint"]
+
+
+@contextmanager
+def configured(airtapd: Airtapd, line: str) -> Iterator[None]:
+    """airtapd with one more line for its uplink."""
+    before = airtapd.config.read_text()
+    airtapd.config.write_text(before + line + "\n")
+    _reload(airtapd)
+    try:
+        yield
+    finally:
+        airtapd.config.write_text(before)
+        _reload(airtapd)
+
+
+def _reload(airtapd: Airtapd) -> None:
+    heard = airtapd.log().count("configuration is read again")
+    os.kill(airtapd.pid, signal.SIGHUP)
+    wait_for(
+        lambda: airtapd.log().count("configuration is read again") > heard, 10, "the configuration"
+    )
+
+
+def test_off_the_air(airtapd: Airtapd, station: Station) -> None:
+    state = Path(f"/sys/class/net/{UPLINK}/operstate")
+    station.cli("disconnect")
+    try:
+        wait_for(lambda: state.read_text() != "up\n", 10, "the station to leave")
+        tried = run_try(airtapd, UPLINK)
+    finally:
+        station.cli("reconnect")
+        station.wait_associated()
+    assert tried.status == 1
+    step = tried.steps()["uplink"]
+    assert step["detail"] == f"{UPLINK} has no carrier"
+    assert "join a network" in step["hint"]
+    assert "192.0.2.10" in command("ip", "address", "show", UPLINK)
