@@ -16,7 +16,7 @@
  * nobody: user space cuts them off.
  */
 
-#define SNAP 256
+#define SNAP 384 /* up to the message type of DHCP */
 
 /* In the order in which a frame of a guest's passes them. */
 enum program { LEARN, CALL, MEET, UP, ACROSS, DOWN };

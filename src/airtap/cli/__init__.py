@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .. import __version__, client
 from ..errors import Problem
-from . import domain, network, parent, release, status
+from . import domain, network, parent, release, status, trace
 
 
 def main() -> int:
@@ -17,7 +17,7 @@ def main() -> int:
     parser.add_argument("--version", action="version", version=f"airtap {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     parser.set_defaults(needs_daemon=True)
-    for module in (status, release, network, domain, parent):
+    for module in (status, trace, release, network, domain, parent):
         module.add_parser(commands)
     arguments = parser.parse_args()
     run: Callable[..., None] = arguments.run

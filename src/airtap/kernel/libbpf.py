@@ -386,7 +386,7 @@ class Object:
         library = _libbpf()
         at = library.bpf_object__next_map(self._object, None)
         while at:
-            # Of global variables it has a dot, which bpffs refuses (kernel/bpf/inode.c: bpf_lookup).
+            # That of globals has a dot, which bpffs refuses (kernel/bpf/inode.c: bpf_lookup).
             path = directory / library.bpf_map__name(at).decode().replace(".", "_")
             _check(library.bpf_map__set_pin_path(at, os.fsencode(path)), f"pin {path}")
             at = library.bpf_object__next_map(self._object, at)
@@ -440,9 +440,10 @@ class Ring:
         self.fd: int = library.ring_buffer__epoll_fd(pointer)
 
     def consume(self, limit: int = 1 << 30) -> None:
-        """Hand over what has come in, at most limit samples. Raises BpfError, what on_sample raises.
+        """Hand over what has come in, at most limit samples.
 
-        Without a limit this does not end while somebody writes faster than it reads.
+        Without a limit this does not end while somebody writes faster than it reads. Raises
+        BpfError, and what on_sample raises.
         """
         self._limit = limit
         result = _libbpf().ring_buffer__consume(self._ring)
