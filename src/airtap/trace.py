@@ -202,9 +202,14 @@ class Traces:
         """Why a trace has ended; "" if it has not."""
         if self._ending:
             return "daemon-ends"
-        if not self._is_at_work(listener.uplink):
-            return "uplink-gone"
-        return "" if listener.ifindex in listener.uplink.children else "guest-gone"
+        at_work = self._is_at_work(listener.uplink)
+        if at_work and listener.ifindex in listener.uplink.children:
+            return ""
+        try:
+            self._links.name_of(listener.ifindex)
+        except LinkNotFound:
+            return "guest-gone"
+        return "uplink-gone"
 
     def _follow(self, listener: _Listener) -> None:
         """Have the programs tell of a guest, at the MAC that it has now."""

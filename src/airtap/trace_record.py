@@ -11,6 +11,7 @@ PASS, DROP, REDIRECT = -1, 2, 7  # TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT
 
 _HEAD = struct.Struct("=QIIIi2s2sHBB16sHH16sHHII")
 _LONGEST = 1 << 20  # no frame is longer
+_ETHERNET = 14
 
 
 class Record(NamedTuple):
@@ -66,6 +67,8 @@ def record(packed: bytes) -> Record:
     middle = _HEAD.size + min(head[2], SNAP)
     if len(packed) != middle + min(head[3], SNAP) or max(head[2], head[3]) > _LONGEST:
         raise ValueError("a record of another length than it says")
+    if min(head[2], head[3]) < _ETHERNET:
+        raise ValueError("a record of a frame that is too short")
     if head[8] >= len(PROGRAMS):
         raise ValueError("a record of an unknown program")
     heads = packed[_HEAD.size : middle], packed[middle:]

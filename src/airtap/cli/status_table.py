@@ -57,7 +57,8 @@ def _lost(loss: Json) -> str:
 def _uplink(uplink: Json, view: View) -> str:
     facts = [uplink["type"], uplink["mac"], uplink["kind"]]
     facts += [text for name, text in _ON.items() if uplink[name]]
-    head = f"{view.paint(_BOLD, printable(uplink['name']))}: {', '.join(fact for fact in facts if fact)}"
+    name = view.paint(_BOLD, printable(uplink["name"]))
+    head = f"{name}: {', '.join(fact for fact in facts if fact)}"
     if not uplink["guests"]:
         return f"{head}\n  no guests"
     return "\n".join([head, *_guests(uplink, view)])

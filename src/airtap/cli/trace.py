@@ -16,7 +16,9 @@ from ..trace_story import Line, Setting, Story, tagged
 _BEFORE, _AFTER = 0, 1
 _ENDED = {
     "daemon-ends": Problem("daemon-ends", "airtapd ends, and the trace with it", "start it again"),
-    "uplink-gone": Problem("uplink-gone", "MAC NAT or host access ended on the uplink"),
+    "uplink-gone": Problem(
+        "uplink-gone", "neither MAC NAT nor host access is on for the guest any more", ""
+    ),
 }
 
 _EXPLAINED = """\
