@@ -171,7 +171,7 @@ class Traces:
         self._listeners.add(listener)
         self._follow(listener)
         listener.lost_before = listener.uplink.nat.tracer.lost()
-        if self._dealing is None:
+        if self._dealing is None or self._dealing.done():
             self._dealing = asyncio.create_task(self._deal_forever(), name="trace")
 
     def _end(self, listener: _Listener) -> None:
@@ -214,8 +214,7 @@ class Traces:
     def _follow(self, listener: _Listener) -> None:
         """Have the programs tell of a guest, at the MAC that it has now."""
         uplink = listener.uplink
-        mac = uplink.children.get(listener.ifindex)
-        mac = None if mac == uplink.link.mac else mac
+        mac = uplink.children.get(listener.ifindex) if uplink.role.kind == "macvtap" else None
         before = self._known.get(_key(listener), "")
         if before == mac:
             return
@@ -229,10 +228,10 @@ class Traces:
         while self._listeners:
             try:
                 self._deal()
+                await asyncio.sleep(_LOOK_S)
             except BpfError as exc:
                 log.error("trace: %s", exc)
-            await asyncio.sleep(_LOOK_S)
-        self._dealing = None
+                await asyncio.sleep(_HEARTBEAT_S)
 
     def _deal(self) -> None:
         for uplink in {listener.uplink for listener in self._listeners}:

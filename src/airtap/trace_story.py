@@ -64,10 +64,14 @@ class _Chain:
 
 
 class Story:
-    """Puts records together and tells them. feed() in the order in which they come."""
+    """Puts records together and tells them. feed() in the order in which they come.
+
+    lossy: whether records were lost of late, so that one that is missing says nothing.
+    """
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
+        self.lossy = False
         self._addresses = set(setting.addresses)
         self._chains: list[_Chain] = []
 
@@ -141,6 +145,8 @@ class Story:
             return "guest -> host", ["no guest has that address: to the host"]
         is_group = bool(last.after[0] & 1)
         reaches_uplink = last.name == "up" or self.setting.kind == "ipvtap"
+        if self.setting.macnat and not reaches_uplink and self.lossy:
+            return "guest -> LAN", ["what became of it is lost"]
         if self.setting.macnat and not reaches_uplink and not is_group:
             return "guest -> sibling", ["did not come by the uplink: to a sibling, if to anybody"]
         return "guest -> LAN", []

@@ -164,15 +164,15 @@ MUTANTS = {
     "evicted as learned": ("if ((what & 0xff) == EVICTED)", "if (0)"),
     "other guests' on the way up": ("return r->whose != NOBODY && (r->program == UP", "return (1"),
     "other guests' on the way down": (
-        "NULL);\n\treturn r->whose != NOBODY;",
-        "NULL);\n\treturn true;",
+        "!is_host(&key);\n\tr->whose = tracee(entry->ifindex);\n\treturn r->whose != NOBODY;",
+        "!is_host(&key);\n\treturn true;",
     ),
     "the host's is nobody's": ("same(to.w, cfg->parent.w) && !is_host(&key)", "true"),
     "groups unheard": (
         "if (is_group(to.w)) {\n\t\tr->whose = EVERYONE;\n\t\treturn true",
         "if (0) {",
     ),
-    "siblings unheard": ("r->verdict == TC_ACT_REDIRECT", "0"),
+    "siblings unheard": ("entry ? tracee(entry->ifindex) : NOBODY;", "NOBODY;"),
     "lost uncounted": ("__sync_fetch_and_add(&tracing.lost, 1)", ""),
     "a short snap": ("length = SNAP;", "length = 100;"),
 }

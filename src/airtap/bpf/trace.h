@@ -51,7 +51,8 @@ struct record {
 	__u8 before[SNAP], after[SNAP];
 };
 
-/* A guest that is traced, by its device (mac is 0) or its MAC (ifindex is 0). */
+/* A guest that is traced, by its device (mac is 0) or, as a frame of a macvtap's guest comes by the
+ * uplink, by its MAC (ifindex is 0). Two guests on ipvtaps may use one MAC. */
 struct who {
 	__u32 ifindex;
 	struct mac mac;
@@ -158,16 +159,19 @@ static __always_inline void note_handed(__u16 said)
 		r->said |= said;
 }
 
-/* Whether a guest is traced; NOBODY if not. */
-static __always_inline __u32 tracee(__u32 ifindex, const __u8 *mac)
+static __always_inline __u32 found(const struct who *who)
+{
+	__u32 *ifindex = bpf_map_lookup_elem(&tracees, who);
+
+	return ifindex ? *ifindex : NOBODY;
+}
+
+/* A device's ifindex if its guest is traced, else NOBODY. */
+static __always_inline __u32 tracee(__u32 ifindex)
 {
 	struct who who = { .ifindex = ifindex };
-	__u32 *found;
 
-	if (mac)
-		__builtin_memcpy(who.mac.w, mac, ETH_ALEN);
-	found = bpf_map_lookup_elem(&tracees, &who);
-	return found ? *found : NOBODY;
+	return found(&who);
 }
 
 /*
@@ -178,13 +182,11 @@ static __always_inline __u32 tracee(__u32 ifindex, const __u8 *mac)
  *   to those who may see all
  * - the host's, or not for this host at all: not to be traced
  */
-static __always_inline bool concerns(struct __sk_buff *skb, struct record *r)
+static __always_inline bool is_heard(struct __sk_buff *skb, struct record *r, struct config *cfg)
 {
-	__u32 zero = 0;
-	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
 	struct key key = {};
 	struct entry *entry;
-	struct mac to;
+	struct mac to = {};
 	struct frame f;
 
 	r->whose = NOBODY;
@@ -195,28 +197,27 @@ static __always_inline bool concerns(struct __sk_buff *skb, struct record *r)
 		r->whose = EVERYONE;
 		return true;
 	}
-	if (!cfg || !look(skb, &f) || !find_target(skb, &f, &key))
+	if (!look(skb, &f) || !find_target(skb, &f, &key))
 		return false;
 	entry = bpf_map_lookup_elem(&addresses, &key);
 	if (!entry)
 		return same(to.w, cfg->parent.w) && !is_host(&key);
-	r->whose = tracee(entry->ifindex, NULL);
+	r->whose = tracee(entry->ifindex);
 	return r->whose != NOBODY;
 }
 
-/* Whom a frame that leaves by the uplink concerns: of the host's (meet) or of a macvtap's guest. */
-static __always_inline bool leaves(struct record *r)
+/* Whom a frame concerns that comes by the uplink on its way out: the host's, for the guest whom meet
+ * knows at its MAC, or for all; or that of a macvtap's guest. */
+static __always_inline bool is_leaving(struct record *r, struct config *cfg)
 {
-	__u32 zero = 0;
-	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
-	struct mac from, to;
+	struct who from = {};
+	struct mac to = {};
+	__u32 *guest;
 
-	__builtin_memcpy(from.w, r->before + ETH_ALEN, ETH_ALEN);
+	__builtin_memcpy(from.mac.w, r->before + ETH_ALEN, ETH_ALEN);
 	__builtin_memcpy(to.w, r->before, ETH_ALEN);
-	if (!cfg)
-		return false;
-	if (!same(from.w, cfg->parent.w)) {
-		r->whose = tracee(0, r->before + ETH_ALEN);
+	if (!same(from.mac.w, cfg->parent.w)) {
+		r->whose = found(&from);
 		return r->whose != NOBODY && (r->program == UP || r->said || r->verdict != PASS);
 	}
 	if (r->program != MEET)
@@ -225,17 +226,27 @@ static __always_inline bool leaves(struct record *r)
 		r->whose = EVERYONE;
 		return r->said;
 	}
-	r->whose = tracee(0, r->before);
+	guest = bpf_map_lookup_elem(&macs, &to);
+	r->whose = guest ? tracee(*guest) : NOBODY;
 	return r->whose != NOBODY;
 }
 
-/* Whom a frame on a guest's own device concerns: who sent it, or the sibling that across gives it. */
+/* Whom a frame on a guest's own device concerns: who sent it, or to whom across takes it. */
 static __always_inline bool is_said(struct __sk_buff *skb, struct record *r)
 {
-	r->whose = tracee(skb->ifindex, NULL);
-	if (r->whose == NOBODY && r->program == ACROSS && r->verdict == TC_ACT_REDIRECT)
-		r->whose = tracee(0, r->after);
-	return r->whose != NOBODY && (r->program != CALL || r->said || r->verdict != PASS);
+	struct key key = {};
+	struct entry *entry;
+	struct frame f;
+
+	r->whose = tracee(skb->ifindex);
+	if (r->whose != NOBODY)
+		return r->program != CALL || r->said || r->verdict != PASS;
+	if (r->program != ACROSS || r->verdict != TC_ACT_REDIRECT || !look(skb, &f) ||
+	    !find_target(skb, &f, &key))
+		return false;
+	entry = bpf_map_lookup_elem(&addresses, &key);
+	r->whose = entry ? tracee(entry->ifindex) : NOBODY;
+	return r->whose != NOBODY;
 }
 
 __noinline int end_trace(struct __sk_buff *skb, __u32 program, int verdict)
@@ -252,9 +263,9 @@ __noinline int end_trace(struct __sk_buff *skb, __u32 program, int verdict)
 		return 0;
 	r->verdict = verdict;
 	if (program == DOWN)
-		wanted = concerns(skb, r);
+		wanted = is_heard(skb, r, cfg);
 	else if (program == MEET || (program == UP && cfg->kind == MACVTAP))
-		wanted = leaves(r);
+		wanted = is_leaving(r, cfg);
 	else
 		wanted = is_said(skb, r);
 	if (!wanted)

@@ -62,10 +62,8 @@ def _count(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
-    with ExitStack() as stack:
-        file = _opened(arguments.pcap, stack)
-        with suppress(KeyboardInterrupt):
-            _trace(arguments, connection, file)
+    with ExitStack() as stack, suppress(KeyboardInterrupt):
+        _trace(arguments, connection, stack)
 
 
 def _opened(path: str | None, stack: ExitStack) -> BinaryIO | None:
@@ -77,13 +75,12 @@ def _opened(path: str | None, stack: ExitStack) -> BinaryIO | None:
         raise Problem("no-file", f"cannot write {path}: {reason(exc)}") from exc
 
 
-def _trace(
-    arguments: argparse.Namespace, connection: client.Connection, file: BinaryIO | None
-) -> None:
+def _trace(arguments: argparse.Namespace, connection: client.Connection, stack: ExitStack) -> None:
     connection.send(wire.encode({"op": "trace", "guest": arguments.guest}))
     messages = _messages(connection)
     described = next(messages)["tracing"]
     setting = _setting(described)
+    file = _opened(arguments.pcap, stack)
     story, left, lost = Story(setting), arguments.count, 0
     _say(_heading(setting))
     if file:
@@ -93,10 +90,11 @@ def _trace(
         if "ended" in message:
             _end(setting, str(message["ended"]))
             return
-        lines = list(_lines(story, message.get("events", [])))[:left]
-        if message["lost"] != lost:
+        story.lossy = message["lost"] != lost
+        if story.lossy:
             _say(f"{message['lost'] - lost} events lost")
             lost = message["lost"]
+        lines = list(_lines(story, message["events"]))[:left]
         for line in lines:
             _say(shown(line))
             if file:

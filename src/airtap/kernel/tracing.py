@@ -38,7 +38,7 @@ class Tracer:
                 self._tracees.delete(key)
 
     def add(self, ifindex: int, mac: str | None) -> None:
-        """Trace the guest of a device. mac: its own, if known and not that of the uplink too."""
+        """Trace the guest of a device. mac: its own, if that is a macvtap and the MAC is known."""
         if self._ring is None:
             self._begin()
         for key in _who(ifindex, mac):
