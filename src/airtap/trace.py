@@ -86,7 +86,6 @@ class Traces:
         self._links = links
         self._mac_nat = mac_nat
         self._listeners: set[_Listener] = set()
-        self._known: dict[tuple[int, int], str | None] = {}  # (uplink, device) to the MAC traced
         self._users: Counter[int] = Counter()
         self._dealing: asyncio.Task[None] | None = None
         self._ending = False
@@ -169,30 +168,24 @@ class Traces:
 
     def _begin(self, listener: _Listener) -> None:
         self._listeners.add(listener)
-        self._follow(listener)
+        _follow(listener)
         listener.lost_before = listener.uplink.nat.tracer.lost()
         if self._dealing is None or self._dealing.done():
             self._dealing = asyncio.create_task(self._deal_forever(), name="trace")
 
     def _end(self, listener: _Listener) -> None:
         self._listeners.discard(listener)
-        uplink = listener.uplink
-        if not self._is_at_work(uplink):
-            self._forget(uplink)
+        if not self._is_at_work(listener.uplink):
             return
-        tracer = uplink.nat.tracer
-        there = [other for other in self._listeners if other.uplink is uplink]
+        tracer = listener.uplink.nat.tracer
+        there = self._at(listener.uplink)
         if not there:
-            self._forget(uplink)
             tracer.stop()
         elif all(other.ifindex != listener.ifindex for other in there):
-            tracer.remove(listener.ifindex, self._known.pop(_key(listener), None))
+            tracer.remove(listener.ifindex)
 
-    def _forget(self, uplink: Uplink) -> None:
-        """Forget which guests of an uplink are traced, whose programs are gone."""
-        gone = {key for key in self._known if key[0] == id(uplink)}
-        for key in gone:
-            del self._known[key]
+    def _at(self, uplink: Uplink) -> list[_Listener]:
+        return [listener for listener in self._listeners if listener.uplink is uplink]
 
     def _is_at_work(self, uplink: Uplink) -> bool:
         """Whether its maps are still open."""
@@ -211,18 +204,6 @@ class Traces:
             return "guest-gone"
         return "uplink-gone"
 
-    def _follow(self, listener: _Listener) -> None:
-        """Have the programs tell of a guest, at the MAC that it has now."""
-        uplink = listener.uplink
-        mac = uplink.children.get(listener.ifindex) if uplink.role.kind == "macvtap" else None
-        before = self._known.get(_key(listener), "")
-        if before == mac:
-            return
-        if before:
-            uplink.nat.tracer.remove(listener.ifindex, before)
-        uplink.nat.tracer.add(listener.ifindex, mac)
-        self._known[_key(listener)] = mac
-
     async def _deal_forever(self) -> None:
         """Deal out what comes in, while anybody listens."""
         while self._listeners:
@@ -235,7 +216,7 @@ class Traces:
 
     def _deal(self) -> None:
         for uplink in {listener.uplink for listener in self._listeners}:
-            there = [listener for listener in self._listeners if listener.uplink is uplink]
+            there = self._at(uplink)
             if not self._is_at_work(uplink):
                 for listener in there:
                     listener.news.set()
@@ -247,13 +228,17 @@ class Traces:
                         listener.hear(packed)
             for listener in there:
                 if listener.ifindex in uplink.children:
-                    self._follow(listener)
+                    _follow(listener)
                 else:
                     listener.news.set()
 
 
-def _key(listener: _Listener) -> tuple[int, int]:
-    return id(listener.uplink), listener.ifindex
+def _follow(listener: _Listener) -> None:
+    """Have the programs tell of a guest, at the MAC that it has now."""
+    uplink = listener.uplink
+    is_macvtap = uplink.role.kind == "macvtap"
+    mac = uplink.children.get(listener.ifindex) if is_macvtap else None
+    uplink.nat.tracer.add(listener.ifindex, mac)
 
 
 def _is_guest(link: Link) -> bool:

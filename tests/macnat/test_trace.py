@@ -35,6 +35,7 @@ from tests.macnat.traffic import (
     ROGUE_MAC,
     SIBLING4,
     SIBLING_MAC,
+    RawGuest,
     claim,
     pump,
     raw_guest,
@@ -113,6 +114,7 @@ def generation() -> int:
 
 SENT = f"source MAC {GUEST_MAC} -> {NEAR_MAC}"
 RECEIVED = f"destination MAC {NEAR_MAC} -> {GUEST_MAC}"
+REWRITTEN = "ARP sender rewritten"
 COPY, DELIVERED = "a copy to the host", "delivered to the guest"
 
 
@@ -276,6 +278,49 @@ def test_who_may_trace_whom(lan: Lan, airtapd: Airtapd) -> None:
             assert "there is no guest" in complaint(GUEST_MAC, NEIGHBOUR)
             assert "'\\x1b[2J'" in complaint("\x1b[2J", NEIGHBOUR)
         assert "there is no guest" in complaint("up0", 0)
+        assert ask(airtapd, {"op": "trace"})["problem"] == "bad-message"
+        assert ask(airtapd, {"op": "trace", "guest": "a", "x": 1})["problem"] == "bad-message"
+
+
+def ask(airtapd: Airtapd, request: dict[str, object]) -> dict[str, Any]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.connect(airtapd.socket)
+        client.send(json.dumps(request).encode())
+        answer: dict[str, Any] = json.loads(client.recv(1 << 14))
+        return answer
+
+
+def test_names_of_guests(lan: Lan, airtapd: Airtapd) -> None:
+    uuid = "5b8c1a3e-0000-4000-8000-000000000001"
+    with airtapd.attach(lan.near, GUEST_MAC) as first, airtapd.attach(lan.near) as second:
+        for tap in (first, second):
+            alias = f"airtap uid=0 pid=0 uuid={uuid} domain=web%20server"
+            sandbox.command("ip", "link", "set", tap.device, "alias", alias)
+        refused = airtapd.airtap("trace", "web server", check=False).stderr
+        assert f"web server has several devices: {first.device}, {second.device}" in refused
+        airtapd.airtap("release", second.device)
+        for name in ("web server", uuid, GUEST_MAC, first.device):
+            with tracing(airtapd, name) as trace:
+                assert trace.lines[0].startswith(f"{first.device} ({GUEST_MAC})")
+
+
+def test_a_mac_that_is_learned_meanwhile(lan: Lan, airtapd: Airtapd, device_kind: str) -> None:
+    with airtapd.attach("up0") as tap, tracing(airtapd, tap.device) as trace:
+        assert "(its MAC is not known yet)" in trace.lines[0]
+        guest = RawGuest(tap, GUEST_MAC)
+        guest.claim(GUEST4)
+        wait_for(lambda: airtapd.guests()[0]["mac"] == GUEST_MAC, 20, "the MAC")
+        announced = f"ARP announcement: {GUEST4} is-at {GUEST_MAC}"
+        if device_kind == "ipvtap":
+            done = f"the guest's MAC is {GUEST_MAC}", f"learned {GUEST4}", SENT, REWRITTEN
+            trace.told("guest -> LAN", announced, *done)
+            return
+
+        def told() -> bool:
+            guest.send(claim(GUEST4, GUEST_MAC))
+            return any(announced in line and REWRITTEN in line for line in trace.lines)
+
+        wait_for(told, 10, "it to be followed")
 
 
 def test_what_is_nobodys_is_for_root(lan: Lan, airtapd: Airtapd) -> None:

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator
 
 from ..trace_record import trimmed
-from .libbpf import Map, Object, Ring
+from .libbpf import Object, Ring
 
 _STATE = struct.Struct("=II")
 _WHO = struct.Struct("=I6s2x")
@@ -23,6 +23,7 @@ class Tracer:
         self._traces = loaded.map("traces")
         self._ring: Ring | None = None
         self._samples: list[bytes] = []
+        self._macs: dict[int, str | None] = {}
 
     def close(self) -> None:
         """Stop reading. Closing twice is fine."""
@@ -32,21 +33,29 @@ class Tracer:
 
     def clear(self) -> None:
         """Trace nobody: also of what an earlier daemon has left."""
+        self._macs.clear()
         if self._state.lookup(_FIRST) != bytes(self._state.value_size):
             self._state.update(_FIRST, bytes(self._state.value_size))
-            for key in _keys(self._tracees):
+            for key in [key for key, _ in self._tracees.items()]:
                 self._tracees.delete(key)
 
     def add(self, ifindex: int, mac: str | None) -> None:
-        """Trace the guest of a device. mac: its own, if that is a macvtap and the MAC is known."""
+        """Trace the guest of a device, also one that is traced already.
+
+        mac: its own, if that is a macvtap and the MAC is known.
+        """
         if self._ring is None:
             self._begin()
+        if self._macs.get(ifindex, "") == mac:
+            return
+        self.remove(ifindex)
         for key in _who(ifindex, mac):
             self._tracees.update(key, _INDEX.pack(ifindex))
+        self._macs[ifindex] = mac
 
-    def remove(self, ifindex: int, mac: str | None) -> None:
-        """Trace a guest no more. Not there: success. After the last: stop()."""
-        for key in _who(ifindex, mac):
+    def remove(self, ifindex: int) -> None:
+        """Trace a guest no more; after the last, stop() saves time. Not there: success."""
+        for key in _who(ifindex, self._macs.pop(ifindex, None)):
             self._tracees.delete(key)
 
     def stop(self) -> None:
@@ -77,7 +86,3 @@ def _who(ifindex: int, mac: str | None) -> Iterator[bytes]:
     yield _WHO.pack(ifindex, _NOBODYS_MAC)
     if mac is not None:
         yield _WHO.pack(0, bytes.fromhex(mac.replace(":", "")))
-
-
-def _keys(tracees: Map) -> list[bytes]:
-    return [key for key, _ in tracees.items()]
