@@ -100,8 +100,9 @@ class Traces:
         """The packets of a trace, until the guest or airtapd ends or the caller has enough.
 
         guest: a device, a libvirt domain's name or UUID, or a MAC. Root may trace any, others their
-        own. First {"tracing": ...}, what is traced; then {"events": [...], "lost": n}, at least
-        once a second: records in base64, and how many were lost so far; last {"ended": code}.
+        own. First {"tracing": ...}, what is traced; then {"events": [...], "lost": n, "mac": ...,
+        "uplink_mac": ...}, at least once a second: records in base64, how many were lost so far,
+        and the MACs that count now; last {"ended": code}.
         Raises Problem no-such-guest, ambiguous, access-denied, not-traceable, too-many-traces.
         """
         link = await self._find(guest, peer)
@@ -112,7 +113,8 @@ class Traces:
             self._begin(listener)
             yield {"tracing": _setting(listener)}
             while not (over := self._over(listener)):
-                yield {"events": listener.take(), "lost": listener.all_lost()}
+                lost = listener.all_lost()
+                yield {"events": listener.take(), "lost": lost, **_macs(listener)}
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_HEARTBEAT_S):
                         await listener.news.wait()
@@ -153,11 +155,7 @@ class Traces:
         if link.kind == "tun":
             what = f"{link.name} is the port of a bridge, where airtap changes no frame"
         else:
-            with suppress(LinkNotFound):
-                link_name = self._links.name_of(link.parent)
-                what = f"neither MAC NAT nor host access is on for {link.name} on {link_name}"
-                raise Problem("not-traceable", what, hint)
-            what = f"the uplink of {link.name} is gone"
+            what = f"neither MAC NAT nor host access is on for {link.name}"
         raise Problem("not-traceable", what, hint)
 
     def _admit(self, peer: Peer) -> None:
@@ -254,16 +252,20 @@ def _is_called(link: Link, owner: Owner | None, guest: str) -> bool:
     return bool(guest) and (guest in names or guest.lower() in names - {link.name})
 
 
+def _macs(listener: _Listener) -> Message:
+    uplink = listener.uplink
+    return {"mac": uplink.children.get(listener.ifindex), "uplink_mac": uplink.link.mac}
+
+
 def _setting(listener: _Listener) -> Message:
     uplink = listener.uplink
     held = [entry for entry in uplink.nat.addresses() if entry.ifindex == listener.ifindex]
     return {
         "device": listener.device,
         "ifindex": listener.ifindex,
-        "mac": uplink.children.get(listener.ifindex),
+        **_macs(listener),
         "addresses": [str(entry.address) for entry in held],
         "uplink": uplink.link.name,
-        "uplink_mac": uplink.link.mac,
         "kind": uplink.role.kind,
         "macnat": uplink.role.translate,
         "host_access": listener.ifindex in uplink.meeting,

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from .. import client, trace_pcapng, wire
@@ -94,6 +95,8 @@ def _trace(arguments: argparse.Namespace, connection: client.Connection, stack: 
         if story.lossy:
             _say(f"{message['lost'] - lost} events lost")
             lost = message["lost"]
+        macs = {name: message[name] for name in ("mac", "uplink_mac")}
+        story.setting = replace(setting, **macs)
         lines = list(_lines(story, message["events"]))[:left]
         for line in lines:
             _say(shown(line))
