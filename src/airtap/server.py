@@ -70,6 +70,7 @@ class Server:
         }
 
         self.accepted = 0
+        self._closing = False
 
     @property
     def connections(self) -> int:
@@ -91,6 +92,7 @@ class Server:
     async def close(self) -> None:
         """Accept no more, let running requests end, drop the rest."""
         self.stop_accepting()
+        self._closing = True
         self._traces.end()
         for task in self._idle:
             task.cancel()
@@ -165,11 +167,11 @@ class Server:
             log.error("a connection of user %d failed", peer.uid, exc_info=error)
 
     async def _serve(self, connection: socket.socket, peer: Peer) -> None:
-        """Answer one peer's requests until it hangs up or has nothing to say for IDLE_S."""
+        """Answer one peer's requests until it hangs up, is silent for IDLE_S, or airtapd ends."""
         task = asyncio.current_task()
         assert task is not None
         try:
-            while True:
+            while not self._closing:
                 self._idle.add(task)
                 async with asyncio.timeout(IDLE_S):
                     packet = await seqpacket.receive(connection, wire.MAX_REQUEST + 1)

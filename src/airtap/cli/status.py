@@ -141,6 +141,7 @@ def _terminal() -> Iterator[None]:
     """A screen of our own, gone at the end, whatever ends us. SIGWINCH is for sigtimedwait()."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
+    signal.signal(signal.SIGTSTP, _stop)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH})
     try:
         print(_SCREEN, end="", flush=True)
@@ -151,6 +152,16 @@ def _terminal() -> Iterator[None]:
 
 def _end(number: int, _frame: object) -> None:
     sys.exit(128 + number)
+
+
+def _stop(number: int, _frame: object) -> None:
+    """Ctrl-Z: give the terminal back meanwhile. Not by print(), which may be at work below us."""
+    os.write(sys.stdout.fileno(), _NO_SCREEN.encode())
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    signal.signal(number, _stop)
+    os.write(sys.stdout.fileno(), _SCREEN.encode())
+    os.kill(os.getpid(), signal.SIGWINCH)  # draw
 
 
 def _draw(text: str) -> None:
