@@ -96,8 +96,8 @@ def test_a_busy_guest_fits_into_80_columns() -> None:
         "  macvtap12  52:54:00:12:34:56  999.0 MiB  5.0 GiB  3 s ago    web",
         "             192.0.2.101  192.0.2.102  2001:db8:1234:5678:5054:ff:fe12:3456",
         "             2001:db8:1234:5678:89ab:cdef:1234:5678  fe80::5054:ff:fe12:3456",
-        "             refused: 1 frame, another source MAC than its own",
-        "             refused: 12 frames, another guest's address",
+        "             refused: 1 frame with another source MAC than its own",
+        "             refused: 12 frames that used another guest's address",
         "             forgotten: 3 addresses, as it uses too many",
         "  airtap0    -                  1023 B     1.5 KiB  never      alice",
         "             qemu-system-x86, pid 4321",
@@ -118,7 +118,7 @@ def test_rates() -> None:
 
 def test_without_macnat_the_lan_gets_what_is_refused() -> None:
     text = shown(with_guests({**GUEST, "refused": {**CLEAN, "host_address": 2}}))
-    assert "hidden from the host: 2 frames, an address of the host or a gateway" in text
+    assert "hidden from the host: 2 frames that used an address of the host or a gateway" in text
 
 
 def test_what_is_lost() -> None:

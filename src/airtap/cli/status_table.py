@@ -12,11 +12,11 @@ Rates = Mapping[int, tuple[float, float]]
 
 _COLUMNS = ("DEVICE", "MAC", "RECEIVED", "SENT", "LAST SEEN", "GUEST")
 _REFUSALS = {
-    "wrong_mac": "another source MAC than its own",
-    "host_address": "an address of the host or a gateway",
-    "guest_address": "another guest's address",
-    "malformed": "malformed ARP or neighbour discovery",
-    "link_control": "frames that speak for the link itself",
+    "wrong_mac": "with another source MAC than its own",
+    "host_address": "that used an address of the host or a gateway",
+    "guest_address": "that used another guest's address",
+    "malformed": "of malformed ARP or neighbour discovery",
+    "link_control": "that spoke for the link itself",
 }
 _BOLD, _DIM, _YELLOW, _RED = "1", "2", "33", "31"
 
@@ -136,14 +136,14 @@ def _refused(counts: Json, translated: bool) -> Iterator[str]:
     verb = "refused" if translated else "hidden from the host"
     for guard, what in _REFUSALS.items():
         if count := counts.get(guard):
-            yield f"{verb}: {_counted(count, 'frame')}, {what}"
+            yield f"{verb}: {count} {_plural(count, 'frame', 'frames')} {what}"
     if count := counts.get("evicted"):
-        verb = "address" if count == 1 else "addresses"
-        yield f"forgotten: {count} {verb}, as it uses too many"
+        noun = _plural(count, "address", "addresses")
+        yield f"forgotten: {count} {noun}, as it uses too many"
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def _plural(count: int, one: str, more: str) -> str:
+    return one if count == 1 else more
 
 
 def wrapped(words: Iterable[str], width: int) -> Iterator[str]:
