@@ -142,7 +142,7 @@ class Story:
         if last.verdict == REDIRECT:
             return "guest -> sibling", ["handed to the sibling"]
         if last.name == "across" and to_uplink:
-            return "guest -> host", ["no guest has that address: to the host"]
+            return "guest -> host", ["for no sibling: to the host"]
         is_group = bool(last.after[0] & 1)
         reaches_uplink = last.name == "up" or self.setting.kind == "ipvtap"
         if self.setting.macnat and not reaches_uplink and self.lossy:
