@@ -123,8 +123,9 @@ def test_what_is_told(lan: Lan, airtapd: Airtapd, device_kind: str) -> None:
         pump(airtapd, GUEST_MAC, GUEST4, GUEST6) as guest,
         tracing(airtapd, GUEST_MAC) as trace,
     ):
+        device = airtapd.guests()[0]["device"]
         assert trace.lines[0] == (
-            f"airtap0 ({GUEST_MAC}), {device_kind} on up0: MAC NAT to {NEAR_MAC}, host access"
+            f"{device} ({GUEST_MAC}), {device_kind} on up0: MAC NAT to {NEAR_MAC}, host access"
         )
         assert guest.ping(ROUTER4)
         question = f"ARP who-has {ROUTER4} tell {GUEST4}"
