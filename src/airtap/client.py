@@ -20,15 +20,17 @@ class Connection:
     """One connection to airtapd.
 
     path: the daemon's socket. Where nothing answers there, root without systemd starts a
-    daemon. Raises Problem no-daemon.
+    daemon, unless start is false. Raises Problem no-daemon.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, start: bool = True) -> None:
         self.path = path
         self._log = "airtapd's log"
         try:
             self._socket = wire.connect(path)
         except (FileNotFoundError, ConnectionRefusedError) as exc:
+            if not start:
+                raise Problem("no-daemon", f"airtapd does not answer at {path}") from exc
             from .autostart import start_daemon
 
             self._socket, self._log = start_daemon(path, exc)

@@ -180,6 +180,10 @@ class MacNat:
     def is_needed(self) -> bool:
         return bool(self._uplinks)
 
+    def at(self, uplink_index: int) -> Uplink | None:
+        """What is at work on an uplink; None without our programs."""
+        return self._uplinks.get(uplink_index)
+
     def is_stranded(self, uplink_index: int, index: int) -> bool:
         """Whether a guest seems not to have noticed that its uplink is on another network."""
         active = self._uplinks.get(uplink_index)

@@ -11,8 +11,8 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
 
 from . import __version__, status, wire
 from .broker import AttachRequest, Broker
@@ -21,6 +21,7 @@ from .errors import Problem, reason
 from .kernel import seqpacket
 from .kernel.links import LinkError, Links
 from .kernel.peer import Peer, peer_of
+from .trace import Traces
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +55,10 @@ class Server:
         self._by_user: Counter[int] = Counter()
         self._idle: set[asyncio.Task[None]] = set()
         self._refusals = Refusals()
-        self._streams: dict[str, Callable[[Message, Peer], AsyncIterator[Message]]] = {
+        self._traces = Traces(links, broker.mac_nat)
+        self._streams: dict[str, Callable[[Message, Peer], AsyncGenerator[Message, None]]] = {
             "status": self._status,
+            "trace": self._trace,
         }
         self._calls: dict[str, Callable[[Message, Peer], Awaitable[tuple[Message, int | None]]]] = {
             "attach": self._attach,
@@ -67,6 +70,7 @@ class Server:
         }
 
         self.accepted = 0
+        self._closing = False
 
     @property
     def connections(self) -> int:
@@ -88,6 +92,8 @@ class Server:
     async def close(self) -> None:
         """Accept no more, let running requests end, drop the rest."""
         self.stop_accepting()
+        self._closing = True
+        self._traces.end()
         for task in self._idle:
             task.cancel()
         if self._connections:
@@ -161,11 +167,11 @@ class Server:
             log.error("a connection of user %d failed", peer.uid, exc_info=error)
 
     async def _serve(self, connection: socket.socket, peer: Peer) -> None:
-        """Answer one peer's requests until it hangs up or has nothing to say for IDLE_S."""
+        """Answer one peer's requests until it hangs up, is silent for IDLE_S, or airtapd ends."""
         task = asyncio.current_task()
         assert task is not None
         try:
-            while True:
+            while not self._closing:
                 self._idle.add(task)
                 async with asyncio.timeout(IDLE_S):
                     packet = await seqpacket.receive(connection, wire.MAX_REQUEST + 1)
@@ -185,8 +191,9 @@ class Server:
                 request = _request(packet)
                 op = request.get("op")
                 if stream := self._streams.get(str(op)):
-                    async for message in stream(request, peer):
-                        await self._send(connection, message)
+                    async with aclosing(stream(request, peer)) as messages:
+                        async for message in messages:
+                            await self._send(connection, message)
                     answer: Message = {"ok": True, "version": __version__}
                 elif call := self._calls.get(str(op)):
                     answer, fd = await call(request, peer)
@@ -272,9 +279,16 @@ class Server:
         parents, aliases = await self._broker.domains.here(names)
         return {"ok": True, "parents": parents, "aliases": aliases}, None
 
-    def _status(self, request: Message, peer: Peer) -> AsyncIterator[Message]:
+    def _status(self, request: Message, peer: Peer) -> AsyncGenerator[Message, None]:
         _fields(request, {"op"})
         return status.packets(self._links, self._broker, peer)
+
+    def _trace(self, request: Message, peer: Peer) -> AsyncGenerator[Message, None]:
+        _fields(request, {"op", "guest"})
+        guest = request.get("guest")
+        if not isinstance(guest, str):
+            raise Problem("bad-message", "trace wants guest: text")
+        return self._traces.packets(guest, peer)
 
 
 class Refusals:

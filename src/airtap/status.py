@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from . import uplink
 from .broker import Broker
@@ -16,7 +16,9 @@ from .mac_nat import MacNat
 from .owner import Owner, guest_mac
 
 
-async def packets(links: Links, broker: Broker, peer: Peer) -> AsyncIterator[dict[str, object]]:
+async def packets(
+    links: Links, broker: Broker, peer: Peer
+) -> AsyncGenerator[dict[str, object], None]:
     """The packets of a status answer: each uplink, followed by its guests.
 
     Uplinks are the devices that carry guests and those that the configuration names. Root

@@ -23,8 +23,10 @@ int bench_nothing(struct __sk_buff *skb)
 SEC("tc")
 int bench_learn(struct __sk_buff *skb)
 {
-	int verdict = learn_frame(skb);
+	int verdict;
 
+	trace(skb, LEARN);
+	verdict = traced(skb, LEARN, learn_frame(skb));
 	again(skb);
 	return verdict;
 }
@@ -32,8 +34,10 @@ int bench_learn(struct __sk_buff *skb)
 SEC("tc")
 int bench_up(struct __sk_buff *skb)
 {
-	int verdict = raise_frame(skb);
+	int verdict;
 
+	trace(skb, UP);
+	verdict = traced(skb, UP, raise_frame(skb));
 	again(skb);
 	return verdict;
 }
@@ -41,8 +45,10 @@ int bench_up(struct __sk_buff *skb)
 SEC("tc")
 int bench_down(struct __sk_buff *skb)
 {
-	int verdict = lower_frame(skb);
+	int verdict;
 
+	trace(skb, DOWN);
+	verdict = traced(skb, DOWN, lower_frame(skb));
 	again(skb);
 	return verdict;
 }
@@ -50,8 +56,10 @@ int bench_down(struct __sk_buff *skb)
 SEC("tc")
 int bench_across(struct __sk_buff *skb)
 {
-	int verdict = cross_frame(skb);
+	int verdict;
 
+	trace(skb, ACROSS);
+	verdict = traced(skb, ACROSS, cross_frame(skb));
 	again(skb);
 	return verdict;
 }
@@ -59,8 +67,10 @@ int bench_across(struct __sk_buff *skb)
 SEC("tc")
 int bench_meet(struct __sk_buff *skb)
 {
-	int verdict = meet_frame(skb);
+	int verdict;
 
+	trace(skb, MEET);
+	verdict = traced(skb, MEET, meet_frame(skb));
 	again(skb);
 	return verdict;
 }
@@ -68,8 +78,10 @@ int bench_meet(struct __sk_buff *skb)
 SEC("tc")
 int bench_call(struct __sk_buff *skb)
 {
-	int verdict = call_frame(skb);
+	int verdict;
 
+	trace(skb, CALL);
+	verdict = traced(skb, CALL, call_frame(skb));
 	again(skb);
 	skb->tc_index = 0;
 	return verdict;

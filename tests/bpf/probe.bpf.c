@@ -44,26 +44,30 @@ SEC("tc")
 int probe_learn(struct __sk_buff *skb)
 {
 	prepare(skb);
-	return observe(skb, learn_frame(skb));
+	trace(skb, LEARN);
+	return observe(skb, traced(skb, LEARN, learn_frame(skb)));
 }
 
 SEC("tc")
 int probe_up(struct __sk_buff *skb)
 {
 	prepare(skb);
-	return observe(skb, raise_frame(skb));
+	trace(skb, UP);
+	return observe(skb, traced(skb, UP, raise_frame(skb)));
 }
 
 SEC("tc")
 int probe_down(struct __sk_buff *skb)
 {
 	prepare(skb);
-	return observe(skb, lower_frame(skb));
+	trace(skb, DOWN);
+	return observe(skb, traced(skb, DOWN, lower_frame(skb)));
 }
 
 SEC("tc")
 int probe_across(struct __sk_buff *skb)
 {
 	prepare(skb);
-	return observe(skb, cross_frame(skb));
+	trace(skb, ACROSS);
+	return observe(skb, traced(skb, ACROSS, cross_frame(skb)));
 }

@@ -32,6 +32,12 @@ from tests.macnat.test_restart import (  # noqa: F401
     test_guest_that_changes_while_the_daemon_is_away,
     test_guest_that_ends_while_the_daemon_is_away,
 )
+from tests.macnat.test_trace import (  # noqa: F401
+    test_a_mac_that_is_learned_meanwhile,
+    test_between_siblings,
+    test_every_refusal,
+    test_what_is_told,
+)
 from tests.macnat.test_uplink_changes import (  # noqa: F401
     test_mac_changes_while_the_daemon_is_away,
 )

@@ -48,11 +48,6 @@ static __always_inline void note_from_guest(struct __sk_buff *skb, const struct 
 	skb->tc_index = cfg->observe ? 0 : FROM_GUEST;
 }
 
-static __always_inline bool is_group(const __u16 *mac)
-{
-	return mac[0] & bpf_htons(0x0100);
-}
-
 /* Whether what a guest sends would configure those who hear it. */
 static __noinline int configures(struct __sk_buff *skb)
 {
@@ -90,8 +85,11 @@ static __noinline int copy_to_host(struct __sk_buff *skb, const struct config *c
 {
 	__u16 group[3], former = skb->tc_index;
 
-	if (configures(skb))
+	if (configures(skb)) {
+		note_handed(SAID_CONFIGURES);
 		return PASS;
+	}
+	note_handed(SAID_COPIED);
 	if (!cfg || bpf_skb_load_bytes(skb, 0, group, ETH_ALEN) ||
 	    bpf_skb_store_bytes(skb, 0, cfg->parent.w, ETH_ALEN, 0))
 		return DROP;
@@ -103,8 +101,10 @@ static __noinline int copy_to_host(struct __sk_buff *skb, const struct config *c
 
 static __always_inline int take_to_host(struct __sk_buff *skb, const struct config *cfg)
 {
-	if (configures(skb))
+	if (configures(skb)) {
+		note_handed(SAID_CONFIGURES);
 		return DROP;
+	}
 	note_from_guest(skb, cfg);
 	return bpf_redirect(cfg->ifindex, BPF_F_INGRESS);
 }
@@ -189,8 +189,8 @@ static __always_inline int meet_frame(struct __sk_buff *skb)
 		return is_group(to.w) ? copy_to_host(skb, cfg) : take_to_host(skb, cfg);
 	}
 	if (is_group(to.w)) {
-		if (!control)
-			bpf_for_each_map_elem(&macs, copy_to_guest, &said, 0);
+		if (!control && bpf_for_each_map_elem(&macs, copy_to_guest, &said, 0) > 0)
+			note_handed(SAID_COPIED);
 		return PASS;
 	}
 	ifindex = bpf_map_lookup_elem(&macs, &to);

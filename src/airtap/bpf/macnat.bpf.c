@@ -19,7 +19,8 @@
  * learn, up, across   egress of each ipvtap. across takes to a sibling what is for a sibling.
  * down                ingress of the uplink. It takes to its guest's ipvtap what is for a guest.
  *
- * For the host, to which neither a macvlan nor an ipvlan takes its guests, see host_access.h.
+ * For the host, to which neither a macvlan nor an ipvlan takes its guests, see host_access.h. What
+ * trace() and traced() tell, see trace.h.
  *
  * All are tc programs in direct-action mode.
  *
@@ -437,6 +438,8 @@ __noinline int checksum_pending(struct __sk_buff *skb, __u32 at)
 	return bpf_skb_store_bytes(skb, at, &before, sizeof(before), 0);
 }
 
+#include "trace.h"
+
 /* learn */
 
 struct claim {
@@ -474,6 +477,7 @@ static __noinline int report(struct claim *c, struct table *table, struct key *k
 	__u64 left = refusal ? spend(&table->refusals, REFUSALS_PER_SECOND, c->now) :
 			       spend(&table->changes, CHANGES_PER_SECOND, c->now);
 
+	note_trace(key, what);
 	/* The last word of a flood: look again in a second. */
 	if (left == 1 && !refusal)
 		event.what = WITHHELD;
@@ -1369,37 +1373,43 @@ static __always_inline int cross_frame(struct __sk_buff *skb)
 SEC("tc")
 int learn(struct __sk_buff *skb)
 {
-	return observed(skb, learn_frame(skb));
+	trace(skb, LEARN);
+	return traced(skb, LEARN, observed(skb, learn_frame(skb)));
 }
 
 SEC("tc")
 int up(struct __sk_buff *skb)
 {
-	return raise_frame(skb);
+	trace(skb, UP);
+	return traced(skb, UP, raise_frame(skb));
 }
 
 SEC("tc")
 int down(struct __sk_buff *skb)
 {
-	return lower_frame(skb);
+	trace(skb, DOWN);
+	return traced(skb, DOWN, lower_frame(skb));
 }
 
 SEC("tc")
 int across(struct __sk_buff *skb)
 {
-	return cross_frame(skb);
+	trace(skb, ACROSS);
+	return traced(skb, ACROSS, cross_frame(skb));
 }
 
 SEC("tc")
 int meet(struct __sk_buff *skb)
 {
-	return meet_frame(skb);
+	trace(skb, MEET);
+	return traced(skb, MEET, meet_frame(skb));
 }
 
 SEC("tc")
 int call(struct __sk_buff *skb)
 {
-	return call_frame(skb);
+	trace(skb, CALL);
+	return traced(skb, CALL, call_frame(skb));
 }
 
 /* User space runs this (BPF_PROG_TEST_RUN) on a frame for the guest of device cb[0]. */

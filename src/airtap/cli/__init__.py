@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from .. import __version__, client
 from ..errors import Problem
-from . import doctor, domain, network, parent, release, status, trial
+from . import doctor, domain, network, parent, release, status, trace, trial
 
 
 def main() -> int:
@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--version", action="version", version=f"airtap {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     parser.set_defaults(needs_daemon=True)
-    for module in (status, release, network, domain, parent, doctor, trial):
+    for module in (status, trace, doctor, trial, network, domain, parent, release):
         module.add_parser(commands)
     arguments = parser.parse_args()
     run: Callable[..., None] = arguments.run

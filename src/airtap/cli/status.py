@@ -1,15 +1,27 @@
-"""airtap status: uplinks and the guests behind them."""
+"""airtap status: uplinks and the guests behind them, once or live."""
 
 import argparse
 import json
+import os
+import pwd
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 
 from .. import client, wire
-from .columns import aligned, printable
+from ..errors import Problem
+from .status_table import Json, Rates, View, rates, table
 
-Json = dict[str, Any]
-
-_COLUMNS = ("DEVICE", "MAC", "ADDRESSES", "USER", "PID", "DOMAIN", "RECEIVED", "SENT")
+_COLOURS = ("auto", "always", "never")
+_INTERVAL_S = 2.0
+# Of the terminal: xterm's control sequences, as all of Linux's terminals take them.
+_SCREEN, _NO_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+_HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K\r\n", "\x1b[J"
 
 
 def add_parser(commands: Any) -> None:
@@ -20,12 +32,41 @@ def add_parser(commands: Any) -> None:
         "guests behind them: all of them for root, for others their own.",
     )
     parser.add_argument("--json", action="store_true", help="for programs: see docs/status.md")
+    parser.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        nargs="?",
+        type=_seconds,
+        const=_INTERVAL_S,
+        help=f"again every so many seconds, until Ctrl-C; default: {_INTERVAL_S:g}",
+    )
+    parser.add_argument(
+        "--color",
+        choices=_COLOURS,
+        default="auto",
+        help="auto: on a terminal, unless NO_COLOR is set",
+    )
     parser.set_defaults(run=run)
 
 
+def _seconds(text: str) -> float:
+    length = float(text)
+    if not 0.1 <= length <= 86400:
+        raise ValueError(text)
+    return length
+
+
 def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
-    report = fetch(connection)
-    print(json.dumps(report, indent=2) if arguments.json else table(report), flush=True)
+    if arguments.watch is None:
+        report = fetch(connection)
+        text = json.dumps(report, indent=2) if arguments.json else _shown(report, arguments)
+        print(text, flush=True)
+        return
+    with suppress(KeyboardInterrupt):
+        if arguments.json or not sys.stdout.isatty():
+            _log(arguments, connection)
+        else:
+            _watch(arguments, connection)
 
 
 def fetch(connection: client.Connection) -> Json:
@@ -47,60 +88,135 @@ def fetch(connection: client.Connection) -> Json:
             return {"uplinks": uplinks, **({"lost": lost} if lost else {})}
 
 
-def table(report: Json) -> str:
-    """The report for people: a line per uplink, under it a table of its guests."""
-    parts = [_uplink(uplink) for uplink in report["uplinks"]] or ["no guests"]
-    parts += [_lost(loss) for loss in report.get("lost", [])]
-    return "\n\n".join(parts)
+def _reports(connection: client.Connection) -> Iterator[Json | Problem]:
+    """A report at each time of asking, or why there is none. airtapd is not started for it."""
+    first: client.Connection | None = connection
+    while True:
+        try:
+            asked, first = first or client.Connection(client.socket_path(), start=False), None
+            try:
+                yield fetch(asked)
+            finally:
+                asked.close()
+        except Problem as problem:
+            yield problem
 
 
-def _lost(loss: Json) -> str:
-    owner = loss["owner"]
-    return (
-        f"{loss['device']} is gone with {loss['parent']}: the guest of user {owner['uid']},"
-        f" pid {owner['pid']}, has no network until it is started anew"
-    )
+def _log(arguments: argparse.Namespace, connection: client.Connection) -> None:
+    """A report after the other, for a file or a program."""
+    last: tuple[float, Json] | None = None
+    for report in _reports(connection):
+        if isinstance(report, Problem):
+            print(f"airtap: {report}", file=sys.stderr, flush=True)
+        elif arguments.json:
+            print(json.dumps(report, separators=(",", ":")), flush=True)
+        else:
+            print(_shown(report, arguments, _rates(last, report)), end="\n\n", flush=True)
+            last = time.monotonic(), report
+        time.sleep(arguments.watch)
 
 
-def _uplink(uplink: Json) -> str:
-    facts = [uplink["type"], uplink["mac"], uplink["kind"]]
-    facts += [name for name in ("macnat", "host_access") if uplink[name]]
-    head = f"{uplink['name']}: {', '.join(fact for fact in facts if fact)}"
-    guests = [_row(guest) for guest in uplink["guests"]]
-    if not guests:
-        return f"{head}\n  no guests"
-    notes = [_stranded(guest) for guest in uplink["guests"] if guest["stranded"]]
-    return "\n".join([head, *(f"  {line}" for line in [*aligned([_COLUMNS, *guests]), *notes])])
+def _watch(arguments: argparse.Namespace, connection: client.Connection) -> None:
+    """The report on the whole terminal, drawn anew each time, and when its size changes."""
+    last: tuple[float, Json] | None = None
+    reports = _reports(connection)
+    with _terminal():
+        while True:
+            report = next(reports)
+            if isinstance(report, Problem):
+                text = f"airtap: {report}"
+            else:
+                text = _shown(report, arguments, _rates(last, report))
+                last = time.monotonic(), report
+            head = f"airtap status, every {arguments.watch:g} s, {time.strftime('%H:%M:%S')}"
+            until = time.monotonic() + arguments.watch
+            _draw(f"{head}\n\n{text}")
+            while (left := until - time.monotonic()) > 0:
+                if signal.sigtimedwait({signal.SIGWINCH}, left) is not None:
+                    _draw(f"{head}\n\n{text}")
 
 
-def _stranded(guest: Json) -> str:
-    return (
-        f"{guest['device']}: its uplink is on another network now, and the guest was not heard"
-        " there: have it ask for a new lease"
-    )
+@contextmanager
+def _terminal() -> Iterator[None]:
+    """A screen of our own, gone at the end, whatever ends us. SIGWINCH is for sigtimedwait()."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    signal.signal(signal.SIGTSTP, _stop)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH})
+    try:
+        print(_SCREEN, end="", flush=True)
+        yield
+    finally:
+        print(_NO_SCREEN, end="", flush=True)
 
 
-def _row(guest: Json) -> tuple[str, ...]:
-    owner = guest["owner"]
-    return (
-        guest["device"],
-        guest["mac"] or "-",
-        " ".join(guest["addresses"]) or "-",
-        _or_dash(owner["uid"]),
-        _or_dash(owner["pid"]),
-        printable(owner["domain"] or "-"),
-        _size(guest["rx_bytes"]),
-        _size(guest["tx_bytes"]),
-    )
+def _end(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
 
 
-def _or_dash(value: int | None) -> str:
-    return "-" if value is None else str(value)
+def _stop(number: int, _frame: object) -> None:
+    """Ctrl-Z: give the terminal back meanwhile. Not by print(), which may be at work below us."""
+    os.write(sys.stdout.fileno(), _NO_SCREEN.encode())
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    signal.signal(number, _stop)
+    os.write(sys.stdout.fileno(), _SCREEN.encode())
+    os.kill(os.getpid(), signal.SIGWINCH)  # draw
 
 
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
+def _draw(text: str) -> None:
+    """Show as much of a text as the terminal has lines for; it cuts what is too wide."""
+    size = shutil.get_terminal_size()
+    lines = [_cut(line, size.columns) for line in text.split("\n")]
+    if len(lines) >= size.lines:
+        more = len(lines) - size.lines + 2
+        lines = [*lines[: max(0, size.lines - 2)], f"... {more} more lines"]
+    print(_HOME + "".join(line + _END_OF_LINE for line in lines) + _REST, end="", flush=True)
+
+
+def _cut(line: str, width: int) -> str:
+    """The line as far as it fits; control sequences of ours are as wide as nothing."""
+    if len(line) <= width:
+        return line
+    kept, room, at = "", width, 0
+    while at < len(line):
+        if line[at] == "\x1b":
+            end = line.index("m", at) + 1
+            kept, at = kept + line[at:end], end
+        else:
+            kept, room = (kept + line[at], room - 1) if room > 0 else (kept, 0)
+            at += 1
+    return kept
+
+
+def _rates(last: tuple[float, Json] | None, report: Json) -> Rates:
+    return rates(last[1], report, time.monotonic() - last[0]) if last else {}
+
+
+def _shown(report: Json, arguments: argparse.Namespace, through: Rates | None = None) -> str:
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
+    view = View(time.time(), _user, _process, width, _colour(arguments.color), through)
+    return table(report, view)
+
+
+def _colour(choice: str) -> bool:
+    """https://no-color.org: NO_COLOR counts if it is not empty, and less than the command line."""
+    if choice == "auto":
+        return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return choice == "always"
+
+
+@cache
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+def _process(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

@@ -386,7 +386,8 @@ class Object:
         library = _libbpf()
         at = library.bpf_object__next_map(self._object, None)
         while at:
-            path = directory / library.bpf_map__name(at).decode()
+            # That of globals has a dot, which bpffs refuses (kernel/bpf/inode.c: bpf_lookup).
+            path = directory / library.bpf_map__name(at).decode().replace(".", "_")
             _check(library.bpf_map__set_pin_path(at, os.fsencode(path)), f"pin {path}")
             at = library.bpf_object__next_map(self._object, at)
 
@@ -431,19 +432,26 @@ class Ring:
         """on_sample: called by consume() with each sample. Raises BpfError."""
         self._on_sample = on_sample
         self._samples: list[bytes] = []
+        self._limit = 0
         self._keep = _SAMPLE(self._sample)  # ctypes holds no reference to it
         library = _libbpf()
         pointer = library.ring_buffer__new(ring.fd, self._keep, None, None)
         self._ring: int | None = _checked(pointer, f"read ring buffer {ring.name}")
         self.fd: int = library.ring_buffer__epoll_fd(pointer)
 
-    def consume(self) -> None:
-        """Hand over what has come in. Raises BpfError, and what on_sample raises."""
+    def consume(self, limit: int = 1 << 30) -> None:
+        """Hand over what has come in, at most limit samples.
+
+        Without a limit this does not end while somebody writes faster than it reads. Raises
+        BpfError, and what on_sample raises.
+        """
+        self._limit = limit
         result = _libbpf().ring_buffer__consume(self._ring)
         samples, self._samples = self._samples, []
         for sample in samples:
             self._on_sample(sample)
-        _check(result, "read ring buffer")
+        if len(samples) < limit:
+            _check(result, "read ring buffer")
 
     def close(self) -> None:
         """Stop reading. Closing twice is fine."""
@@ -454,4 +462,5 @@ class Ring:
     def _sample(self, _context: int, data: int, size: int) -> int:
         # An exception must not pass through libbpf, so on_sample is called later.
         self._samples.append(ctypes.string_at(data, size))
-        return 0
+        # This sample counts as read either way (libbpf: ringbuf.c: ringbuf_process_ring).
+        return 0 if len(self._samples) < self._limit else -errno.EAGAIN

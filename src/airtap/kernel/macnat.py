@@ -30,6 +30,7 @@ from .addresses import Address, Subnet
 from .clsact import EGRESS, INGRESS, Hook
 from .libbpf import BpfError, NoLibbpf, Object, Program, Ring, is_bpffs, program_by_id
 from .links import IPVLAN_MODES
+from .tracing import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +192,8 @@ def pin_directory(ifindex: int, root: Path = PIN_ROOT) -> Path:
 class Macnat:
     """MAC NAT of one uplink. Use as returned by open_macnat(); close() when done.
 
+    tracer: tells what the programs make of guests' frames.
+
     Methods raise BpfError where nothing else is said.
     """
 
@@ -208,11 +211,13 @@ class Macnat:
         self._note = loaded.map("note")
         self._events = loaded.map("events")
         self._role = Role(self.kind())
+        self.tracer = Tracer(loaded)
         self._ring: Ring | None = None
 
     def close(self) -> None:
         """Close every descriptor. What is attached goes on, and what is pinned stays."""
         self.unwatch()
+        self.tracer.close()
         self._object.close()
 
     def remove(self) -> None:
@@ -548,6 +553,7 @@ def _load_once(content: bytes, directory: Path | None) -> Macnat:
             loaded.pin_maps(directory)
         loaded.load()
         macnat = Macnat(loaded, directory)
+        macnat.tracer.clear()
         if macnat.parent_mac() == UNKNOWN_MAC:
             macnat.set_timing()
         return macnat

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Tracing: what the programs make of a guest's frames, told to user space frame by frame.
+ *
+ * Each program calls trace() first and returns by way of traced(). While nobody traces, each of
+ * these is one load and one branch. Otherwise trace() copies the head of the frame into this CPU's
+ * record; what is learned, refused or handed over meanwhile is noted there; and traced() adds the
+ * head as it is then, and the verdict, and puts the record into a ring if it concerns a guest that
+ * is traced. tc programs run with bottom halves disabled and do not nest, so one record a CPU is
+ * enough.
+ *
+ * A flood fills the ring, and what finds no room is counted and lost: user space empties the ring
+ * at its own pace, unasked (BPF_RB_NO_WAKEUP).
+ *
+ * Behind the shorter of a head's length and SNAP a record has bytes of earlier frames. They are for
+ * nobody: user space cuts them off.
+ */
+
+#define SNAP 384 /* up to the message type of DHCP */
+
+/* In the order in which a frame of a guest's passes them. */
+enum program { LEARN, CALL, MEET, UP, ACROSS, DOWN };
+
+/* Whom a frame concerns, if not one guest. */
+#define EVERYONE 0
+#define NOBODY 0xffffffff
+
+/* Bits of record.said, beside one for each of enum what. */
+#define SAID_COPIED (1 << 14) /* a copy went to the host, or to guests of the host's */
+#define SAID_CONFIGURES (1 << 15) /* the host must not hear it: it would configure it */
+
+/* generation: of this tracing, or 0 while nobody traces; user space sets it. A record that trace()
+ * has begun in another one is not finished. */
+struct {
+	__u32 generation;
+	__u32 lost;
+} tracing;
+
+struct record {
+	__u64 time; /* ns of CLOCK_MONOTONIC */
+	__u32 whose; /* ifindex of the guest's device */
+	__u32 before_length, after_length; /* of the whole frame */
+	__s32 verdict;
+	__u16 tag, tag_proto; /* beside the frame; tag_proto 0: none */
+	__u16 said;
+	__u8 program, reason;
+	struct key key; /* that was learned, or for which the frame was refused */
+	struct key evicted;
+	__u32 generation;
+	__u32 pad;
+	__u8 before[SNAP], after[SNAP];
+};
+
+/* A guest that is traced, by its device (mac is 0) or, as a frame of a macvtap's guest comes by the
+ * uplink, by its MAC (ifindex is 0). Two guests on ipvtaps may use one MAC. */
+struct who {
+	__u32 ifindex;
+	struct mac mac;
+};
+
+/* To the ifindex of the guest's device; written by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct who);
+	__type(value, __u32);
+} tracees SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct record);
+} records SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 * 1024);
+} traces SEC(".maps");
+
+static __always_inline bool is_host(const struct key *key);
+static __always_inline bool find_target(struct __sk_buff *skb, struct frame *f, struct key *key);
+
+/* Read anew each time: kept, it would have the verifier follow every program twice. */
+static __always_inline __u32 generation(void)
+{
+	return *(volatile __u32 *)&tracing.generation;
+}
+
+static __always_inline struct record *this_record(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&records, &zero);
+}
+
+static __always_inline bool is_group(const __u16 *mac)
+{
+	return mac[0] & bpf_htons(0x0100);
+}
+
+static __always_inline bool copy_head(struct __sk_buff *skb, __u8 *head, __u32 *whole)
+{
+	__u32 length = skb->len;
+
+	*whole = length;
+	if (length > SNAP)
+		length = SNAP;
+	return length >= ETH_HLEN && !bpf_skb_load_bytes(skb, 0, head, length);
+}
+
+__noinline int begin_trace(struct __sk_buff *skb, __u32 program)
+{
+	struct record *r = this_record();
+
+	if (!r)
+		return 0;
+	r->generation = 0;
+	/* On the uplink, of what a guest sends and was traced where it did: see host_access.h. */
+	if ((program == MEET || program == DOWN) &&
+	    (skb->tc_index == FROM_GUEST || skb->tc_index == REFUSED_HERE))
+		return 0;
+	if (!copy_head(skb, r->before, &r->before_length))
+		return 0;
+	r->said = 0;
+	r->program = program;
+	r->generation = generation();
+	return 0;
+}
+
+/* Note what became of key in this record. what: as report() has it. */
+static __always_inline void note_trace(const struct key *key, __u32 what)
+{
+	struct record *r;
+
+	if (!generation())
+		return;
+	r = this_record();
+	if (!r)
+		return;
+	r->said |= 1 << (what & 0xff);
+	if ((what & 0xff) == EVICTED) {
+		r->evicted = *key;
+	} else {
+		r->reason = what >> 8;
+		r->key = *key;
+	}
+}
+
+static __always_inline void note_handed(__u16 said)
+{
+	struct record *r;
+
+	if (!generation())
+		return;
+	r = this_record();
+	if (r)
+		r->said |= said;
+}
+
+static __always_inline __u32 found(const struct who *who)
+{
+	__u32 *ifindex = bpf_map_lookup_elem(&tracees, who);
+
+	return ifindex ? *ifindex : NOBODY;
+}
+
+/* A device's ifindex if its guest is traced, else NOBODY. */
+static __always_inline __u32 tracee(__u32 ifindex)
+{
+	struct who who = { .ifindex = ifindex };
+
+	return found(&who);
+}
+
+/*
+ * Whom a frame from the LAN concerns:
+ * - sent to a group, or made so: everyone
+ * - for the address of a guest: that guest
+ * - at the uplink's MAC and for nobody's address here, or dropped as an echo: nobody, which is said
+ *   to those who may see all
+ * - the host's, or not for this host at all: not to be traced
+ */
+static __always_inline bool is_heard(struct __sk_buff *skb, struct record *r, struct config *cfg)
+{
+	struct key key = {};
+	struct entry *entry;
+	struct mac to = {};
+	struct frame f;
+
+	r->whose = NOBODY;
+	if (r->verdict == DROP)
+		return true;
+	__builtin_memcpy(to.w, r->after, ETH_ALEN);
+	if (is_group(to.w)) {
+		r->whose = EVERYONE;
+		return true;
+	}
+	if (!look(skb, &f) || !find_target(skb, &f, &key))
+		return false;
+	entry = bpf_map_lookup_elem(&addresses, &key);
+	if (!entry)
+		return same(to.w, cfg->parent.w) && !is_host(&key);
+	r->whose = tracee(entry->ifindex);
+	return r->whose != NOBODY;
+}
+
+/* Whom a frame concerns that comes by the uplink on its way out: the host's, for the guest whom meet
+ * knows at its MAC, or for all; or that of a macvtap's guest. */
+static __always_inline bool is_leaving(struct record *r, struct config *cfg)
+{
+	struct who from = {};
+	struct mac to = {};
+	__u32 *guest;
+
+	__builtin_memcpy(from.mac.w, r->before + ETH_ALEN, ETH_ALEN);
+	__builtin_memcpy(to.w, r->before, ETH_ALEN);
+	if (!same(from.mac.w, cfg->parent.w)) {
+		r->whose = found(&from);
+		return r->whose != NOBODY && (r->program == UP || r->said || r->verdict != PASS);
+	}
+	if (r->program != MEET)
+		return false;
+	if (is_group(to.w)) {
+		r->whose = EVERYONE;
+		return r->said;
+	}
+	guest = bpf_map_lookup_elem(&macs, &to);
+	r->whose = guest ? tracee(*guest) : NOBODY;
+	return r->whose != NOBODY;
+}
+
+/* Whom a frame on a guest's own device concerns: who sent it, or to whom across takes it. */
+static __always_inline bool is_said(struct __sk_buff *skb, struct record *r)
+{
+	struct key key = {};
+	struct entry *entry;
+	struct frame f;
+
+	r->whose = tracee(skb->ifindex);
+	if (r->whose != NOBODY)
+		return r->program != CALL || r->said || r->verdict != PASS;
+	if (r->program != ACROSS || r->verdict != TC_ACT_REDIRECT || !look(skb, &f) ||
+	    !find_target(skb, &f, &key))
+		return false;
+	entry = bpf_map_lookup_elem(&addresses, &key);
+	r->whose = entry ? tracee(entry->ifindex) : NOBODY;
+	return r->whose != NOBODY;
+}
+
+__noinline int end_trace(struct __sk_buff *skb, __u32 program, int verdict)
+{
+	__u32 zero = 0;
+	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+	struct record *r = this_record();
+	bool wanted;
+
+	if (!cfg || !r || !r->generation || r->generation != generation() || r->program != program)
+		return 0;
+	r->generation = 0;
+	if (!copy_head(skb, r->after, &r->after_length))
+		return 0;
+	r->verdict = verdict;
+	if (program == DOWN)
+		wanted = is_heard(skb, r, cfg);
+	else if (program == MEET || (program == UP && cfg->kind == MACVTAP))
+		wanted = is_leaving(r, cfg);
+	else
+		wanted = is_said(skb, r);
+	if (!wanted)
+		return 0;
+	r->time = bpf_ktime_get_ns();
+	r->tag = skb->vlan_tci;
+	r->tag_proto = skb->vlan_present ? skb->vlan_proto : 0;
+	if (bpf_ringbuf_output(&traces, r, sizeof(*r), BPF_RB_NO_WAKEUP))
+		__sync_fetch_and_add(&tracing.lost, 1);
+	return 0;
+}
+
+static __always_inline void trace(struct __sk_buff *skb, __u32 program)
+{
+	if (generation())
+		begin_trace(skb, program);
+}
+
+/* Gives the verdict back. */
+static __always_inline int traced(struct __sk_buff *skb, __u32 program, int verdict)
+{
+	if (generation())
+		end_trace(skb, program, verdict);
+	return verdict;
+}

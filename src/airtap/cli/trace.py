@@ -1,0 +1,211 @@
+"""airtap trace: what MAC NAT and host access do to a guest's frames, as it happens."""
+
+import argparse
+import base64
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+from .. import client, trace_pcapng, wire
+from ..errors import Problem, reason
+from ..trace_record import Record, record
+from ..trace_story import Line, Setting, Story, tagged
+
+_BEFORE, _AFTER = 0, 1
+_ENDED = {
+    "daemon-ends": Problem("daemon-ends", "airtapd ends, and the trace with it", "start it again"),
+    "uplink-gone": Problem(
+        "uplink-gone", "neither MAC NAT nor host access is on for the guest any more", ""
+    ),
+}
+
+_EXPLAINED = """\
+A line for each frame: when, from whom to whom, what it is, and what was done to it:
+
+    19:05:31.120  guest -> LAN   ARP who-has 192.0.2.1 tell 192.0.2.50 | source MAC ... -> ...
+
+Frames of the guest's are told of, and those for it. Where MAC NAT is off, those that the LAN
+sends to it pass no program of airtap's and are not shown. On a macvtap, what a sibling sends to
+the guest is not either.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "trace",
+        help="show what is done to a guest's frames, live",
+        description="Show what MAC NAT and host access do to a guest's frames, until Ctrl-C. Root"
+        " may trace any guest, others their own.",
+        epilog=_EXPLAINED,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "guest", metavar="GUEST", help="its device, its libvirt domain, or its MAC address"
+    )
+    parser.add_argument(
+        "--pcap",
+        metavar="FILE",
+        help="also write the frames to FILE (pcapng, the first 384 bytes of each), as interface"
+        " 'before' and, unless they were refused, 'after' translation",
+    )
+    parser.add_argument("--count", metavar="N", type=_count, help="end after N frames")
+    parser.set_defaults(run=run)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
+    with ExitStack() as stack, suppress(KeyboardInterrupt):
+        _trace(arguments, connection, stack)
+
+
+def _opened(path: str | None, stack: ExitStack) -> BinaryIO | None:
+    if path is None:
+        return None
+    try:
+        return stack.enter_context(open(path, "wb"))
+    except OSError as exc:
+        raise Problem("no-file", f"cannot write {path}: {reason(exc)}") from exc
+
+
+def _trace(arguments: argparse.Namespace, connection: client.Connection, stack: ExitStack) -> None:
+    connection.send(wire.encode({"op": "trace", "guest": arguments.guest}))
+    messages = _messages(connection)
+    described = next(messages)["tracing"]
+    setting = _setting(described)
+    file = _opened(arguments.pcap, stack)
+    story, left, lost = Story(setting), arguments.count, 0
+    _say(_heading(setting))
+    if file:
+        _write(file, _header(setting, described["snap"]))
+        _tell(f"writing the first {described['snap']} bytes of each frame to {arguments.pcap}")
+    for message in messages:
+        if "ended" in message:
+            _end(setting, str(message["ended"]))
+            return
+        story.lossy = message["lost"] != lost
+        if story.lossy:
+            _say(f"{message['lost'] - lost} events lost")
+            lost = message["lost"]
+        macs = {name: message[name] for name in ("mac", "uplink_mac")}
+        story.setting = replace(setting, **macs)
+        lines = list(_lines(story, message["events"]))[:left]
+        for line in lines:
+            _say(shown(line))
+            if file:
+                _write(file, b"".join(packets(line)))
+        if left is not None:
+            left -= len(lines)
+            if not left:
+                return
+
+
+def _messages(connection: client.Connection) -> Iterator[dict[str, Any]]:
+    """What airtapd sends. Raises Problem if it refuses, or goes without a word."""
+    began = False
+    while True:
+        try:
+            message = wire.decode(connection.receive()[0])
+        except Problem as problem:
+            if not began:
+                raise
+            gone = Problem("no-daemon", "airtapd is gone, and the trace with it", "start it again")
+            raise gone from problem
+        if message.get("ok") is not None:
+            wire.check(message)
+            return
+        began = True
+        yield message
+
+
+def _end(setting: Setting, code: str) -> None:
+    """Say why a trace ended. Raises Problem unless that is its guest's end."""
+    if code in _ENDED:
+        raise _ENDED[code]
+    _tell(f"{setting.device} is gone")
+
+
+def _lines(story: Story, events: Iterable[str]) -> Iterator[Line]:
+    for event in events:
+        yield from story.feed(_record(event))
+    yield from story.flush(time.monotonic_ns())
+
+
+def _record(event: str) -> Record:
+    try:
+        return record(base64.b64decode(event, validate=True))
+    except ValueError as exc:
+        what = f"airtapd sent an event that makes no sense: {exc}"
+        raise Problem("bad-message", what, "is it of another version?") from exc
+
+
+def _setting(described: dict[str, Any]) -> Setting:
+    names = ("device", "ifindex", "mac", "uplink", "uplink_mac", "kind", "macnat", "host_access")
+    known = {name: described[name] for name in names}
+    return Setting(**known, addresses=tuple(described["addresses"]))
+
+
+def _heading(setting: Setting) -> str:
+    on = [f"MAC NAT to {setting.uplink_mac}"] if setting.macnat else []
+    on += ["host access"] if setting.host_access else []
+    text = f"{setting.device} ({setting.mac or 'its MAC is not known yet'}), {setting.kind} on"
+    text += f" {setting.uplink}: {', '.join(on) or 'delivery by address'}"
+    if not setting.macnat and setting.kind == "macvtap":
+        text += "\nMAC NAT is off: what the LAN sends to the guest is not shown"
+    return text
+
+
+def shown(line: Line) -> str:
+    """A line for people."""
+    seconds, rest = divmod(_unix(line.time), 1_000_000_000)
+    clock = time.strftime("%H:%M:%S", time.localtime(seconds))
+    done = "; ".join(line.done)
+    return f"{clock}.{rest // 1_000_000:03}  {line.direction:16}  {line.what} | {done}"
+
+
+def _unix(monotonic: int) -> int:
+    return time.time_ns() - time.monotonic_ns() + monotonic
+
+
+def _header(setting: Setting, snap: int) -> bytes:
+    before = "as the guest sends, and as the LAN and the host send to it"
+    after = "as they leave airtap's programs"
+    # A tag that stood beside a frame goes back into it.
+    described = [("before", f"{setting.device}: {before}"), ("after", f"{setting.device}: {after}")]
+    return trace_pcapng.header(described, snap + 4)
+
+
+def packets(line: Line) -> Iterator[bytes]:
+    """A frame as it was found and, unless it was refused, as it was left, for a pcapng file."""
+    first, last = line.records[0], line.records[-1]
+    frames = [(_BEFORE, first, first.before, first.before_length, "; ".join(line.done))]
+    if not line.refused:
+        frames.append((_AFTER, last, last.after, last.after_length, ""))
+    for interface, of, frame, length, comment in frames:
+        whole = tagged(frame, of)
+        length += len(whole) - len(frame)
+        yield trace_pcapng.packet(interface, _unix(of.time), whole, length, comment)
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    try:
+        file.write(data)
+        file.flush()
+    except OSError as exc:
+        raise Problem("no-file", f"cannot write {file.name}: {reason(exc)}") from exc
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _tell(text: str) -> None:
+    print(f"airtap: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,204 @@
+"""What trace.h tells of frames, and that a bent line of it is noticed."""
+
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from scapy.compat import raw
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import ARP, Ether
+
+from airtap.kernel.macnat import Role
+from airtap.trace_record import (
+    DROP,
+    EVERYONE,
+    NOBODY,
+    PASS,
+    REDIRECT,
+    SNAP,
+    Record,
+    concerns,
+    record,
+)
+from airtap.trace_story import EVICTED, LEARNED, REFUSED
+from hatch_build import SOURCES
+from tests.bpf.rig import SOURCE, Rig, compile_probe
+
+UPLINK, ROUTER = "02:00:00:00:00:01", "02:00:00:00:00:03"
+MAC_A, MAC_B = "02:00:00:00:0a:01", "02:00:00:00:0b:01"
+A, B, HOST, LAN = "192.0.2.100", "192.0.2.200", "192.0.2.10", "192.0.2.1"
+
+
+def packet(mac: str, to: str, source: str, target: str, size: int = 40) -> bytes:
+    return raw(Ether(src=mac, dst=to) / IP(src=source, dst=target) / UDP() / (b"!" * size))
+
+
+def told(rig: Rig) -> list[Record]:
+    """What was told since it was last asked."""
+    packed = rig.macnat.tracer.read(10_000)
+    records = [record(one) for one in packed]
+    names = [(one.whose, one.name) for one in records]
+    assert names == [concerns(one) for one in packed]
+    return records
+
+
+def facts(rig: Rig) -> list[tuple[str, int, int]]:
+    return [(one.name, one.whose, one.verdict) for one in told(rig)]
+
+
+def begin(rig: Rig, kind: str = "macvtap") -> tuple[int, int]:
+    """Two guests that have spoken, of which the first is traced. Returns their ifindexes."""
+    rig.reset()
+    a, b = rig.devices[:2]
+    rig.macnat.set_role(Role(kind), "bridge")
+    rig.macnat.set_parent(1, UPLINK)
+    rig.macnat.set_host_addresses({IPv4Address(HOST)})
+    for index, mac, address in ((a, MAC_A, A), (b, MAC_B, B)):
+        rig.macnat.add_guest(index, mac)
+        rig.run("learn", packet(mac, ROUTER, address, LAN), index)
+    assert told(rig) == []
+    rig.macnat.tracer.add(a, MAC_A)
+    return a, b
+
+
+def way_up(rig: Rig) -> None:
+    """A guest's frames: as found and as left; another guest's are not told of."""
+    a, b = begin(rig)
+    frame = packet(MAC_A, ROUTER, A, LAN)
+    rig.run("learn", frame, a)
+    sent = rig.run("up", frame, 1).frame
+    for program, index in (("learn", b), ("up", 1)):
+        rig.run(program, packet(MAC_B, ROUTER, B, LAN), index)
+    rig.run("up", packet(UPLINK, ROUTER, HOST, LAN), 1)
+    learn, up = told(rig)
+    assert (learn.name, learn.whose, learn.verdict, learn.said) == ("learn", a, PASS, 0)
+    assert (learn.before, learn.after) == (frame, frame)
+    assert (up.name, up.whose, up.verdict) == ("up", a, PASS)
+    assert (up.before, up.after, up.before_length) == (frame, sent, len(frame))
+    assert learn.time < up.time
+
+
+def guards(rig: Rig) -> None:
+    """Why learn refuses, what it learns, and what it forgets for that."""
+    a, _ = begin(rig)
+    rig.run("learn", packet(MAC_B, ROUTER, "192.0.2.7", LAN), a)
+    rig.run("learn", packet(MAC_A, ROUTER, HOST, LAN), a)
+    rig.run("learn", packet(MAC_A, ROUTER, B, LAN), a)
+    found = [(one.verdict, one.said, one.reason) for one in told(rig)]
+    assert found == [(DROP, 1 << 3, reason) for reason in range(3)]
+    assert REFUSED == 1 << 3
+    for number in range(16):
+        rig.run("learn", packet(MAC_A, ROUTER, f"10.0.0.{number + 1}", LAN), a)
+    rig.run("learn", packet(MAC_A, ROUTER, "10.0.0.16", LAN), a)
+    *_, last, again = told(rig)
+    assert (last.said, last.key[:4], last.key_family) == (LEARNED | EVICTED, IP10_16, 4)
+    assert (last.evicted[:4], last.evicted_family) == (IPv4Address(A).packed, 4)
+    assert again.said == 0
+
+
+def way_down(rig: Rig) -> None:
+    """What is for the guest, for all, for nobody; and not what is another's or the host's."""
+    a, _ = begin(rig)
+    for address in (A, B, HOST, "192.0.2.99"):
+        rig.run("down", packet(ROUTER, UPLINK, LAN, address), 1)
+    rig.run("down", packet(ROUTER, "02:00:00:00:00:99", LAN, "192.0.2.99"), 1)
+    question = ARP(hwsrc=ROUTER, psrc=LAN, pdst="192.0.2.98")
+    rig.run("down", raw(Ether(src=ROUTER, dst="ff:ff:ff:ff:ff:ff") / question), 1)
+    rig.run("down", raw(Ether(src=ROUTER, dst=UPLINK) / question), 1)
+    rig.run("down", raw(Ether(src=ROUTER, dst=UPLINK) / ARP(hwsrc=UPLINK, psrc=A)), 1)
+    assert facts(rig) == [
+        ("down", a, PASS),
+        ("down", NOBODY, PASS),
+        *[("down", EVERYONE, PASS)] * 2,
+        ("down", NOBODY, DROP),
+    ]
+
+
+def siblings(rig: Rig) -> None:
+    """On ipvtaps: what the guest says to a sibling, and the other way round."""
+    a, b = begin(rig, "ipvtap")
+    rig.run("up", packet(MAC_A, UPLINK, A, B), a)
+    rig.run("across", packet(UPLINK, UPLINK, A, B), a)
+    rig.run("across", packet(UPLINK, UPLINK, B, A), b)
+    rig.run("across", packet(UPLINK, ROUTER, B, LAN), b)
+    rig.run("down", packet(ROUTER, UPLINK, LAN, A), 1)
+    assert facts(rig) == [
+        ("up", a, PASS),
+        ("across", a, REDIRECT),
+        ("across", a, REDIRECT),
+        ("down", a, REDIRECT),
+    ]
+
+
+def room(rig: Rig) -> None:
+    """Heads are cut, what finds no room is counted, and nothing of a former frame remains."""
+    a, _ = begin(rig)
+    frame = packet(MAC_A, ROUTER, A, LAN, 1000)
+    rig.run("learn", frame, a)
+    rig.run("learn", packet(MAC_A, ROUTER, A, LAN), a)
+    long, short = told(rig)
+    assert (long.before, long.after) == (frame[:SNAP], frame[:SNAP])
+    assert (long.before_length, long.after_length) == (1042, 1042)
+    assert (len(short.before), short.before_length) == (82, 82)
+    assert rig.macnat.tracer.lost() == 0
+    for _ in range(1000):
+        rig.run("learn", packet(MAC_A, ROUTER, A, LAN), a)
+    lost = rig.macnat.tracer.lost()
+    assert 600 < lost < 800
+    assert len(rig.macnat.tracer.read(100)) == 100
+    assert len(told(rig)) == 900 - lost
+    rig.macnat.tracer.stop()
+    rig.run("learn", packet(MAC_A, ROUTER, A, LAN), a)
+    rig.macnat.tracer.add(rig.devices[1], MAC_B)
+    rig.run("learn", packet(MAC_A, ROUTER, A, LAN), a)
+    assert (told(rig), rig.macnat.tracer.lost()) == ([], 0)
+
+
+IP10_16 = IPv4Address("10.0.0.16").packed
+CHECKS = (way_up, guards, way_down, siblings, room)
+MUTANTS = {
+    "before is after": ("copy_head(skb, r->after, &", "copy_head(skb, r->before, &"),
+    "notes of former frames": ("\tr->said = 0;\n", ""),
+    "no reasons": ("r->reason = what >> 8;", ""),
+    "evicted as learned": ("if ((what & 0xff) == EVICTED)", "if (0)"),
+    "other guests' on the way up": ("return r->whose != NOBODY && (r->program == UP", "return (1"),
+    "other guests' on the way down": (
+        "!is_host(&key);\n\tr->whose = tracee(entry->ifindex);\n\treturn r->whose != NOBODY;",
+        "!is_host(&key);\n\treturn true;",
+    ),
+    "the host's is nobody's": ("same(to.w, cfg->parent.w) && !is_host(&key)", "true"),
+    "groups unheard": (
+        "if (is_group(to.w)) {\n\t\tr->whose = EVERYONE;\n\t\treturn true",
+        "if (0) {",
+    ),
+    "siblings unheard": ("entry ? tracee(entry->ifindex) : NOBODY;", "NOBODY;"),
+    "lost uncounted": ("__sync_fetch_and_add(&tracing.lost, 1)", ""),
+    "a short snap": ("length = SNAP;", "length = 100;"),
+}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_what_is_told(loaded: Rig, check: Callable[[Rig], None]) -> None:
+    try:
+        check(loaded)
+    finally:
+        loaded.macnat.tracer.stop()
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_changed_line_is_noticed(name: str, ifindexes: list[int], tmp_path: Path) -> None:
+    old, new = MUTANTS[name]
+    text = (SOURCES / "trace.h").read_text()
+    assert text.count(old) == 1, f"{old!r} is not in trace.h exactly once"
+    (tmp_path / "trace.h").write_text(text.replace(old, new))
+    source = tmp_path / SOURCE.name
+    source.write_text(SOURCE.read_text())
+    rig = Rig(compile_probe(source, "-Wno-error"), ifindexes)
+    try:
+        with pytest.raises((AssertionError, ValueError)):
+            for check in CHECKS:
+                check(rig)
+                rig.macnat.tracer.stop()
+    finally:
+        rig.close()
