@@ -115,6 +115,10 @@ FILES := data/airtapd.service:$(UNITDIR)/airtapd.service \
 	build/completions/_airtap:$(SHARE)/zsh/vendor-completions/_airtap \
 	build/completions/airtap.fish:$(SHARE)/fish/vendor_completions.d/airtap.fish \
 	$(foreach doc,README.md NEWS.md SECURITY.md $(wildcard docs/*.md docs/*.png),$(doc):$(SHARE)/doc/airtap/$(doc))
+# Its paths are those of packages.
+ifeq ($(PREFIX),/usr)
+FILES += data/usr.bin.airtap-bridge-helper:/etc/apparmor.d/usr.bin.airtap-bridge-helper
+endif
 # The administrator's own.
 CONFIGURATION := airtap.toml bridge.conf
 
@@ -130,8 +134,10 @@ define install-packages
 		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing; fi; fi
 endef
 
-# All that `make install` copies and that is not in the tree.
-build: $(VENDOR)/pyroute2
+# All that `make install` copies and that is not in the tree. DOCUMENTATION: the targets for it.
+DOCUMENTATION :=
+
+build: $(VENDOR)/pyroute2 $(DOCUMENTATION)
 	@$(PYTHON) hatch_build.py
 
 build/vendor/pyroute2:
@@ -178,7 +184,7 @@ uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS)) \
 		$(patsubst %,$(DESTDIR)/etc/libvirt/hooks/%.d/50-airtap,$(HOOKS)) \
 		$(foreach file,$(FILES),$(DESTDIR)$(call to,$(file)))
-	cd $(DESTDIR)/ && for directory in $(PREFIX)/lib $(PREFIX)/bin \
+	cd $(DESTDIR)/ && for directory in $(PREFIX)/lib $(PREFIX)/bin $(SHARE)/doc \
 		$(patsubst %,/etc/libvirt/hooks/%.d,$(HOOKS)) \
 		$(sort $(foreach file,$(FILES),$(dir $(call to,$(file))))); do \
 		if [ -d .$$directory ]; then \

@@ -1,4 +1,4 @@
-"""Roots of Debian 12 and 13 to install airtap's package in (lab/installed.py), made by debootstrap.
+"""Roots of Debian 12 and 13 to install airtap's package in (lab/debian.py), made by debootstrap.
 
 python -m lab.roots    make them in .roots/, from the mirror that this system uses
 

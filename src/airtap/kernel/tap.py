@@ -32,7 +32,7 @@ _F_OFD_SETLK = 37
 _FLOCK = "hhqqi4x"
 _WHOLE_FILE = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
-# Of the host: airtapd's unit has a /dev of its own, and the host's elsewhere (data/airtapd.service).
+# The host's: airtapd's unit has a /dev of its own, and the host's elsewhere.
 _DEV = Path(os.environ.get("AIRTAP_DEV", "/dev"))
 
 

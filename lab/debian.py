@@ -7,8 +7,10 @@ device nodes of this system, which it can open and not change. Nothing starts bu
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -44,8 +46,9 @@ mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
 mkdir run/shared
-mount --bind {directory}/shared run/shared
-exec env -i container=lab PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot . /lib/systemd/systemd --unit=multi-user.target
+mount --bind {shared} run/shared
+exec env -i container=lab PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
+    chroot . /lib/systemd/systemd --unit=multi-user.target
 """
 
 _ALONE = (
@@ -62,19 +65,21 @@ _ENVIRONMENT = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=nonintera
 
 
 class System(Running):
-    """One such system, from start() to close(). shared: a directory that it sees at /run/shared."""
+    """One such system, from start() to close()."""
 
-    def __init__(self, suite: str) -> None:
-        """suite: of lab.roots.SUITES."""
+    def __init__(self, suite: str, shared: Path | None = None) -> None:
+        """suite: of lab.roots.SUITES. shared: a directory to see at /run/shared; else a new one."""
         sandbox.require()
         self._lower = root(suite)
         self._directory = Path()
+        self._shared = shared
         self._process: subprocess.Popen[bytes] | None = None
         self._first = 0
 
     @property
     def shared(self) -> Path:
-        return self._directory / "shared"
+        """What it sees at /run/shared."""
+        return self._shared or self._directory / "shared"
 
     def start(self) -> None:
         """Boot it, and wait until that is done. RuntimeError if systemd ends."""
@@ -92,7 +97,11 @@ class System(Running):
             (self._directory / name).mkdir()
         sandbox.command("mount", "-t", "cgroup2", "cgroup2", str(self._directory / "cgroups"))
         self._cgroup.mkdir()
-        script = _BOOT.format(directory=self._directory, lower=shlex.quote(str(self._lower)))
+        script = _BOOT.format(
+            directory=self._directory,
+            shared=shlex.quote(str(self.shared)),
+            lower=shlex.quote(str(self._lower)),
+        )
         enter = f'echo $$ >{self._cgroup}/cgroup.procs && exec "$@"'
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -105,7 +114,9 @@ class System(Running):
     def close(self) -> None:
         """End all of its processes; nothing of it remains."""
         if self._process is not None:
-            self._process.kill()  # and so process 1, and so all others
+            # Process 1, and so all others, and so unshare, our child.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._first or self._process.pid, signal.SIGKILL)
             self._process.wait()
         if self._directory == Path():
             return
