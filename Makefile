@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 KERNELS := .kernels/.ready
+ROOTS := .roots/.ready
 
 DESTDIR ?=
 PREFIX ?= /usr
-LIBDIR := $(PREFIX)/lib/airtap
 
 # What the tests, the demo and the benchmarks use, and what building libvirt-python needs. Nothing
 # of these starts a Wi-Fi service: Debian ships hostapd masked, and wpa_supplicant idles on D-Bus.
@@ -17,9 +17,11 @@ PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 	qemu-system-x86 qemu-system-common ipxe-qemu dnsmasq-base iproute2 nftables \
 	iputils-ping busybox-static systemd clang libbpf1 libbpf-dev \
 	linux-libc-dev iperf3 isc-dhcp-client dhcpcd-base iputils-arping \
-	hostapd wpasupplicant iw kmod libvirt-daemon iptables virtinst
+	hostapd wpasupplicant iw kmod libvirt-daemon iptables virtinst \
+	debootstrap lintian
 
-.PHONY: help setup tools test test-unit test-wifi test-wifi-slow lint demo bench install uninstall clean
+.PHONY: help setup tools test test-unit test-wifi test-wifi-slow lint demo bench build install \
+	uninstall deb dist clean
 
 help:
 	@echo 'make demo       QEMU and libvirt guests on a LAN of their own, in namespaces'
@@ -30,18 +32,15 @@ help:
 	@echo 'make bench      the bridge helper, libvirt hooks and MAC NAT against their peers'
 	@echo 'make setup      what the above need: Debian packages, .venv/ and .kernels/'
 	@echo 'make install    to $$DESTDIR$$PREFIX;  make uninstall: the reverse'
+	@echo 'make deb dist   a Debian package; a wheel and an sdist: in dist/'
 
-setup: tools $(KERNELS)
+setup: tools $(KERNELS) $(ROOTS)
 
 tools: $(READY)
 	@$(PYTHON) hatch_build.py
 
 $(READY): pyproject.toml Makefile helper/airtap-bridge-helper
-	@missing=$$(for p in $(PACKAGES); do \
-		dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || echo $$p; \
-	done); if [ -n "$$missing" ]; then \
-		echo "installing" $$missing && apt-get -qq update && \
-		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing; fi
+	$(call install-packages,$(PACKAGES))
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	# The launcher instead of pip's: it starts without site-packages.
@@ -54,7 +53,12 @@ $(KERNELS): | $(READY)
 	$(BIN)/python -m lab.kernels
 	touch $@
 
-test: setup lint
+# Roots of Debian 12 and 13 to install the package in; `make clean` for newer ones.
+$(ROOTS): lab/roots.py | $(READY)
+	$(BIN)/python -m lab.roots
+	touch $@
+
+test: setup lint deb dist
 	$(BIN)/python -m pytest
 
 test-unit: tools
@@ -82,34 +86,137 @@ bench: setup
 	$(BIN)/python -m benchmarks.macnat
 	$(BIN)/python -m lab.machine 6.12 -- $(BIN)/python -m benchmarks.wifi
 
-# The package and pyroute2 (Debian 12's is too old) in a directory of their own. `airtap network`
-# also needs Debian's python3-libvirt and python3-lxml.
-install: tools
-	rm -rf $(DESTDIR)$(LIBDIR)
-	install -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/airtap \
-		$(DESTDIR)$(PREFIX)/lib/systemd/system
-	$(BIN)/pip install --quiet --disable-pip-version-check --target $(DESTDIR)$(LIBDIR) .
-	rm -rf $(DESTDIR)$(LIBDIR)/bin
-	for program in airtap airtapd airtap-bridge-helper; do \
-		sed 's|^sys.path.insert.*|sys.path.insert(0, "$(LIBDIR)")|' helper/$$program \
-			>$(DESTDIR)$(PREFIX)/bin/$$program && \
-		chmod 755 $(DESTDIR)$(PREFIX)/bin/$$program || exit 1; done
-	install -d $(addprefix $(DESTDIR)/etc/libvirt/hooks/,network.d qemu.d)
-	for hook in network qemu; do \
-		sed 's|^sys.path.insert.*|sys.path.insert(0, "$(LIBDIR)")|' hooks/$$hook \
+# What is installed: programs in $(PREFIX)/bin, the package and pyroute2 (Debian 13's is too old) in
+# a directory of their own, hooks for libvirt, units, and what keeps others off guests' devices.
+# `airtap network` and `airtap domain` also need Debian's python3-libvirt and python3-lxml.
+BUILD_PACKAGES := python3 python3-venv clang libbpf-dev linux-libc-dev
+PYROUTE2 := 0.9.7
+# The Debian package's source tree brings it along.
+VENDOR := $(firstword $(wildcard vendor) build/vendor)
+OBJECT := src/airtap/bpf/macnat.bpf.o
+
+LIBDIR := $(PREFIX)/lib/airtap
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+SHARE := $(PREFIX)/share
+PROGRAMS := airtap airtapd airtap-bridge-helper
+HOOKS := network qemu
+# FROM:TO of each file that is installed as it is. Man pages and completions: those that were made.
+FILES := data/airtapd.service:$(UNITDIR)/airtapd.service \
+	data/airtapd.socket:$(UNITDIR)/airtapd.socket \
+	data/75-airtap.rules:$(PREFIX)/lib/udev/rules.d/75-airtap.rules \
+	data/75-airtap.conf:$(PREFIX)/lib/NetworkManager/conf.d/75-airtap.conf \
+	data/75-airtap.network:$(PREFIX)/lib/systemd/network/75-airtap.network \
+	data/75-airtap.link:$(PREFIX)/lib/systemd/network/75-airtap.link \
+	build/man/airtap.1:$(SHARE)/man/man1/airtap.1 \
+	build/man/airtap.toml.5:$(SHARE)/man/man5/airtap.toml.5 \
+	build/man/airtapd.8:$(SHARE)/man/man8/airtapd.8 \
+	build/man/airtap-bridge-helper.8:$(SHARE)/man/man8/airtap-bridge-helper.8 \
+	build/completions/airtap.bash:$(SHARE)/bash-completion/completions/airtap \
+	build/completions/_airtap:$(SHARE)/zsh/vendor-completions/_airtap \
+	build/completions/airtap.fish:$(SHARE)/fish/vendor_completions.d/airtap.fish \
+	$(foreach doc,README.md NEWS.md SECURITY.md $(wildcard docs/*.md docs/*.png),$(doc):$(SHARE)/doc/airtap/$(doc))
+# Its paths are those of packages.
+ifeq ($(PREFIX),/usr)
+FILES += data/usr.bin.airtap-bridge-helper:/etc/apparmor.d/usr.bin.airtap-bridge-helper
+endif
+# The administrator's own.
+CONFIGURATION := airtap.toml bridge.conf
+
+from = $(firstword $(subst :, ,$(1)))
+to = $(lastword $(subst :, ,$(1)))
+
+# Packages that are not there, on Debian; others see what is missing by what fails.
+define install-packages
+	@if command -v dpkg-query >/dev/null; then missing=$$(for p in $(1); do \
+		dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || echo $$p; \
+	done); if [ -n "$$missing" ]; then \
+		echo "installing" $$missing && apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing; fi; fi
+endef
+
+# All that `make install` copies and that is not in the tree. DOCUMENTATION: the targets for it.
+DOCUMENTATION :=
+
+build: $(VENDOR)/pyroute2 $(DOCUMENTATION)
+	@$(PYTHON) hatch_build.py
+
+build/vendor/pyroute2:
+	$(call install-packages,$(BUILD_PACKAGES))
+	rm -rf build/pip build/wheels build/vendor.new build/vendor
+	$(PYTHON) -m venv build/pip
+	build/pip/bin/pip download --quiet --disable-pip-version-check --no-deps --dest build/wheels \
+		pyroute2==$(PYROUTE2)
+	build/pip/bin/pip install --quiet --disable-pip-version-check --no-deps --no-compile \
+		--no-index --find-links build/wheels --target build/vendor.new pyroute2
+	rm -rf build/vendor.new/bin && mv build/vendor.new build/vendor
+
+install: build
+	install -d $(DESTDIR)$(LIBDIR)/hooks $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/airtap
+	rm -rf $(DESTDIR)$(LIBDIR)/airtap $(DESTDIR)$(LIBDIR)/pyroute2
+	$(call copy,src,airtap)
+	$(call copy,$(VENDOR),pyroute2)
+	$(foreach name,$(PROGRAMS),$(call launcher,helper/$(name),$(PREFIX)/bin/$(name)) &&) :
+	$(foreach name,$(HOOKS),$(call launcher,hooks/$(name),$(LIBDIR)/hooks/$(name)) &&) :
+	for hook in $(HOOKS); do \
+		install -d $(DESTDIR)/etc/libvirt/hooks/$$hook.d && \
+		sed 's|@HOOK@|'$$hook'|; s|@LIBDIR@|$(LIBDIR)|' data/libvirt-hook \
 			>$(DESTDIR)/etc/libvirt/hooks/$$hook.d/50-airtap && \
 		chmod 755 $(DESTDIR)/etc/libvirt/hooks/$$hook.d/50-airtap || exit 1; done
-	install -m 644 data/airtapd.service data/airtapd.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/
-	test -e $(DESTDIR)/etc/airtap/bridge.conf || \
-		install -m 644 data/bridge.conf $(DESTDIR)/etc/airtap/bridge.conf
+	$(foreach file,$(FILES),$(if $(wildcard $(call from,$(file))),install -D -m 644 \
+		$(call from,$(file)) $(DESTDIR)$(call to,$(file)) &&)) :
+	sed -i 's|/usr/bin/airtapd|$(PREFIX)/bin/airtapd|' $(DESTDIR)$(UNITDIR)/airtapd.service
+	for file in $(CONFIGURATION); do \
+		test -e $(DESTDIR)/etc/airtap/$$file || \
+		install -m 644 data/$$file $(DESTDIR)/etc/airtap/$$file || exit 1; done
+	$(COMPILE)
 
-# The administrator's own bridge.conf and airtap.toml stay.
+# The programs start three times as fast, and airtapd may not write there.
+COMPILE ?= $(PYTHON) -m compileall -q $(addprefix -s ,$(DESTDIR)) -p / $(DESTDIR)$(LIBDIR)
+
+copy = tar -C $(1) --exclude=__pycache__ --exclude='*.[ch]' --exclude='*.part' \
+	--mode=u=rwX,go=rX -cf - $(2) | tar -C $(DESTDIR)$(LIBDIR) --no-same-owner -pxf -
+launcher = install -m 755 $(1) $(DESTDIR)$(2) && \
+	sed -i 's|^sys.path.insert.*|sys.path.insert(0, "$(LIBDIR)")|' $(DESTDIR)$(2)
+
+# The administrator's own bridge.conf and airtap.toml stay. Directories that are empty now go.
 uninstall:
-	rm -f $(patsubst %,$(DESTDIR)/etc/libvirt/hooks/%.d/50-airtap,network qemu)
-	rm -rf $(DESTDIR)$(LIBDIR)
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,airtap airtapd airtap-bridge-helper)
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/systemd/system/,airtapd.service airtapd.socket)
+	rm -rf $(DESTDIR)$(LIBDIR) $(DESTDIR)$(SHARE)/doc/airtap
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS)) \
+		$(patsubst %,$(DESTDIR)/etc/libvirt/hooks/%.d/50-airtap,$(HOOKS)) \
+		$(foreach file,$(FILES),$(DESTDIR)$(call to,$(file)))
+	cd $(DESTDIR)/ && for directory in $(PREFIX)/lib $(PREFIX)/bin $(SHARE)/doc \
+		$(patsubst %,/etc/libvirt/hooks/%.d,$(HOOKS)) \
+		$(sort $(foreach file,$(FILES),$(dir $(call to,$(file))))); do \
+		if [ -d .$$directory ]; then \
+		rmdir -p --ignore-fail-on-non-empty $${directory#/}; fi; done
+
+# What the Debian package is made of. Man pages and completions go along as they were made here.
+DEB_PACKAGES := debhelper dh-python dh-apparmor dpkg-dev pkg-config systemd
+SOURCES := Makefile LICENSE README.md NEWS.md SECURITY.md hatch_build.py \
+	data debian docs helper hooks src
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/airtap/__init__.py)
+DEB := build/deb
+DIST := dist
+TREE = $(DEB)/airtap-$(VERSION)
+
+deb: build
+	$(call install-packages,$(DEB_PACKAGES))
+	rm -rf $(DEB) $(DIST)/*.deb && mkdir -p $(TREE)/build $(DIST)
+	tar --exclude=__pycache__ --exclude='*.bpf.o*' -cf - $(SOURCES) | tar -C $(TREE) --no-same-owner -xf -
+	cp -r $(VENDOR) $(TREE)/vendor
+	$(foreach made,$(wildcard build/man build/completions),cp -r $(made) $(TREE)/build &&) :
+	sed -i '1s/(.*)/($(VERSION))/' $(TREE)/debian/changelog
+	cd $(TREE) && dpkg-buildpackage -us -uc
+	cp $(DEB)/*.deb $(DIST)
+
+# A wheel and an sdist.
+dist:
+	$(call install-packages,$(BUILD_PACKAGES))
+	rm -rf build/frontend $(DIST)/*.whl $(DIST)/*.tar.gz
+	$(PYTHON) -m venv build/frontend
+	build/frontend/bin/pip install --quiet --disable-pip-version-check build
+	build/frontend/bin/python -m build --outdir $(DIST) .
 
 clean:
-	rm -rf $(VENV) .kernels dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .kernels .roots dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -218,6 +218,7 @@ def run_helper(
     options: Sequence[str],
     *,
     program: Path | str | None = None,
+    prefix: Sequence[str] = (),
     env: dict[str, str] | None = None,
     uid: int = GUEST_UID,
     gid: int | None = None,
@@ -228,12 +229,16 @@ def run_helper(
 ) -> Attached:
     """Run a bridge helper as QEMU's net/tap.c does: one end of a socket pair as --fd.
 
-    fd_option: what to write instead of --fd=N, "{fd}" standing for N.
+    fd_option: what to write instead of --fd=N, "{fd}" standing for N. prefix: words that run it
+    elsewhere and as another user; uid, gid and groups then do not count.
     """
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with near, far:
         fd_word = (fd_option or "--fd={fd}").format(fd=far.fileno())
-        argv = [str(program or HELPER), *(["--use-vnet"] if vnet else []), fd_word, *options]
+        helper = [*prefix, str(program or HELPER)]
+        argv = [*helper, *(["--use-vnet"] if vnet else []), fd_word, *options]
+        if prefix:
+            uid, gid, groups = 0, 0, ()
         done = subprocess.run(
             argv,
             pass_fds=[far.fileno()],

@@ -5,8 +5,8 @@ reads their maps, and attaches them. It decides nothing about when.
 
 All state is in maps that are pinned below /sys/fs/bpf/airtap, one directory for each uplink. A
 daemon that comes back takes the pinned maps, and leaves programs attached that are the same as its
-own; others it replaces in place (net/sched/cls_bpf.c: cls_bpf_change swaps them under RCU), so
-neither an address nor a packet is lost.
+own, if it may ask about them; others it replaces in place (net/sched/cls_bpf.c: cls_bpf_change
+swaps them under RCU), so neither an address nor a packet is lost.
 """
 
 import errno
@@ -447,12 +447,15 @@ class Macnat:
     ) -> bool:
         """Whether these very programs are on a device: same instructions, and on our maps.
 
+        False for those of an earlier daemon that we may not ask about: they are replaced, once.
         Raises LinkNotFound, LinkError.
         """
         for name in names:
             number = await clsact.attached(ipr, ifindex, _HOOKS[name])
-            there = program_by_id(number) if number else None
             ours = self.program(name).info()
+            if number == ours.id:
+                continue
+            there = program_by_id(number) if number else None
             if there is None or (there.tag, there.map_ids) != (ours.tag, ours.map_ids):
                 return False
         return True

@@ -32,7 +32,8 @@ _F_OFD_SETLK = 37
 _FLOCK = "hhqqi4x"
 _WHOLE_FILE = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
-_DEV = Path("/dev")
+# The host's: airtapd's unit has a /dev of its own, and the host's elsewhere.
+_DEV = Path(os.environ.get("AIRTAP_DEV", "/dev"))
 
 
 def node_of(name: str, index: int) -> str | None:
@@ -92,7 +93,7 @@ def open_tap(vnet_hdr: bool) -> tuple[int, str]:
     The device lasts as long as the open file. Raises Problem no-tap.
     """
     try:
-        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(_DEV / "net/tun", os.O_RDWR | os.O_CLOEXEC)
     except OSError as exc:
         hint = "load the module tun" if exc.errno in (errno.ENOENT, errno.ENODEV) else ""
         raise Problem("no-tap", f"cannot open /dev/net/tun: {reason(exc)}", hint) from exc
