@@ -17,9 +17,11 @@ PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 	qemu-system-x86 qemu-system-common ipxe-qemu dnsmasq-base iproute2 nftables \
 	iputils-ping busybox-static systemd clang libbpf1 libbpf-dev \
 	linux-libc-dev iperf3 isc-dhcp-client dhcpcd-base iputils-arping \
-	hostapd wpasupplicant iw kmod libvirt-daemon iptables virtinst
+	hostapd wpasupplicant iw kmod libvirt-daemon iptables virtinst \
+	python3-docutils man-db bash zsh fish
 
-.PHONY: help setup tools test test-unit test-wifi test-wifi-slow lint demo bench install uninstall clean
+.PHONY: help setup tools test test-unit test-wifi test-wifi-slow lint demo bench man completions \
+	install uninstall clean
 
 help:
 	@echo 'make demo       QEMU and libvirt guests on a LAN of their own, in namespaces'
@@ -28,6 +30,7 @@ help:
 	@echo 'make test-wifi  the tests on Wi-Fi, on two kernels: about 40 minutes of these'
 	@echo 'make test-wifi-slow  more of these, not part of make test: about half an hour'
 	@echo 'make bench      the bridge helper, libvirt hooks and MAC NAT against their peers'
+	@echo 'make man        build/man/; make completions: build/completions/, for bash, zsh and fish'
 	@echo 'make setup      what the above need: Debian packages, .venv/ and .kernels/'
 	@echo 'make install    to $$DESTDIR$$PREFIX;  make uninstall: the reverse'
 
@@ -81,6 +84,19 @@ bench: setup
 	$(BIN)/python -m benchmarks.macnat_programs
 	$(BIN)/python -m benchmarks.macnat
 	$(BIN)/python -m lab.machine 6.12 -- $(BIN)/python -m benchmarks.wifi
+
+# These two need no .venv/: packages are built with Debian's Python and python3-docutils alone.
+MAN := airtap.1 airtapd.8 airtap-bridge-helper.8 airtap.toml.5
+
+man: $(MAN:%=build/man/%)
+
+.SECONDEXPANSION:
+build/man/%: docs/man/$$(basename $$*).rst
+	@install -d $(@D)
+	$(PYTHON) -m docutils --strict --syntax-highlight=none --writer=manpage $< $@
+
+completions:
+	$(PYTHON) tools/completions.py build/completions
 
 # The package and pyroute2 (Debian 12's is too old) in a directory of their own. `airtap network`
 # also needs Debian's python3-libvirt and python3-lxml.

@@ -9,8 +9,8 @@ from ..errors import Problem
 from . import domain, network, parent, release, status
 
 
-def main() -> int:
-    """Entry point. Returns the exit status: 0, 1 for a Problem, 2 for a wrong command line."""
+def parser() -> argparse.ArgumentParser:
+    """The whole command line. Manual page and shell completion are held against it."""
     parser = argparse.ArgumentParser(
         prog="airtap", description="QEMU and libvirt guests straight on the LAN."
     )
@@ -19,7 +19,12 @@ def main() -> int:
     parser.set_defaults(needs_daemon=True)
     for module in (status, release, network, domain, parent):
         module.add_parser(commands)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Entry point. Returns the exit status: 0, 1 for a Problem, 2 for a wrong command line."""
+    arguments = parser().parse_args()
     run: Callable[..., None] = arguments.run
     try:
         if arguments.needs_daemon:
