@@ -1,8 +1,8 @@
 """Shell completion for airtap, made from its own command line: python3 tools/completions.py DIR
 
-Writes airtap.bash, _airtap (zsh) and airtap.fish. Each holds the same table, a row for each command,
-and a few lines that look the command up and offer what its row has. DEV, DEVICE and the like are
-completed with the network devices that are there at that moment, from /sys.
+Writes airtap.bash, _airtap (zsh) and airtap.fish. Each holds the same table, a row for each
+command, and a few lines that look the command up and offer what its row has. DEV, DEVICE and the
+like are completed with the network devices that are there at that moment, from /sys.
 
 It needs nothing but Python and src/, for packages are built where nothing else may be.
 """
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
@@ -102,11 +103,10 @@ def _cases(words: Iterator[str]) -> str:
 
 def _bash_values(row: Command) -> str:
     path = " ".join(row.path)
-    return "".join(
-        f'        {_cases(f"{path}:{name}" for name in option.names)}) {_bash_offer(option.value)};;\n'
-        for option in row.options
-        if option.value
-    )
+    taking = [(option, option.value) for option in row.options if option.value]
+    cases = [_cases(f"{path}:{name}" for name in option.names) for option, _value in taking]
+    offers = [_bash_offer(value) for _option, value in taking]
+    return "".join(f"        {c}) {o};;\n" for c, o in zip(cases, offers, strict=True))
 
 
 def _bash_offer(value: Value) -> str:
@@ -140,17 +140,15 @@ def _zsh_name(path: tuple[str, ...]) -> str:
 
 
 def _zsh_function(row: Command) -> str:
-    lines = [
-        f"{_zsh_option(name, option)} \\" for option in row.options for name in option.names
-    ]
+    lines = [f"{_zsh_option(name, option)} \\" for option in row.options for name in option.names]
     if not row.subcommands:
         lines += [f"'{n}:argument:{_zsh_offer(v)}' \\" for n, v in enumerate(row.positionals, 1)]
         arguments = "\n        ".join([*lines, "&& return"])
         return f"{_zsh_name(row.path)}() {{\n    _arguments {arguments}\n}}\n"
-    arguments = "\n        ".join([*lines, "'1:command:->command' '*::argument:->arguments' && return"])
-    described = "\n            ".join(
-        _quoted(f"{name}:{text}") for name, text in row.subcommands
+    arguments = "\n        ".join(
+        [*lines, "'1:command:->command' '*::argument:->arguments' && return"]
     )
+    described = "\n            ".join(quote(f"{name}:{text}") for name, text in row.subcommands)
     return _ZSH_COMMAND.format(
         name=_zsh_name(row.path or ("",)),
         prefix=_zsh_name((*row.path, "")),
@@ -162,9 +160,9 @@ def _zsh_function(row: Command) -> str:
 def _zsh_option(name: str, option: Option) -> str:
     text = option.help.translate({ord("["): "(", ord("]"): ")"})
     if option.value is None:
-        return _quoted(f"{name}[{text}]")
+        return quote(f"{name}[{text}]")
     colon = "::" if option.value.optional else ":"
-    return _quoted(f"{name}[{text}]{colon}value:{_zsh_offer(option.value)}")
+    return quote(f"{name}[{text}]{colon}value:{_zsh_offer(option.value)}")
 
 
 def _zsh_offer(value: Value) -> str:
@@ -173,11 +171,6 @@ def _zsh_offer(value: Value) -> str:
     if value.files:
         return "_files"
     return f"({' '.join(value.words)})" if value.words else " "
-
-
-def _quoted(text: str) -> str:
-    """Text as one word of zsh or fish."""
-    return "'" + text.replace("'", "’") + "'"
 
 
 def fish(table: Sequence[Command]) -> str:
@@ -190,8 +183,8 @@ def fish(table: Sequence[Command]) -> str:
         for name in option.names
     ]
     return _FISH.format(
-        paths=" ".join(_quoted(" ".join(row.path)) for row in table if row.path),
-        takes=" ".join(map(_quoted, takes)),
+        paths=" ".join(quote(" ".join(row.path)) for row in table if row.path),
+        takes=" ".join(map(quote, takes)),
         rows="".join(map(_fish_row, table)),
     )
 
@@ -199,7 +192,7 @@ def fish(table: Sequence[Command]) -> str:
 def _fish_row(row: Command) -> str:
     path = " ".join(row.path)
     lines = [
-        f"complete -c airtap -n '_airtap_at \"{path}\" 0' -a {name} -d {_quoted(text)}"
+        f"complete -c airtap -n '_airtap_at \"{path}\" 0' -a {name} -d {quote(text)}"
         for name, text in row.subcommands
     ]
     for number, value in enumerate(row.positionals):
@@ -209,10 +202,9 @@ def _fish_row(row: Command) -> str:
         names = " ".join(
             f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in option.names
         )
-        value = "" if option.value is None else _fish_offer(option.value, "-x")
-        lines.append(
-            f"complete -c airtap -n '_airtap_at \"{path}\"' {names} -d {_quoted(option.help)} {value}"
-        )
+        offer = "" if option.value is None else _fish_offer(option.value, "-x")
+        text = f"{names} -d {quote(option.help)} {offer}"
+        lines.append(f"complete -c airtap -n '_airtap_at \"{path}\"' {text}")
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
@@ -221,7 +213,7 @@ def _fish_offer(value: Value, exclusive: str = "") -> str:
         return f"{exclusive} -a '(_airtap_devices)'"
     if value.files:
         return f"{'-r' if exclusive else ''} -F"
-    return f"{exclusive} -a {_quoted(' '.join(value.words))}" if value.words else exclusive
+    return f"{exclusive} -a {quote(' '.join(value.words))}" if value.words else exclusive
 
 
 _BASH = """\

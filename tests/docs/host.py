@@ -1,8 +1,8 @@
 """A host such as the documentation has in mind, for its examples to run on.
 
-airtap is installed; wlan0 is the uplink, here a wire that takes one MAC only; enp3s0 goes to another
-LAN; airtapd and libvirtd run; and a user with a libvirt of their own. live.iso, in the directory where
-commands are run, is one that boots from the network.
+airtap is installed; wlan0 is the uplink, here a wire that takes one MAC only; enp3s0 goes to
+another LAN; airtapd and libvirtd run, and a libvirt of a user's own. live.iso, in the directory
+where commands are run, is one that boots from the network.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Host(Running):
         self._undo.close()
 
     def run(self, script: str, uid: int = 0) -> str:
-        """Run shell commands as a user, the first that fails being an AssertionError; its output."""
+        """Run shell commands as a user, and return what they print. AssertionError: one fails."""
         done = subprocess.run(
             self._argv(script, uid),
             cwd=self.directory,

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from airtap import cli
 from lab.sandbox import command, host_links
 from tests.docs import shells
-from tools.completions import Command, Value, cli, commands
+from tools.completions import Command, Value, commands
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TABLE = list(commands(cli.parser()))

@@ -1,7 +1,7 @@
 """Every example in the documentation, run or parsed for real, as it is printed.
 
-A shell example runs command by command on a Host, in the scene of its section. What cannot be run there
-stands in ELSEWHERE, with the test that does run it, or the reason why there is none.
+A shell example runs command by command on a Host, in the scene of its section. What cannot be run
+there stands in ELSEWHERE, with the test that does run it, or the reason why there is none.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import libvirt
 import pytest
 
 from airtap import acl, config, wire
 from lab.airtap import answers, run_helper
 from lab.guest import GUEST_UID
-from lab.lan import wait_for
+from lab.lan import BOOT_FILE, wait_for
 from lab.libvirt import domain_xml
 from lab.linux import leases
-from tests.docs.examples import ALL, REPOSITORY, Example
+from tests.docs.examples import ALL, DOCUMENTS, REPOSITORY, Example
 from tests.docs.host import ACL, Host
 from tests.libvirt.conftest import booted, connected, direct_card
 
@@ -31,7 +32,10 @@ MAC = "52:54:00:12:34:56"
 ELSEWHERE = {
     "make deb": "tests/install",
     "apt install ./dist/airtap_*.deb": "tests/install",
-    "make demo": "it is tried by hand: a minute for what tests/qemu and tests/libvirt check",
+    "make setup": "it has made what these tests run with",
+    "make demo": "it would take a minute, for what tests/qemu and tests/libvirt check",
+    "make lint": "make test begins with it",
+    "make test": "this is a part of it",
     "systemctl enable --now airtapd.socket": "tests/install",
     "airtap parent 4addr wlan0 on": "tests/wifi/test_wifi_4addr.py",
 }
@@ -50,10 +54,10 @@ def virt_manager(host: Host, define: Example, install: Example, connect: Example
     with connected(host.libvirtd) as connection:
         web = connection.lookupByName("web")
         assert mac in web.XMLDesc()
+        defined = web.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
         web.destroy()
-        card = re.compile("<source network='wifi'/>")
         web.undefine()
-        connection.defineXML(card.sub("<source network='default'/>", web.XMLDesc()))
+        connection.defineXML(defined.replace("network='wifi'", "network='default'"))
         assert "+      <source network='wifi'/>" in as_printed(host, connect)
         connection.lookupByName("web").undefine()
 
@@ -66,9 +70,15 @@ def qemu(host: Host, allow: Example, start: Example) -> None:
 def boots(host: Host, start: Example) -> None:
     """QEMU, as printed, by a user."""
     [command] = start.commands
+    before = fetches(host)
     with host.running(command, GUEST_UID):
-        address = host.lan.wait_lease(MAC, 120)
-        wait_for(lambda: host.lan.fetched(address), 60, "the guest to boot")
+        wait_for(lambda: fetches(host) > before, 180, "the guest to boot")
+        assert host.lan.ping(host.lan.leases()[MAC], timeout=10)
+
+
+def fetches(host: Host) -> int:
+    """How often a guest has got the LAN's boot file."""
+    return len(re.findall(rf"sent \S*/{BOOT_FILE} to", host.lan.log()))
 
 
 def session(host: Host, define: Example, card: Example) -> None:
@@ -96,7 +106,7 @@ def look_around(host: Host, asked: Example, demo: Example) -> None:
     host.run(trial)
     host.run(f"{doctor} || [ $? -ne 2 ]")
     assert "wlan0" in host.run(status)
-    assert demo.commands == ["make demo"]
+    elsewhere(host, demo)
 
 
 def move(host: Host, by: Example) -> None:
@@ -166,8 +176,6 @@ def airtapds_page(host: Host, systemd: Example, foreground: Example, devices: Ex
 def helpers_page(host: Host, learned: Example, told: Example, rules: Example) -> None:
     host.allow("wlan0")
     boots(host, learned)
-    wait_for(lambda: "guests" in host.run("airtap status"), 10, "the guest's device to go")
-    host.lan.log()
     boots(host, told)
     assert_rules(host, rules.text)
 
@@ -193,14 +201,23 @@ def json_fields(host: Host, example: Example) -> None:
     host.allow("wlan0")
     with run_helper(["--br=wlan0"], program="/usr/bin/airtap-bridge-helper"):
         real = json.loads(host.run("airtap status --json"))
-    assert shape(json.loads(example.text)) == shape(real)
+    assert_alike(json.loads(example.text), real)
 
 
-def shape(value: Any) -> Any:
-    """What a JSON document consists of: names, and of lists the first element."""
-    if isinstance(value, dict):
-        return {key: shape(inner) for key, inner in value.items()}
-    return [shape(value[0])] if isinstance(value, list) and value else None
+def assert_alike(printed: Any, real: Any) -> None:
+    """Two JSON documents consist of the same names; of lists by the first element."""
+    if isinstance(printed, dict) and isinstance(real, dict):
+        assert printed.keys() == real.keys()
+        for key in printed:
+            assert_alike(printed[key], real[key])
+    elif isinstance(printed, list) and printed and real:
+        assert_alike(printed[0], real[0])
+
+
+def hacking(host: Host, make: Example, single: Example) -> None:
+    elsewhere(host, make)
+    for command in single.commands:
+        assert "passed" in host.run(f"cd {REPOSITORY}\n{command} -p no:cacheprovider")
 
 
 def elsewhere(host: Host, *shown: Example) -> None:
@@ -214,6 +231,7 @@ SCENES: dict[tuple[str, str], Scene] = {
     ("README.md", "QEMU's command line"): qemu,
     ("README.md", "A user's own libvirt: unprivileged virt-manager, GNOME Boxes"): session,
     ("README.md", "Does it work?"): look_around,
+    ("HACKING.md", "Working on airtap"): hacking,
     ("docs/laptop.md", "Docking"): docking,
     ("docs/laptop.md", "4-address mode"): elsewhere,
     ("docs/status.md", "What `airtap status --json` prints"): json_fields,
@@ -241,16 +259,25 @@ PLACES = placed()
 def test_no_example_escapes() -> None:
     assert set(PLACES) == set(SCENES)
     assert {e.language for e in ALL} <= {DRAWN, "sh", "toml", "conf", "xml", "json"}
-    drawn = [e for e in ALL if e.language == DRAWN]
-    commands = re.compile(r"^\s*[$#]? ?(airtapd?|make|apt|systemctl|qemu-\S+|virsh)\b", re.MULTILINE)
-    assert not [e.place for e in drawn if commands.search(e.text)]
+    typed = re.compile(r"^\s*[$#]? ?(airtapd?|make|apt|systemctl|qemu-\S+|virsh) ", re.MULTILINE)
+    assert not [e.place for e in ALL if e.language == DRAWN and typed.search(e.text)]
 
 
 def test_what_runs_elsewhere_is_printed_and_has_a_reason() -> None:
     printed = {c for e in ALL if e.language == "sh" for c in e.commands}
     assert set(ELSEWHERE) <= printed
-    for reason in ELSEWHERE.values():
-        assert " " in reason or (REPOSITORY / reason).exists()
+    for command, reason in ELSEWHERE.items():
+        if " " not in reason:
+            files = [*(REPOSITORY / reason).rglob("*.py"), REPOSITORY / reason]
+            text = "".join(file.read_text() for file in files if file.is_file())
+            words = re.findall(r"(?<!\S)[a-z0-9]+(?!\S)", command)
+            assert [word for word in words if word not in text] == [], command
+
+
+def test_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", document.read_text()):
+            assert (document.parent / link).exists(), f"{document.name}: {link}"
 
 
 @pytest.fixture
