@@ -6,6 +6,7 @@ there stands in ELSEWHERE, with the test that does run it, or the reason why the
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from typing import Any
 import libvirt
 import pytest
 
-from airtap import acl, config, wire
+from airtap import acl, cli, config, wire
 from lab.airtap import answers, run_helper
 from lab.guest import GUEST_UID
 from lab.lan import BOOT_FILE, wait_for
@@ -278,6 +279,28 @@ def test_links_lead_somewhere() -> None:
     for document in DOCUMENTS:
         for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", document.read_text()):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_commands_within_the_text_exist() -> None:
+    """`airtap domain move web`: its words up to the first argument, and its options."""
+    parser = cli.parser()
+    for document in DOCUMENTS:
+        for told in re.findall(r"`airtap ([^`]+)`", document.read_text()):
+            assert_known(parser, told.split(), f"{document.name}: airtap {told}")
+
+
+def assert_known(parser: argparse.ArgumentParser, words: list[str], where: str) -> None:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            name, *rest = words
+            assert name in action.choices, where
+            if rest:
+                assert_known(action.choices[name], rest, where)
+            return
+    options = {name for action in parser._actions for name in action.option_strings}
+    assert {word.strip("[]") for word in words if word.strip("[]").startswith("-")} <= options, (
+        where
+    )
 
 
 @pytest.fixture
