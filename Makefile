@@ -18,7 +18,7 @@ PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 	iputils-ping busybox-static systemd clang libbpf1 libbpf-dev \
 	linux-libc-dev iperf3 isc-dhcp-client dhcpcd-base iputils-arping \
 	hostapd wpasupplicant iw kmod libvirt-daemon iptables virtinst \
-	python3-docutils man-db bash zsh fish ipxe
+	python3-docutils man-db bash zsh fish ipxe python3-lxml
 
 .PHONY: help setup tools test test-unit test-wifi test-wifi-slow lint demo bench man completions \
 	install uninstall clean

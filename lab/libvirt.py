@@ -136,10 +136,14 @@ class Libvirtd(Running):
     def restart(self) -> None:
         """End libvirtd alone, as systemctl does, and start it anew; guests run on."""
         assert self._process is not None
-        [daemon] = [pid for pid in self._running() if _comm(pid) == "libvirtd"]
+        daemon = self._daemon()
         os.kill(daemon, signal.SIGTERM)
         wait_for(lambda: not Path(f"/proc/{daemon}").exists(), 30, "libvirtd to end")
         wait_for(self._answers, 60, "libvirtd to answer again")
+
+    def reload(self) -> None:
+        """Have it read its configuration and look for hooks again, as systemctl does."""
+        os.kill(self._daemon(), signal.SIGHUP)
 
     def stop(self) -> None:
         """End it, and with it its PID namespace: guests and dnsmasq. Stopping twice is fine."""
@@ -226,6 +230,10 @@ class Libvirtd(Running):
         with contextlib.suppress(OSError):
             for pid in _children(unshare):
                 os.kill(pid, signal.SIGTERM)
+
+    def _daemon(self) -> int:
+        [pid] = [pid for pid in self._running() if _comm(pid) == "libvirtd"]
+        return pid
 
     def _running(self) -> list[int]:
         """What runs below the shell: libvirtd, guests, dnsmasq."""

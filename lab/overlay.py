@@ -12,11 +12,7 @@ from lab.sandbox import command
 
 
 class Overlay(Running):
-    """Writable copies of directories, from start() to close().
-
-    lower: what else they show at first: an empty one, or the root file system's own where something
-    is mounted over it, as /var is in the machine.
-    """
+    """Directories stay as they are below what is written to them from start() to close()."""
 
     def __init__(self, *paths: str) -> None:
         self._paths = paths

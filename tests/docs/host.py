@@ -19,9 +19,9 @@ from airtap import config, wire
 from lab import sandbox
 from lab.airtap import answers
 from lab.guest import GUEST_UID
-from lab.installed import Installed
 from lab.lan import Lan, Subnet, end_process, wait_for
 from lab.libvirt import Libvirtd, LibvirtdWithoutKvm
+from lab.programs import Programs
 from lab.running import Running
 
 ELSEWHERE = Subnet("198.51.100.", "2001:db8:e::")
@@ -60,7 +60,7 @@ class Host(Running):
             undo.callback(shutil.rmtree, self.directory)
             self.directory.chmod(0o755)
             shutil.copy(ISO, self.directory / "live.iso")
-            undo.enter_context(Installed())
+            undo.enter_context(Programs())
             undo.enter_context(self.lan)
             undo.enter_context(self.cable)
             self._configure(undo)

@@ -31,8 +31,9 @@ MAC = "52:54:00:12:34:56"
 
 # A command that is not run here: a test file that has it run, or the reason why no test does.
 ELSEWHERE = {
-    "make deb": "tests/install",
-    "apt install ./dist/airtap_*.deb": "tests/install",
+    "make deb": "make test has run it; tests/install and test_wifi_readme.py take what it made",
+    "apt install ./dist/airtap_*.deb": "tests/wifi/test_wifi_readme.py",
+    "systemctl reload libvirtd": "tests/wifi/test_wifi_readme.py",
     "make setup": "it has made what these tests run with",
     "make demo": "it would take a minute, for what tests/qemu and tests/libvirt check",
     "make lint": "make test begins with it",
