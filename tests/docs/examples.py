@@ -18,8 +18,14 @@ DOCUMENTS = [
     *sorted((REPOSITORY / "docs").rglob("*.rst")),
 ]
 
+# The language of drawings and transcripts, which nobody types, and how a line that is typed begins.
+DRAWN = "text"
+TYPED = re.compile(r"^\s*[$#]? ?(airtapd?|make|apt|systemctl|qemu-\S+|virsh) ", re.MULTILINE)
+
 _HEADING = re.compile(r"#+ (.+)")
 _FENCE = re.compile(r" *```(\S*)")
+_INDENT = re.compile(r" {4}|\t")
+_INDENTED = "indented"
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,15 @@ def examples(document: Path) -> list[Example]:
 
 
 def _of_markdown(document: Path, name: str) -> Iterator[Example]:
+    """Fenced blocks, and indented ones, whose language is told by their beginning."""
     section, language, block = "", None, list[str]()
     before = ""
-    for line in document.read_text().splitlines():
+    for line in [*document.read_text().splitlines(), "end"]:
         fence = _FENCE.fullmatch(line)
+        if language == _INDENTED and line and not _INDENT.match(line):
+            text = _dedented(block)
+            yield Example(name, section, _guessed(text), text)
+            language, block = None, []
         if fence and language is None:
             language = fence[1]
         elif fence:
@@ -69,10 +80,14 @@ def _of_markdown(document: Path, name: str) -> Iterator[Example]:
             block.append(line)
         elif heading := _HEADING.fullmatch(line):
             section = heading[1]
-        elif re.match(r" {4}|\t", line) and not before.strip():
-            yield Example(name, section, "", line)  # a block too, and it says no language
+        elif _INDENT.match(line) and not before.strip():
+            language, block = _INDENTED, [line]
         before = line
     assert language is None, f"{name}: a block does not end"
+
+
+def _guessed(text: str) -> str:
+    return "json" if text.startswith("{") else "sh" if TYPED.match(text) else DRAWN
 
 
 def _dedented(lines: list[str]) -> str:
