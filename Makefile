@@ -18,10 +18,10 @@ PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 	iputils-ping busybox-static systemd clang libbpf1 libbpf-dev \
 	linux-libc-dev iperf3 isc-dhcp-client dhcpcd-base iputils-arping \
 	hostapd wpasupplicant iw kmod libvirt-daemon iptables virtinst \
-	debootstrap lintian
+	debootstrap lintian python3-docutils man-db bash zsh fish ipxe python3-lxml
 
-.PHONY: help setup tools test test-unit test-wifi test-wifi-slow lint demo bench build install \
-	uninstall deb dist clean
+.PHONY: help setup tools test test-unit test-wifi test-wifi-slow lint demo bench man completions \
+	build install uninstall deb dist clean
 
 help:
 	@echo 'make demo       QEMU and libvirt guests on a LAN of their own, in namespaces'
@@ -30,6 +30,7 @@ help:
 	@echo 'make test-wifi  the tests on Wi-Fi, on two kernels: about 40 minutes of these'
 	@echo 'make test-wifi-slow  more of these, not part of make test: about half an hour'
 	@echo 'make bench      the bridge helper, libvirt hooks and MAC NAT against their peers'
+	@echo 'make man        build/man/; make completions: build/completions/, for bash, zsh and fish'
 	@echo 'make setup      what the above need: Debian packages, .venv/ and .kernels/'
 	@echo 'make install    to $$DESTDIR$$PREFIX;  make uninstall: the reverse'
 	@echo 'make deb dist   a Debian package; a wheel and an sdist: in dist/'
@@ -86,10 +87,23 @@ bench: setup
 	$(BIN)/python -m benchmarks.macnat
 	$(BIN)/python -m lab.machine 6.12 -- $(BIN)/python -m benchmarks.wifi
 
+# These two need no .venv/: packages are built with Debian's Python and python3-docutils alone.
+MAN := airtap.1 airtapd.8 airtap-bridge-helper.8 airtap.toml.5
+
+man: $(MAN:%=build/man/%)
+
+.SECONDEXPANSION:
+build/man/%: docs/man/$$(basename $$*).rst
+	@install -d $(@D)
+	$(PYTHON) -m docutils --strict --syntax-highlight=none --writer=manpage $< $@
+
+completions:
+	$(PYTHON) tools/completions.py build/completions
+
 # What is installed: programs in $(PREFIX)/bin, the package and pyroute2 (Debian 13's is too old) in
 # a directory of their own, hooks for libvirt, units, and what keeps others off guests' devices.
 # `airtap network` and `airtap domain` also need Debian's python3-libvirt and python3-lxml.
-BUILD_PACKAGES := python3 python3-venv clang libbpf-dev linux-libc-dev
+BUILD_PACKAGES := python3 python3-venv python3-docutils clang libbpf-dev linux-libc-dev
 PYROUTE2 := 0.9.7
 # The Debian package's source tree brings it along.
 VENDOR := $(firstword $(wildcard vendor) build/vendor)
@@ -100,7 +114,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 SHARE := $(PREFIX)/share
 PROGRAMS := airtap airtapd airtap-bridge-helper
 HOOKS := network qemu
-# FROM:TO of each file that is installed as it is. Man pages and completions: those that were made.
+# FROM:TO of each file that is installed as it is.
 FILES := data/airtapd.service:$(UNITDIR)/airtapd.service \
 	data/airtapd.socket:$(UNITDIR)/airtapd.socket \
 	data/75-airtap.rules:$(PREFIX)/lib/udev/rules.d/75-airtap.rules \
@@ -134,10 +148,8 @@ define install-packages
 		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing; fi; fi
 endef
 
-# All that `make install` copies and that is not in the tree. DOCUMENTATION: the targets for it.
-DOCUMENTATION :=
-
-build: $(VENDOR)/pyroute2 $(DOCUMENTATION)
+# All that `make install` copies and that is not in the tree.
+build: $(VENDOR)/pyroute2 man completions
 	@$(PYTHON) hatch_build.py
 
 build/vendor/pyroute2:
@@ -162,8 +174,8 @@ install: build
 		sed 's|@HOOK@|'$$hook'|; s|@LIBDIR@|$(LIBDIR)|' data/libvirt-hook \
 			>$(DESTDIR)/etc/libvirt/hooks/$$hook.d/50-airtap && \
 		chmod 755 $(DESTDIR)/etc/libvirt/hooks/$$hook.d/50-airtap || exit 1; done
-	$(foreach file,$(FILES),$(if $(wildcard $(call from,$(file))),install -D -m 644 \
-		$(call from,$(file)) $(DESTDIR)$(call to,$(file)) &&)) :
+	$(foreach file,$(FILES),install -D -m 644 \
+		$(call from,$(file)) $(DESTDIR)$(call to,$(file)) &&) :
 	sed -i 's|/usr/bin/airtapd|$(PREFIX)/bin/airtapd|' $(DESTDIR)$(UNITDIR)/airtapd.service
 	for file in $(CONFIGURATION); do \
 		test -e $(DESTDIR)/etc/airtap/$$file || \
@@ -190,10 +202,10 @@ uninstall:
 		if [ -d .$$directory ]; then \
 		rmdir -p --ignore-fail-on-non-empty $${directory#/}; fi; done
 
-# What the Debian package is made of. Man pages and completions go along as they were made here.
-DEB_PACKAGES := debhelper dh-python dh-apparmor dpkg-dev pkg-config systemd
+# What the Debian package is made of.
+DEB_PACKAGES := python3-docutils debhelper dh-python dh-apparmor dpkg-dev pkg-config systemd
 SOURCES := Makefile LICENSE README.md NEWS.md SECURITY.md hatch_build.py \
-	data debian docs helper hooks src
+	data debian docs helper hooks src tools
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/airtap/__init__.py)
 DEB := build/deb
 DIST := dist
@@ -201,10 +213,9 @@ TREE = $(DEB)/airtap-$(VERSION)
 
 deb: build
 	$(call install-packages,$(DEB_PACKAGES))
-	rm -rf $(DEB) $(DIST)/*.deb && mkdir -p $(TREE)/build $(DIST)
+	rm -rf $(DEB) $(DIST)/*.deb && mkdir -p $(TREE) $(DIST)
 	tar --exclude=__pycache__ --exclude='*.bpf.o*' -cf - $(SOURCES) | tar -C $(TREE) --no-same-owner -xf -
 	cp -r $(VENDOR) $(TREE)/vendor
-	$(foreach made,$(wildcard build/man build/completions),cp -r $(made) $(TREE)/build &&) :
 	sed -i '1s/(.*)/($(VERSION))/' $(TREE)/debian/changelog
 	cd $(TREE) && dpkg-buildpackage -us -uc
 	cp $(DEB)/*.deb $(DIST)

@@ -28,7 +28,7 @@ from lab.lan import end_process, wait_for
 from lab.linux import CMDLINE, MEMORY, files
 from lab.running import Running
 
-__all__ = ["Libvirtd", "domain_xml"]
+__all__ = ["Libvirtd", "LibvirtdWithoutKvm", "domain_xml"]
 
 # Errors reach us as exceptions; without this the binding prints them as well.
 libvirt.registerErrorHandler(lambda _context, _error: None, None)
@@ -140,6 +140,10 @@ class Libvirtd(Running):
         os.kill(daemon, signal.SIGTERM)
         wait_for(lambda: not Path(f"/proc/{daemon}").exists(), 30, "libvirtd to end")
         wait_for(self._answers, 60, "libvirtd to answer again")
+
+    def reload(self) -> None:
+        """Have it read its configuration and look for hooks again, as systemctl does."""
+        os.kill(self.pid, signal.SIGHUP)
 
     def stop(self) -> None:
         """End it, and with it its PID namespace: guests and dnsmasq. Stopping twice is fine."""
@@ -265,6 +269,15 @@ class Libvirtd(Running):
         except libvirt.libvirtError:
             return False
         return True
+
+
+class LibvirtdWithoutKvm(Libvirtd):
+    """One that offers QEMU's own emulation only: KVM may be there and still hang a guest."""
+
+    def _kvm(self) -> Path:
+        node = self.directory / "kvm"
+        node.touch(0o600)
+        return node
 
 
 def domain_xml(

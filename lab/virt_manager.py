@@ -32,7 +32,7 @@ from airtap import wire
 from lab import sandbox
 from lab.airtap import Airtapd
 from lab.lan import Lan, host_links, wait_for
-from lab.libvirt import Libvirtd
+from lab.libvirt import Libvirtd, LibvirtdWithoutKvm
 from lab.running import Running
 
 NETWORK, DOMAIN = "wifi", "web"
@@ -138,15 +138,6 @@ def check_guest(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:
             raise RuntimeError(f"{DOMAIN}'s own MAC got out on the wire")
         domain.destroy()
     print(f"{DOMAIN}  {mac}  leased {address}, fetched its boot file, answers ping")
-
-
-class LibvirtdWithoutKvm(Libvirtd):
-    """One that offers QEMU's own emulation only: KVM may be there and still hang a guest."""
-
-    def _kvm(self) -> Path:
-        node = self.directory / "kvm"
-        node.touch(0o600)
-        return node
 
 
 class Desktop(Running):

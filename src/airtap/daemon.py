@@ -26,7 +26,7 @@ _FIRST_PASSED_FD = 3  # SD_LISTEN_FDS_START
 
 def main() -> int:
     """Entry point. Returns the exit status."""
-    arguments = _arguments()
+    arguments = parser().parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="airtapd: %(message)s")
     try:
         if os.geteuid() != 0:
@@ -40,7 +40,8 @@ def main() -> int:
     return 0
 
 
-def _arguments() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
+    """The command line. The manual page is held against it."""
     parser = argparse.ArgumentParser(
         prog="airtapd",
         description="Make network devices for QEMU and libvirt guests, in the foreground.",
@@ -61,7 +62,7 @@ def _arguments() -> argparse.Namespace:
         help="end after so long without a guest or a connection (for daemons that a client starts)",
     )
     parser.add_argument("--version", action="version", version=f"airtapd {__version__}")
-    return parser.parse_args()
+    return parser
 
 
 class Daemon:

@@ -10,11 +10,8 @@ from ..errors import Problem
 from . import doctor, domain, network, parent, release, status, trace, trial
 
 
-def main() -> int:
-    """Entry point. Returns the exit status: 0, 1 for a Problem, 2 for a wrong command line.
-
-    And 130 after Ctrl-C, as of a shell's command that it ends.
-    """
+def parser() -> argparse.ArgumentParser:
+    """The whole command line. Manual page and shell completion are held against it."""
     parser = argparse.ArgumentParser(
         prog="airtap", description="QEMU and libvirt guests straight on the LAN."
     )
@@ -23,7 +20,15 @@ def main() -> int:
     parser.set_defaults(needs_daemon=True)
     for module in (status, trace, doctor, trial, network, domain, parent, release):
         module.add_parser(commands)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Entry point. Returns the exit status: 0, 1 for a Problem, 2 for a wrong command line.
+
+    And 130 after Ctrl-C, as of a shell's command that it ends.
+    """
+    arguments = parser().parse_args()
     run: Callable[..., None] = arguments.run
     try:
         if arguments.needs_daemon:
