@@ -86,6 +86,14 @@ def test_hook_files(doctor: Doctor) -> None:
     QEMU_HOOK.symlink_to("/run/hook")
     doctor.cured(doctor.only("hook-not-a-file")["remedy"])
     Path("/run/hook").unlink()
+    # As a package has it: a script that runs the one elsewhere.
+    launcher = Path("/run/lib/hooks/qemu")
+    launcher.parent.mkdir(parents=True)
+    launcher.write_text(text)
+    QEMU_HOOK.write_text(f'#!/bin/sh\nexec /usr/bin/python3 -IS {launcher} "$@"\n')
+    assert not doctor.bad()
+    shutil.rmtree("/run/lib")
+    assert str(launcher) in doctor.only("hook-broken")["evidence"]
 
 
 def test_hook_of_another_version(doctor: Doctor) -> None:
