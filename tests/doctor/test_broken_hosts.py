@@ -87,6 +87,15 @@ def test_configuration(
     assert str(airtapd.config) in found["remedy"]
 
 
+def test_configuration_for_root_only(airtapd: Airtapd, doctor: Doctor) -> None:
+    airtapd.config.chmod(0o600)
+    assert not doctor.bad()
+    found = doctor.only("config-unreadable", uid=GUEST_UID)
+    assert found["level"] == "warning"
+    doctor.type(found["remedy"])
+    assert not doctor.bad(uid=GUEST_UID)
+
+
 def test_socket_that_not_everybody_may_use(airtapd: Airtapd, doctor: Doctor) -> None:
     os.chmod(airtapd.socket, 0o600)
     refused = doctor.only("socket-refused", uid=GUEST_UID)

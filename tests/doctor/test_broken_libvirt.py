@@ -62,6 +62,9 @@ def test_healthy_with_a_guest(airtapd: Airtapd, libvirtd: Libvirtd, doctor: Doct
         wait_for(airtapd.guests, 10, "airtapd to know the guest")
         assert not doctor.bad()
         assert not doctor.bad(uid=GUEST_UID)
+        HOOKS.chmod(0o700)
+        assert not doctor.bad(uid=GUEST_UID)
+        HOOKS.chmod(0o755)
         of_guest = doctor.findings("guest")
         assert {f["level"] for f in of_guest} == {"ok"}
         subjects = {f["subject"] for f in of_guest}

@@ -34,16 +34,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Hook:
     """One of NAMES.
 
-    error: why the file cannot be read, "" if it can. ours: whether it runs airtap. version: of
-    the airtap that it runs, "" where there is none (any more). since: when the first program was
-    there that makes libvirt call this hook at all, s since 1970; 0 for none. place_since: when its
-    directory was made, 0 if that is not known: files are replaced at upgrades, directories not.
-    daemons: that run it.
+    error: why the file cannot be read, "" if it can; hidden: from this user. ours: whether it
+    runs airtap. version: of the airtap that it runs, "" where there is none (any more).
+    since: when the first program was there that makes libvirt call this hook at all, s since 1970;
+    0 for none. place_since: when its directory was made, 0 if that is not known: files are
+    replaced at upgrades, directories not. daemons: that run it.
     """
 
     name: str
     file: str
     error: str = ""
+    hidden: bool = False
     regular: bool = False
     executable: bool = False
     ours: bool = False
@@ -70,7 +71,8 @@ def _read(name: str) -> Hook:
         info = file.lstat()
         text = _text(file)
     except OSError as exc:
-        return Hook(name, str(file), error=reason(exc), daemons=daemons)
+        hidden = isinstance(exc, PermissionError)
+        return Hook(name, str(file), error=reason(exc), hidden=hidden, daemons=daemons)
     runs = _RUNS.search(text)
     if runs and runs[1].endswith(f"/hooks/{name}"):
         text = _text_or_nothing(Path(runs[1]))
