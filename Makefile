@@ -14,7 +14,7 @@ PREFIX ?= /usr
 # of these starts a Wi-Fi service: Debian ships hostapd masked, and wpa_supplicant idles on D-Bus.
 # Nor one of libvirt's: the units are in libvirt-daemon-system; iptables is for its NAT networks.
 PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
-	qemu-system-x86 qemu-system-common ipxe-qemu dnsmasq-base iproute2 nftables \
+	qemu-system-x86 qemu-system-common ipxe-qemu dnsmasq-base iproute2 nftables procps \
 	iputils-ping busybox-static systemd clang libbpf1 libbpf-dev \
 	linux-libc-dev iperf3 isc-dhcp-client dhcpcd-base iputils-arping \
 	hostapd wpasupplicant iw kmod libvirt-daemon iptables virtinst \

@@ -20,7 +20,7 @@ MACNAT_ON = '[parents.up0]\nmacnat = "on"\n'
 
 @dataclass
 class Doctor:
-    """airtap doctor with the environment of one host. uid: who runs it."""
+    """airtap doctor with the environment of one host."""
 
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -32,7 +32,7 @@ class Doctor:
         ]
         return subprocess.run(
             [*program, "doctor", *argv],
-            env={**os.environ, **self.env},
+            env=self.environment(),
             user=uid,
             group=uid,
             extra_groups=[],
@@ -41,6 +41,12 @@ class Doctor:
             stdin=subprocess.DEVNULL,
             cwd="/",
         )
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Without what whoever runs the tests may have set."""
+        theirs = ("SUDO_UID", "LIBVIRT_DEFAULT_URI", "AIRTAP_SOCKET", "AIRTAP_CONFIG", "NO_COLOR")
+        plain = {key: value for key, value in os.environ.items() if key not in theirs}
+        return plain | dict(self.env) | more
 
     def findings(self, *argv: str, uid: int = 0) -> list[Finding]:
         """All findings; the exit status is that of the worst."""
@@ -75,7 +81,7 @@ class Doctor:
         command = remedy.removeprefix("as root: ")
         done = subprocess.run(
             ["sh", "-c", command],
-            env={**os.environ, **self.env, "PATH": path},
+            env=self.environment(PATH=path),
             text=True,
             capture_output=True,
             stdin=subprocess.DEVNULL,

@@ -87,6 +87,15 @@ def test_configuration(
     assert str(airtapd.config) in found["remedy"]
 
 
+def test_configuration_for_root_only(airtapd: Airtapd, doctor: Doctor) -> None:
+    airtapd.config.chmod(0o600)
+    assert not doctor.bad()
+    found = doctor.only("config-unreadable", uid=GUEST_UID)
+    assert found["level"] == "warning"
+    doctor.type(found["remedy"])
+    assert not doctor.bad(uid=GUEST_UID)
+
+
 def test_socket_that_not_everybody_may_use(airtapd: Airtapd, doctor: Doctor) -> None:
     os.chmod(airtapd.socket, 0o600)
     refused = doctor.only("socket-refused", uid=GUEST_UID)
@@ -154,8 +163,11 @@ def test_acl_that_cannot_be_read(airtapd: Airtapd, doctor: Doctor) -> None:
 
 def test_no_bpf_file_system(airtapd: Airtapd, doctor: Doctor) -> None:
     command("umount", "/sys/fs/bpf")
-    found = doctor.only("no-bpffs", "up0")
-    doctor.cured(found["remedy"], "up0")
+    try:
+        doctor.cured(doctor.only("no-bpffs", "up0")["remedy"], "up0")
+    finally:
+        if not os.path.ismount("/sys/fs/bpf"):
+            command("mount", "-t", "bpf", "bpf", "/sys/fs/bpf")
 
 
 def test_no_tun(doctor: Doctor) -> None:
@@ -265,8 +277,8 @@ def test_for_people(airtapd: Airtapd, doctor: Doctor) -> None:
 
 def test_on_a_terminal(doctor: Doctor) -> None:
     argv = f"{sandbox.TREE}/.venv/bin/python -I {sandbox.TREE}/helper/airtap doctor"
-    for no_color, coloured in ((None, True), ("1", False)):
-        env = {**os.environ, **doctor.env} | ({"NO_COLOR": no_color} if no_color else {})
+    for more, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
+        env = doctor.environment(**more)
         done = subprocess.run(
             ["script", "-qec", argv, "/dev/null"], env=env, text=True, capture_output=True
         )

@@ -62,6 +62,9 @@ def test_healthy_with_a_guest(airtapd: Airtapd, libvirtd: Libvirtd, doctor: Doct
         wait_for(airtapd.guests, 10, "airtapd to know the guest")
         assert not doctor.bad()
         assert not doctor.bad(uid=GUEST_UID)
+        HOOKS.chmod(0o700)
+        assert not doctor.bad(uid=GUEST_UID)
+        HOOKS.chmod(0o755)
         of_guest = doctor.findings("guest")
         assert {f["level"] for f in of_guest} == {"ok"}
         subjects = {f["subject"] for f in of_guest}
@@ -86,6 +89,14 @@ def test_hook_files(doctor: Doctor) -> None:
     QEMU_HOOK.symlink_to("/run/hook")
     doctor.cured(doctor.only("hook-not-a-file")["remedy"])
     Path("/run/hook").unlink()
+    # As a package has it: a script that runs the one elsewhere.
+    launcher = Path("/run/lib/hooks/qemu")
+    launcher.parent.mkdir(parents=True)
+    launcher.write_text(text)
+    QEMU_HOOK.write_text(f'#!/bin/sh\nexec /usr/bin/python3 -IS {launcher} "$@"\n')
+    assert not doctor.bad()
+    shutil.rmtree("/run/lib")
+    assert str(launcher) in doctor.only("hook-broken")["evidence"]
 
 
 def test_hook_of_another_version(doctor: Doctor) -> None:

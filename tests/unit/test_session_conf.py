@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airtap.errors import Problem
-from airtap.libvirt.session_conf import is_set, path, setting, with_setting, write
+from airtap.libvirt.session_conf import is_set, path, setting, value, with_setting, write
 
 LINE = 'bridge_helper = "/usr/bin/airtap-bridge-helper"'
 OTHER = 'bridge_helper = "/usr/lib/qemu/qemu-bridge-helper"'
@@ -91,3 +91,17 @@ def test_where(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CONFIG_HOME")
     monkeypatch.setenv("HOME", "/h")
     assert path() == Path("/h/.config/libvirt/qemu.conf")
+
+
+@pytest.mark.parametrize(
+    ("text", "helper"),
+    [
+        ("", ""),
+        ('bridge_helper = "/usr/bin/x"\n', "/usr/bin/x"),
+        ("# bridge_helper = '/a'\n\tbridge_helper='/b' # here\n", "/b"),
+        ('bridge_helper = "/a"\nbridge_helper = "/b"\n', "/b"),
+        ("bridge_helper = 7\nbridge_helper =\n", ""),
+    ],
+)
+def test_value(text: str, helper: str) -> None:
+    assert value(text) == helper

@@ -122,7 +122,9 @@ async def _settled(
 async def _kernel(found: Sequence[Uplink], needs: Needs) -> kernel.Kernel:
     """Programs that are attached need not be tried."""
     at_work = any(each.role and not is_incomplete(each) for each in found)
-    return await kernel.read(load=bool(needs.programs) and os.geteuid() == 0 and not at_work)
+    load = bool(needs.programs) and os.geteuid() == 0 and not at_work
+    machine = await kernel.read(load=load)
+    return replace(machine, tried=load or at_work)
 
 
 def _of_system(who: user.User, unseen: list[str]) -> list[Finding]:

@@ -53,15 +53,11 @@ def is_set(file: Path, line: str) -> bool:
     return with_setting(text, line) == text
 
 
-def value(file: Path) -> str:
-    """What bridge_helper is set to; "" if it is not, or the file cannot be read."""
-    try:
-        lines = _read(file).splitlines()
-    except Problem:
-        return ""
-    found = [line.partition("=")[2].strip() for line in lines if _SETTING.match(line)]
-    text = found[-1] if found else ""
-    return text[1:].partition(text[0])[0] if text[:1] in ("'", '"') else ""
+def value(text: str) -> str:
+    """What a qemu.conf sets bridge_helper to; "" if it does not."""
+    lines = [line for line in text.splitlines() if _SETTING.match(line)]
+    quoted = lines[-1].partition("=")[2].strip() if lines else ""
+    return quoted[1:].partition(quoted[0])[0] if quoted[:1] in ("'", '"') else ""
 
 
 def write(file: Path, line: str) -> bool:

@@ -10,10 +10,18 @@ from ..sources.user import User
 _EVERYBODY = 0o222
 
 
-def configuration(daemon: Daemon, _user: User) -> Iterator[Finding]:
-    """ok, problem config-invalid, config-unreadable."""
-    if daemon.config_problem:
-        broken = daemon.config_problem
+def configuration(daemon: Daemon, user: User) -> Iterator[Finding]:
+    """ok, problem config-invalid, config-unreadable (warning where root can read it)."""
+    broken = daemon.config_problem
+    if broken and broken.code == "config-unreadable" and not user.root:
+        yield warning(
+            broken.code,
+            daemon.config_path,
+            f"{user.name} cannot read it, so airtap's commands do not know what it says",
+            broken.message,
+            f"as root: chmod 644 {word(daemon.config_path, 'the file')}",
+        )
+    elif broken:
         yield problem(
             broken.code,
             daemon.config_path,

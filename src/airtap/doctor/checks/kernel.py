@@ -74,7 +74,8 @@ def programs(kernel: Kernel, needs: Needs) -> Iterator[Finding]:
             kernel.no_macnat.hint or "boot Linux 6.1 or later",
         )
     elif needs.programs:
-        yield ok("bpf", "kernel", "takes MAC NAT's programs")
+        note = "takes MAC NAT's programs" if kernel.tried else "was not asked to take MAC NAT"
+        yield ok("bpf", "kernel", note)
 
 
 def tun(kernel: Kernel, needs: Needs) -> Iterator[Finding]:

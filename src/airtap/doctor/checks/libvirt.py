@@ -36,7 +36,9 @@ class Guests:
 def hook_file(hook: Hook, systemd: bool) -> Iterator[Finding]:
     """ok, problem hook-missing, hook-foreign, hook-not-executable, hook-broken,
     warning hook-not-a-file, hook-version."""
-    if hook.error:
+    if hook.hidden:
+        yield ok("hook", hook.file, "only root may look at it", hook.error)
+    elif hook.error:
         what = f"libvirt's {hook.name} hook of airtap is not there: its guests are not prepared"
         yield problem("hook-missing", hook.file, what, f"{hook.file}: {hook.error}", _REINSTALL)
     elif not hook.ours:

@@ -94,7 +94,7 @@ def holder(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
             _way_out(uplink, refused),
         )
     else:
-        yield ok("parent", uplink.name, f"guests get a {kind}", _held_by(uplink))
+        yield ok("parent", uplink.name, f"guests get a device of kind {kind}", _held_by(uplink))
 
 
 def _held_by(uplink: Uplink) -> str:

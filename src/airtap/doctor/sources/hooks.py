@@ -19,6 +19,8 @@ _FILE = "50-airtap"
 _DAEMONS = {"qemu": ("libvirtd", "virtqemud"), "network": ("libvirtd", "virtnetworkd")}
 _SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
 _TREE = re.compile(r'^sys\.path\.insert\(0, "([^"\n]*)"\)$', re.MULTILINE)
+# Or it is a shell script that leaves AppArmor's profile of libvirtd by running one elsewhere.
+_RUNS = re.compile(r'^exec /usr/bin/python3 -IS (/\S+/hooks/\w+) "\$@"$', re.MULTILINE)
 _VERSION = re.compile(r'^__version__ = "([^"\n]{1,40})"$', re.MULTILINE)
 _MOST_BYTES = 1 << 16
 # Where this airtap is: a hook that names no directory finds the one on Python's own path.
@@ -32,16 +34,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Hook:
     """One of NAMES.
 
-    error: why the file cannot be read, "" if it can. ours: whether it runs airtap. version: of
-    the airtap that it runs, "" where there is none (any more). since: when the first program was
-    there that makes libvirt call this hook at all, s since 1970; 0 for none. place_since: when its
-    directory was made, 0 if that is not known: files are replaced at upgrades, directories not.
-    daemons: that run it.
+    error: why the file cannot be read, "" if it can; hidden: from this user. ours: whether it
+    runs airtap. version: of the airtap that it runs, "" where there is none (any more).
+    since: when the first program was there that makes libvirt call this hook at all, s since 1970;
+    0 for none. place_since: when its directory was made, 0 if that is not known: files are
+    replaced at upgrades, directories not. daemons: that run it.
     """
 
     name: str
     file: str
     error: str = ""
+    hidden: bool = False
     regular: bool = False
     executable: bool = False
     ours: bool = False
@@ -66,24 +69,39 @@ def _read(name: str) -> Hook:
     daemons = tuple(processes.named(*_DAEMONS[name]))
     try:
         info = file.lstat()
-        with file.open("rb") as opened:
-            text = opened.read(_MOST_BYTES).decode(errors="replace")
+        text = _text(file)
     except OSError as exc:
-        return Hook(name, str(file), error=reason(exc), daemons=daemons)
+        hidden = isinstance(exc, PermissionError)
+        return Hook(name, str(file), error=reason(exc), hidden=hidden, daemons=daemons)
+    runs = _RUNS.search(text)
+    if runs and runs[1].endswith(f"/hooks/{name}"):
+        text = _text_or_nothing(Path(runs[1]))
     tree = _TREE.search(text)
-    where = str(_OUR_TREE) if tree is None else tree[1]
+    where = tree[1] if tree else runs[1] if runs and not text else str(_OUR_TREE)
     return Hook(
         name=name,
         file=str(file),
         regular=stat.S_ISREG(info.st_mode),
         executable=os.access(file, os.X_OK),
-        ours=f"from airtap.hook import {name}_main" in text,
+        ours=bool(runs) or f"from airtap.hook import {name}_main" in text,
         tree=where,
-        version=_version(Path(where)),
+        version=_version(Path(where)) if text else "",
         since=_since(name),
         place_since=_born(DIRECTORY / f"{name}.d"),
         daemons=daemons,
     )
+
+
+def _text(file: Path) -> str:
+    with file.open("rb") as opened:
+        return opened.read(_MOST_BYTES).decode(errors="replace")
+
+
+def _text_or_nothing(file: Path) -> str:
+    try:
+        return _text(file)
+    except OSError:
+        return ""
 
 
 def _since(name: str) -> float:

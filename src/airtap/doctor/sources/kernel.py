@@ -30,7 +30,7 @@ class Kernel:
     """modules: what is known of each driver: there, not there, or None for cannot tell.
 
     tun: why /dev/net/tun is of no use, or "". dev: the file system on /dev. no_macnat: why the
-    programs cannot be loaded, None if they can or it was not tried.
+    programs cannot be loaded, None if they can or it was not tried. tried: whether that is known.
     """
 
     release: str
@@ -40,6 +40,7 @@ class Kernel:
     dev: str
     bpffs: bool
     no_macnat: Problem | None = None
+    tried: bool = False
 
 
 async def read(*, load: bool) -> Kernel:
@@ -61,6 +62,7 @@ async def read(*, load: bool) -> Kernel:
         dev=file_system("/dev"),
         bpffs=_BPFFS.is_dir() and is_bpffs(_BPFFS),
         no_macnat=_load() if load else None,
+        tried=load,
     )
 
 

@@ -18,7 +18,7 @@ _RECORD_BYTES = 8192  # Documentation/ABI/testing/dev-kmsg
 _RECENT_S = 86400.0
 _DENIED = re.compile(r'apparmor="DENIED"|avc:\s+denied')
 # What of a denial may name us: a value, quoted or not, never the free text around it.
-_OURS = re.compile(r'(?:name|profile|comm|path|exe)="?[^"\s]*(?:airtap|/dev/tap\d)', re.ASCII)
+_OURS = re.compile(r'(?:name|profile|comm|path|exe)="?[^"\s]{0,256}(?:airtap|/dev/tap\d)', re.ASCII)
 _STAMP = re.compile(r"audit\((\d{1,12})\.\d+:\d+\)")
 
 
