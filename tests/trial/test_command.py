@@ -48,6 +48,8 @@ def test_no_such_uplink(lan: Lan, airtapd: Airtapd) -> None:
 def test_kind_on_a_bridge() -> None:
     with Lan(bridge="br0"), Airtapd() as airtapd:
         assert "br0 is a bridge, and takes no ipvtap" in refused(airtapd, "br0", "--kind=ipvtap")
+        answer = ask(airtapd, '{"op": "attach", "br": "br0", "kind": "macvtap"}', 0)
+        assert (answer["ok"], answer["problem"]) == (False, "bad-parent")
 
 
 def test_timeout_that_is_none() -> None:

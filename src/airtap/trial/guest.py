@@ -39,8 +39,6 @@ _ARP_REPLY = b"\x00\x02"
 _IFA_F_DADFAILED = 0x08
 _IFA_F_TENTATIVE = 0x40
 _RTNH_F_ONLINK = 4
-_RT_SCOPE_LINK = 253
-_RT_SCOPE_UNIVERSE = 0
 
 # What an ordinary guest has, whatever this host's defaults are (Documentation/networking/
 # ip-sysctl.rst). It solicits routers at once, and every second; what a neighbour has told by
