@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from airtap.kernel.links import GROUP
 from lab.airtap import Attached, run_helper
 from lab.debian import System
 from lab.lan import ROUTER4, Lan, wait_for
@@ -138,8 +139,24 @@ def test_what_is_installed(system: System, package: Path) -> None:
     assert system.run("systemd-analyze", "verify", *units).stderr == ""
     report = system.run("systemd-analyze", "security", "airtapd.service", "--no-pager").stdout
     assert float(report.rpartition("airtapd.service: ")[2].split()[0]) <= 2.0
+    profile = "/etc/apparmor.d/usr.bin.airtap-bridge-helper"
+    system.run("apparmor_parser", "--skip-kernel-load", "--skip-cache", profile)
     for name in HOOKS:
         run_hook(system, name)
+
+
+def test_others_leave_our_devices_alone(system: System, package: Path) -> None:
+    """What systemd-udevd says of a device, which NetworkManager and systemd-networkd go by."""
+    system.install(package)
+    device = "/sys/class/net/airtap7"
+    system.run(*("ip", "link", "add", "airtap7", "group", str(GROUP), "type", "bridge"))
+    try:
+        rules = system.run("udevadm", "test", device)
+        assert "NM_UNMANAGED=1" in rules.stdout + rules.stderr
+        link = system.run("udevadm", "test-builtin", "net_setup_link", device)
+        assert "ID_NET_LINK_FILE=/usr/lib/systemd/network/75-airtap.link" in link.stdout
+    finally:
+        system.run("ip", "link", "delete", "airtap7")
 
 
 def test_a_bridge_and_a_refusal(system: System, package: Path) -> None:
