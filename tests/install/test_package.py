@@ -18,6 +18,21 @@ BRIDGED_MAC = "52:54:00:00:00:02"
 USER = 1000
 HOOKS = ("network", "qemu")
 PROGRAMS = ("airtap", "airtapd", "airtap-bridge-helper")
+# What QEMU does with the helper; then its process id, and its own guests.
+QEMU = """
+import os, socket, subprocess
+near, far = socket.socketpair()
+helper = ["airtap-bridge-helper", "--br=br7", f"--fd={far.fileno()}"]
+subprocess.run(helper, pass_fds=[far.fileno()], check=True)
+_data, tap, *_rest = socket.recv_fds(near, 1, 1)
+status = subprocess.run(["airtap", "status", "--json"], check=True, capture_output=True, text=True)
+print(os.getpid())
+print(" ".join(status.stdout.split()))
+"""
+WRAPPER = """#!/bin/sh
+/usr/bin/airtap.real "$@"
+echo "ended: $*, $?"
+"""
 # What dpkg, apt and systemd keep for themselves.
 BOOKS = ("/var/lib/dpkg", "/var/lib/apt", "/var/cache", "/var/log", "/var/lib/systemd", "/tmp")
 
@@ -58,9 +73,13 @@ def version(system: System) -> str:
     return system.run("dpkg-query", "--show", "--showformat=${Version}", "airtap").stdout
 
 
+def journal(system: System, unit: str = "airtapd") -> str:
+    return system.run("journalctl", "--no-pager", "--output=cat", f"--unit={unit}").stdout
+
+
 def complaints(system: System) -> str:
     """What airtapd has logged of failures; not that users were refused."""
-    log = system.run("journalctl", "--no-pager", "--output=cat", "--unit=airtapd").stdout
+    log = journal(system)
     assert "listens at" in log
     words = ("Traceback", "not permitted", "Read-only", "Permission denied", "failed")
     return "\n".join(line for line in log.splitlines() if any(word in line for word in words))
@@ -177,6 +196,9 @@ def test_a_bridge_and_a_refusal(system: System, package: Path) -> None:
             ["--br=br7"], program="/usr/bin/airtap-bridge-helper", prefix=system.prefix(USER + 1)
         )
         assert other.status == 1
+        pid, report = system.run("python3", "-c", QEMU, uid=USER).stdout.splitlines()
+        [guest] = [g for u in json.loads(report)["uplinks"] for g in u["guests"]]
+        assert guest["owner"]["pid"] == int(pid)  # though the unit hides processes
         assert complaints(system) == ""
     finally:
         system.run("ip", "link", "delete", "br7")
@@ -201,7 +223,12 @@ def test_libvirt_within_the_units_limits(suite: str, package: Path) -> None:
         probe = unit.replace("=/usr/bin/airtapd", "=/usr/bin/airtap domain list")
         system.run("tee", "/etc/systemd/system/probe.service", text=probe)
         system.run("systemctl", "start", "probe.service")
-        log = system.run("journalctl", "--no-pager", "--output=cat", "--unit=probe").stdout
+        log = journal(system, "probe")
         assert MAC in log and "stored" in log
+        # airtapd itself looks the guests over when it starts; a wrapper has the outcome logged.
+        system.run("mv", "/usr/bin/airtap", "/usr/bin/airtap.real")
+        system.run("tee", "/usr/bin/airtap", text=WRAPPER)
+        system.run("chmod", "755", "/usr/bin/airtap")
         system.run("systemctl", "restart", "airtapd.service")
+        wait_for(lambda: "ended: domain replug, 0" in journal(system), 60, "airtap domain replug")
         assert complaints(system) == ""
