@@ -85,7 +85,7 @@ class System(Running):
 
     def start(self) -> None:
         """Boot it, and wait until that is done. RuntimeError if systemd ends."""
-        self._directory = Path(tempfile.mkdtemp(prefix="installed-"))
+        self._directory = Path(tempfile.mkdtemp(prefix="debian-"))
         try:
             self._boot()
             wait_for(self._booted, 60, "systemd to have booted")

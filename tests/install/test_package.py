@@ -111,7 +111,7 @@ def test_from_install_to_purge(system: System, former: Path, package: Path) -> N
         device = tap.device
         with PumpGuest(tap.take(), MAC) as guest:
             address = guest.dhcp()
-            assert lan.ping(address)
+            wait_for(lambda: lan.ping(address), 20, "the LAN to reach the guest")
             running = main_pid(system)
             system.install(package)
             assert version(system) != FORMER
@@ -120,7 +120,8 @@ def test_from_install_to_purge(system: System, former: Path, package: Path) -> N
             assert found["macnat"] and found["host_access"]
             [seen] = found["guests"]
             assert seen["device"] == device and address in seen["addresses"]
-            assert lan.ping(address) and guest.ping(ROUTER4)
+            wait_for(lambda: lan.ping(address), 20, "the LAN to reach the guest after the upgrade")
+            wait_for(lambda: guest.ping(ROUTER4), 20, "the guest to reach the LAN")
             # The next one too: programs of two daemons are on the uplink.
             with attach(system, lan.near) as other:
                 assert other.status == 0, other.stderr
