@@ -2,7 +2,7 @@
 
 systemd is process 1 of a PID namespace, its root an overlay in memory over one of lab/roots.py; so
 units run with all that systemd restricts. It shares the sandbox's network, and the kernel and the
-device nodes of this system, which it can open and not change. Nothing starts but what is installed.
+device nodes of this system, which it can open and not change. Of its own it starts journald only.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ mkdir upper work root
 mount -t overlay overlay -o lowerdir={lower},upperdir=upper,workdir=work root
 cd root
 rm -rf lib/systemd/system/*.wants etc/systemd/system/*.wants
+mkdir etc/systemd/system/multi-user.target.wants
+ln -s /lib/systemd/system/systemd-journald.service etc/systemd/system/multi-user.target.wants
 : >etc/machine-id
 mount -t proc proc proc
 mount --bind proc/sys proc/sys
@@ -83,7 +85,7 @@ class System(Running):
 
     def start(self) -> None:
         """Boot it, and wait until that is done. RuntimeError if systemd ends."""
-        self._directory = Path(tempfile.mkdtemp(prefix="installed-"))
+        self._directory = Path(tempfile.mkdtemp(prefix="debian-"))
         try:
             self._boot()
             wait_for(self._booted, 60, "systemd to have booted")

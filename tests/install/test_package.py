@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from airtap.kernel.links import GROUP
 from lab.airtap import Attached, run_helper
 from lab.debian import System
 from lab.lan import ROUTER4, Lan, wait_for
@@ -17,6 +18,21 @@ BRIDGED_MAC = "52:54:00:00:00:02"
 USER = 1000
 HOOKS = ("network", "qemu")
 PROGRAMS = ("airtap", "airtapd", "airtap-bridge-helper")
+# What QEMU does with the helper; then its process id, and its own guests.
+QEMU = """
+import os, socket, subprocess
+near, far = socket.socketpair()
+helper = ["airtap-bridge-helper", "--br=br7", f"--fd={far.fileno()}"]
+subprocess.run(helper, pass_fds=[far.fileno()], check=True)
+_data, tap, *_rest = socket.recv_fds(near, 1, 1)
+status = subprocess.run(["airtap", "status", "--json"], check=True, capture_output=True, text=True)
+print(os.getpid())
+print(" ".join(status.stdout.split()))
+"""
+WRAPPER = """#!/bin/sh
+/usr/bin/airtap.real "$@"
+echo "ended: $*, $?"
+"""
 # What dpkg, apt and systemd keep for themselves.
 BOOKS = ("/var/lib/dpkg", "/var/lib/apt", "/var/cache", "/var/log", "/var/lib/systemd", "/tmp")
 
@@ -57,9 +73,14 @@ def version(system: System) -> str:
     return system.run("dpkg-query", "--show", "--showformat=${Version}", "airtap").stdout
 
 
+def journal(system: System, unit: str = "airtapd") -> str:
+    return system.run("journalctl", "--no-pager", "--output=cat", f"--unit={unit}").stdout
+
+
 def complaints(system: System) -> str:
     """What airtapd has logged of failures; not that users were refused."""
-    log = system.run("journalctl", "--no-pager", "--output=cat", "--unit=airtapd").stdout
+    log = journal(system)
+    assert "listens at" in log
     words = ("Traceback", "not permitted", "Read-only", "Permission denied", "failed")
     return "\n".join(line for line in log.splitlines() if any(word in line for word in words))
 
@@ -90,7 +111,7 @@ def test_from_install_to_purge(system: System, former: Path, package: Path) -> N
         device = tap.device
         with PumpGuest(tap.take(), MAC) as guest:
             address = guest.dhcp()
-            assert lan.ping(address)
+            wait_for(lambda: lan.ping(address), 20, "the LAN to reach the guest")
             running = main_pid(system)
             system.install(package)
             assert version(system) != FORMER
@@ -99,7 +120,8 @@ def test_from_install_to_purge(system: System, former: Path, package: Path) -> N
             assert found["macnat"] and found["host_access"]
             [seen] = found["guests"]
             assert seen["device"] == device and address in seen["addresses"]
-            assert lan.ping(address) and guest.ping(ROUTER4)
+            wait_for(lambda: lan.ping(address), 20, "the LAN to reach the guest after the upgrade")
+            wait_for(lambda: guest.ping(ROUTER4), 20, "the guest to reach the LAN")
             # The next one too: programs of two daemons are on the uplink.
             with attach(system, lan.near) as other:
                 assert other.status == 0, other.stderr
@@ -111,6 +133,8 @@ def test_from_install_to_purge(system: System, former: Path, package: Path) -> N
         for name in HOOKS:
             run_hook(system, name)
         system.run("apt-get", "-qq", "purge", "--yes", "airtap")
+    # dh_apparmor takes this one along if it is empty.
+    before.discard("/etc/apparmor.d/disable")
     left = {path for path in before ^ system.files() if not path.startswith(BOOKS)}
     assert left == set()
     assert "airtap" not in system.run("ls", "-A", "/sys/fs/bpf", "/run").stdout
@@ -135,8 +159,24 @@ def test_what_is_installed(system: System, package: Path) -> None:
     assert system.run("systemd-analyze", "verify", *units).stderr == ""
     report = system.run("systemd-analyze", "security", "airtapd.service", "--no-pager").stdout
     assert float(report.rpartition("airtapd.service: ")[2].split()[0]) <= 2.0
+    profile = "/etc/apparmor.d/usr.bin.airtap-bridge-helper"
+    system.run("apparmor_parser", "--skip-kernel-load", "--skip-cache", profile)
     for name in HOOKS:
         run_hook(system, name)
+
+
+def test_others_leave_our_devices_alone(system: System, package: Path) -> None:
+    """What systemd-udevd says of a device, which NetworkManager and systemd-networkd go by."""
+    system.install(package)
+    device = "/sys/class/net/airtap7"
+    system.run(*("ip", "link", "add", "airtap7", "group", str(GROUP), "type", "bridge"))
+    try:
+        rules = system.run("udevadm", "test", device)
+        assert "NM_UNMANAGED=1" in rules.stdout + rules.stderr
+        link = system.run("udevadm", "test-builtin", "net_setup_link", device)
+        assert "ID_NET_LINK_FILE=/usr/lib/systemd/network/75-airtap.link" in link.stdout
+    finally:
+        system.run("ip", "link", "delete", "airtap7")
 
 
 def test_a_bridge_and_a_refusal(system: System, package: Path) -> None:
@@ -157,6 +197,9 @@ def test_a_bridge_and_a_refusal(system: System, package: Path) -> None:
             ["--br=br7"], program="/usr/bin/airtap-bridge-helper", prefix=system.prefix(USER + 1)
         )
         assert other.status == 1
+        pid, report = system.run("python3", "-c", QEMU, uid=USER).stdout.splitlines()
+        [guest] = [g for u in json.loads(report)["uplinks"] for g in u["guests"]]
+        assert guest["owner"]["pid"] == int(pid)  # though the unit hides processes
         assert complaints(system) == ""
     finally:
         system.run("ip", "link", "delete", "br7")
@@ -181,7 +224,12 @@ def test_libvirt_within_the_units_limits(suite: str, package: Path) -> None:
         probe = unit.replace("=/usr/bin/airtapd", "=/usr/bin/airtap domain list")
         system.run("tee", "/etc/systemd/system/probe.service", text=probe)
         system.run("systemctl", "start", "probe.service")
-        log = system.run("journalctl", "--no-pager", "--output=cat", "--unit=probe").stdout
+        log = journal(system, "probe")
         assert MAC in log and "stored" in log
+        # airtapd itself looks the guests over when it starts; a wrapper has the outcome logged.
+        system.run("mv", "/usr/bin/airtap", "/usr/bin/airtap.real")
+        system.run("tee", "/usr/bin/airtap", text=WRAPPER)
+        system.run("chmod", "755", "/usr/bin/airtap")
         system.run("systemctl", "restart", "airtapd.service")
+        wait_for(lambda: "ended: domain replug, 0" in journal(system), 60, "airtap domain replug")
         assert complaints(system) == ""
