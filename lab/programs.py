@@ -23,8 +23,19 @@ class Programs(Overlay):
 
     def start(self) -> None:
         super().start()
-        for name in _PROGRAMS:
-            _install(name)
+        install()
+
+
+def install() -> None:
+    """Put them there, where that is an Overlay."""
+    for name in _PROGRAMS:
+        _install(name)
+
+
+def remove() -> None:
+    """Take them away again."""
+    for name in _PROGRAMS:
+        (_BIN / name).unlink()
 
 
 def _install(name: str) -> None:

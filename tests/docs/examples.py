@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lxml import etree
 
@@ -96,7 +97,15 @@ def _dedented(lines: list[str]) -> str:
 
 
 def _of_rst(document: Path, name: str) -> Iterator[Example]:
-    # Debian's docutils, as in `make man`: it is not in the virtual environment.
+    for block in doctree(document).iter("literal_block", "doctest_block"):
+        section = block.xpath("string(ancestor::section[1]/title)")
+        language = (block.get("classes") or "").removeprefix("code").strip()
+        yield Example(name, section, language, f"{''.join(block.itertext())}\n")
+
+
+def doctree(document: Path) -> Any:
+    """A manual page's source as docutils reads it. CalledProcessError if it has a fault."""
+    # Debian's, as in `make man`: it is not in the virtual environment.
     argv = ["/usr/bin/python3", "-m", "docutils", "--strict", "--syntax-highlight=none"]
     done = subprocess.run(
         [*argv, "--writer=xml", str(document)],
@@ -104,10 +113,7 @@ def _of_rst(document: Path, name: str) -> Iterator[Example]:
         capture_output=True,
         env={**os.environ, "PYTHONPATH": ""},
     )
-    for block in etree.fromstring(done.stdout).iter("literal_block", "doctest_block"):
-        section = block.xpath("string(ancestor::section[1]/title)")
-        language = (block.get("classes") or "").removeprefix("code").strip()
-        yield Example(name, section, language, f"{''.join(block.itertext())}\n")
+    return etree.fromstring(done.stdout)
 
 
 ALL = [example for document in DOCUMENTS if document.exists() for example in examples(document)]

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lxml import etree
 
 from airtap import cli, config, daemon, helper
+from tests.docs.examples import REPOSITORY, doctree
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = sorted((REPOSITORY / "docs/man").glob("*.rst"))
 PAGES = ("airtap.1", "airtapd.8", "airtap-bridge-helper.8", "airtap.toml.5")
 
@@ -32,15 +31,7 @@ class Page:
     """One source, as docutils reads it."""
 
     def __init__(self, name: str) -> None:
-        # Debian's, as in `make man`: it is not in the virtual environment.
-        argv = ["/usr/bin/python3", "-m", "docutils", "--strict", "--syntax-highlight=none"]
-        done = subprocess.run(
-            [*argv, "--writer=xml", str(REPOSITORY / f"docs/man/{name}.rst")],
-            check=True,
-            capture_output=True,
-            env={**os.environ, "PYTHONPATH": ""},
-        )
-        self.root: Any = etree.fromstring(done.stdout)
+        self.root = doctree(REPOSITORY / f"docs/man/{name}.rst")
         self.text = _words(self.root)
 
     def sections(self) -> list[str]:
