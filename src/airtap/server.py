@@ -21,7 +21,7 @@ from .errors import Problem, reason
 from .kernel import seqpacket
 from .kernel.links import LinkError, Links
 from .kernel.peer import Peer, peer_of
-from .trace import Traces
+from .trace.traces import Traces
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ or ``{"ok": false, "problem": CODE, "message": TEXT, "hint": TEXT}``. ``attach``
 one file descriptor (SCM_RIGHTS) on its packet; no other answer carries one. ``status`` sends
 any number of ``{"uplink": ...}`` and ``{"guest": ...}`` packets before its answer, each guest
 belonging to the uplink before it, because one packet would not hold 512 guests. ``trace`` sends
-packets as long as it lasts: see trace.py.
+packets as long as it lasts: see trace/traces.py.
 
 json is imported by the functions that need it: it costs the bridge helper more than half of
 all that it does, and the helper needs it only when something failed. Likewise _socket, the

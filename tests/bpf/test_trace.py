@@ -10,7 +10,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 
 from airtap.kernel.macnat import Role
-from airtap.trace_record import (
+from airtap.trace.record import (
     DROP,
     EVERYONE,
     NOBODY,
@@ -21,7 +21,7 @@ from airtap.trace_record import (
     concerns,
     record,
 )
-from airtap.trace_story import EVICTED, LEARNED, REFUSED
+from airtap.trace.story import EVICTED, LEARNED, REFUSED
 from hatch_build import SOURCES
 from tests.bpf.rig import SOURCE, Rig, compile_probe
 

@@ -25,9 +25,9 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
-from airtap import trace_pcapng
-from airtap.trace_frame import in_words
-from airtap.trace_record import (
+from airtap.trace import pcapng
+from airtap.trace.frame import in_words
+from airtap.trace.record import (
     DROP,
     EVERYONE,
     NOBODY,
@@ -39,7 +39,7 @@ from airtap.trace_record import (
     record,
     trimmed,
 )
-from airtap.trace_story import COPIED, LEARNED, REFUSED, Line, Setting, Story
+from airtap.trace.story import COPIED, LEARNED, REFUSED, Line, Setting, Story
 
 GUEST, UPLINK, ROUTER, OTHER = (f"52:54:00:00:00:0{n}" for n in range(1, 5))
 A, LAN = "192.0.2.50", "192.0.2.1"
@@ -278,7 +278,7 @@ def test_any_records_have_words(records: list[Record], kind: str, macnat: bool) 
 
 def test_pcapng_blocks_are_aligned() -> None:
     for size in range(14, 20):
-        block = trace_pcapng.packet(1, 5, bytes(size), size, "x" * (size - 13))
+        block = pcapng.packet(1, 5, bytes(size), size, "x" * (size - 13))
         kind, length = struct.unpack_from("=II", block)
         assert (kind, length, len(block) % 4) == (6, len(block), 0)
         assert block[-4:] == block[4:8]

@@ -9,10 +9,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any, BinaryIO
 
-from .. import client, trace_pcapng, wire
+from .. import client, wire
 from ..errors import Problem, reason
-from ..trace_record import Record, record
-from ..trace_story import Line, Setting, Story, tagged
+from ..trace import pcapng
+from ..trace.record import Record, record
+from ..trace.story import Line, Setting, Story, tagged
 
 _BEFORE, _AFTER = 0, 1
 _ENDED = {
@@ -180,7 +181,7 @@ def _header(setting: Setting, snap: int) -> bytes:
     after = "as they leave airtap's programs"
     # A tag that stood beside a frame goes back into it.
     described = [("before", f"{setting.device}: {before}"), ("after", f"{setting.device}: {after}")]
-    return trace_pcapng.header(described, snap + 4)
+    return pcapng.header(described, snap + 4)
 
 
 def packets(line: Line) -> Iterator[bytes]:
@@ -192,7 +193,7 @@ def packets(line: Line) -> Iterator[bytes]:
     for interface, of, frame, length, comment in frames:
         whole = tagged(frame, of)
         length += len(whole) - len(frame)
-        yield trace_pcapng.packet(interface, _unix(of.time), whole, length, comment)
+        yield pcapng.packet(interface, _unix(of.time), whole, length, comment)
 
 
 def _write(file: BinaryIO, data: bytes) -> None:

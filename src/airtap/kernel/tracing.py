@@ -4,7 +4,7 @@ import random
 import struct
 from collections.abc import Iterator
 
-from ..trace_record import trimmed
+from ..trace.record import trimmed
 from .libbpf import Object, Ring
 
 _STATE = struct.Struct("=II")

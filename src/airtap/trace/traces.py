@@ -14,15 +14,15 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from .config import MODES
-from .errors import Problem
-from .kernel.libbpf import BpfError
-from .kernel.links import GROUP, Link, LinkNotFound, Links
-from .kernel.peer import Peer
-from .mac_nat import MacNat
-from .mac_nat_uplink import Uplink
-from .owner import Owner, guest_mac
-from .trace_record import EVERYONE, NOBODY, SNAP, concerns
+from ..config import MODES
+from ..errors import Problem
+from ..kernel.libbpf import BpfError
+from ..kernel.links import GROUP, Link, LinkNotFound, Links
+from ..kernel.peer import Peer
+from ..mac_nat import MacNat
+from ..mac_nat_uplink import Uplink
+from ..owner import Owner, guest_mac
+from .record import EVERYONE, NOBODY, SNAP, concerns
 
 log = logging.getLogger(__name__)
 
