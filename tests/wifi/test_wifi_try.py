@@ -13,6 +13,7 @@ from lab.lan import wait_for
 from lab.sandbox import command
 from lab.wifi import AccessPoint, Station
 from tests.trial.conftest import drop_at_lan, run_try
+from tests.trial.test_broken import deaf, firewall
 from tests.trial.test_healthy import STEPS
 from tests.wifi.wireless import UPLINK
 
@@ -56,6 +57,29 @@ def test_without_mac_nat(airtapd: Airtapd, station: Station) -> None:
         step = tried.steps(kind)["macnat"]
         assert what in step["detail"]
         assert 'macnat = "auto"' in step["hint"]
+
+
+def test_gateway_that_is_not_to_be_found(lan: AccessPoint, airtapd: Airtapd) -> None:
+    deaf(lan, "arp operation request", family="arp")
+    try:
+        tried = run_try(airtapd, UPLINK, "--kind=macvtap", seconds=SHORT_S)
+    finally:
+        lan.run("nft", "delete table arp deaf")
+    assert tried.status == 1
+    assert tried.but_passed() == {"gateway4": "failed", "ping4": "skipped"}
+    step = tried.steps()["gateway4"]
+    assert "192.0.2.1 does not answer ARP" in step["detail"]
+    assert f"does the host itself get through on {UPLINK}?" in step["hint"]
+
+
+def test_firewall_of_the_host(airtapd: Airtapd) -> None:
+    with firewall("input", "icmp type echo-request"):
+        tried = run_try(airtapd, UPLINK, "--kind=ipvtap", seconds=SHORT_S)
+    assert tried.status == 1
+    assert tried.but_passed() == {"guest_to_host4": "failed"}
+    step = tried.steps()["guest_to_host4"]
+    assert "the host answers ARP for 192.0.2.10, but no ping" in step["detail"]
+    assert "nft list ruleset" in step["hint"]
 
 
 @contextmanager

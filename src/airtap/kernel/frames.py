@@ -5,7 +5,6 @@ import ctypes
 import socket
 import struct
 from contextlib import suppress
-from types import TracebackType
 
 _ETH_P_ALL = 0x0003
 _SO_ATTACH_FILTER = 26
@@ -97,12 +96,7 @@ class Exchange:
     def __enter__(self) -> "Exchange":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._socket.close()
 
     def send(self, frame: bytes) -> None:

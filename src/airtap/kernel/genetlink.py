@@ -9,7 +9,6 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from types import TracebackType
 
 # include/uapi/linux/netlink.h, genetlink.h
 NETLINK_GENERIC = 16
@@ -50,12 +49,7 @@ class Family:
     def __enter__(self) -> "Family":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._socket.close()
 
     def request(self, command: int, asked: bytes = b"") -> list[Attributes]:

@@ -6,7 +6,6 @@ import socket
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from types import TracebackType
 
 from ..errors import reason
 
@@ -52,12 +51,7 @@ class Pinger:
     def __enter__(self) -> "Pinger":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._socket.close()
 
     def send(self) -> None:
