@@ -29,6 +29,7 @@ from airtap.errors import Problem
 from airtap.kernel.clsact import EGRESS, INGRESS, Filter
 from airtap.kernel.links import IFF_LOWER_UP, Link
 from airtap.kernel.macnat import Role, hooks
+from airtap.report import Report
 from airtap.uplink import Uplink as Inspected
 from tests.unit.links import ETH0
 
@@ -164,8 +165,8 @@ def test_kinds(wanted: list[tuple[str, str]], setting: str, remedy: str) -> None
 
 def test_stranded_guest_of_libvirt() -> None:
     guest = {"device": "macvtap0", "stranded": True, "owner": {"domain": "it's"}, "refused": None}
-    status = {"uplinks": [{"name": "eth0", "guests": [guest]}], "lost": []}
-    scene = replace(SCENE, daemon=replace(SCENE.daemon, status=status))
+    report = Report([{"name": "eth0", "guests": [guest]}])
+    scene = replace(SCENE, daemon=replace(SCENE.daemon, report=report))
     [found] = devices.guests(an_uplink(), scene)
     assert (found.id, found.remedy) == ("guest-stranded", "airtap domain renew 'it'\"'\"'s'")
 

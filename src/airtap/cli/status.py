@@ -11,10 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import count
 from typing import Any
 
 from .. import client, wire
 from ..errors import Problem
+from ..report import gather
 from .status_table import Json, Rates, View, rates, table
 
 _COLOURS = ("auto", "always", "never")
@@ -70,22 +72,9 @@ def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
 
 
 def fetch(connection: client.Connection) -> Json:
-    """Ask airtapd for its status and put the packets of the answer together."""
+    """Ask airtapd for its status."""
     connection.send(wire.encode({"op": "status"}))
-    uplinks: list[Json] = []
-    lost: list[Json] = []
-    while True:
-        packet, _ = connection.receive()
-        message: Json = wire.decode(packet)
-        if "uplink" in message:
-            uplinks.append({**message["uplink"], "guests": []})
-        elif "guest" in message and uplinks:
-            uplinks[-1]["guests"].append(message["guest"])
-        elif "lost" in message:
-            lost.append(message["lost"])
-        else:
-            wire.check(message)
-            return {"uplinks": uplinks, **({"lost": lost} if lost else {})}
+    return gather(wire.decode(connection.receive()[0]) for _ in count()).to_json()
 
 
 def _reports(connection: client.Connection) -> Iterator[Json | Problem]:

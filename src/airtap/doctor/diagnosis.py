@@ -207,7 +207,7 @@ def _names(
         assert guests
         on = {card.nic.name for domain in guests.domains for card in domain.cards}
         return by_domain | {n.network.parent for n in networks if n.network.name in on} | on
-    found = names(links, settings) | {entry["name"] for entry in asked.status["uplinks"]}
+    found = names(links, settings) | {entry["name"] for entry in asked.report.uplinks}
     return found | by_domain | {each.network.parent for each in networks if each.network.ours}
 
 

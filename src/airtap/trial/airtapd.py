@@ -3,10 +3,12 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from typing import Any
 
 from .. import client, wire
 from ..errors import Problem
+from ..report import gather
 
 Json = dict[str, Any]
 
@@ -50,21 +52,10 @@ def status(device: str, guest: str) -> tuple[Json, Json]:
 
     Raises Problem.
     """
-    uplink: Json = {}
-    found: Json = {}
     with _connection() as connection:
         connection.send(wire.encode({"op": "status"}))
-        while True:
-            message: Json = wire.decode(connection.receive()[0])
-            if "uplink" in message:
-                named = message["uplink"]
-                uplink = named if named["name"] == device else uplink
-            elif "guest" in message:
-                if message["guest"]["device"] == guest:
-                    found = message["guest"]
-            elif "lost" not in message:
-                wire.check(message)
-                return uplink, found
+        report = gather(wire.decode(connection.receive()[0]) for _ in count())
+    return report.find(device, guest)
 
 
 def _ask(request: Json) -> Json:

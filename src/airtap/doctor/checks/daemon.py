@@ -86,20 +86,20 @@ def socket_mode(daemon: Daemon, _user: User) -> Iterator[Finding]:
 
 def version(daemon: Daemon, _user: User) -> Iterator[Finding]:
     """ok, warning airtapd-version."""
-    if daemon.silence or daemon.version == __version__:
+    if daemon.silence or daemon.report.version == __version__:
         return
     yield warning(
         "airtapd-version",
         "airtapd",
         "is of another version than this program: it was not started anew after an upgrade",
-        f"airtapd {daemon.version or 'of before 0.2'}, airtap {__version__}",
+        f"airtapd {daemon.report.version or 'of before 0.2'}, airtap {__version__}",
         "systemctl restart airtapd" if daemon.systemd else "end airtapd, and start it: airtapd",
     )
 
 
 def lost(daemon: Daemon, _user: User) -> Iterator[Finding]:
     """problem guest-lost."""
-    for loss in daemon.status["lost"]:
+    for loss in daemon.report.lost:
         pid = loss["owner"]["pid"]
         yield problem(
             "guest-lost",

@@ -124,7 +124,7 @@ def managed(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
 
 def guests(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
     """warning guest-stranded, guest-refused."""
-    for entry in scene.daemon.status["uplinks"]:
+    for entry in scene.daemon.report.uplinks:
         if entry["name"] == uplink.name:
             for guest in entry["guests"]:
                 yield from _stranded(guest)

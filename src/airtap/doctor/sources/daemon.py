@@ -4,23 +4,22 @@ import errno
 import os
 import stat
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from ... import client, config, wire
 from ...config import Config
 from ...errors import Problem, reason
+from ...report import Report, gather
 
 Json = dict[str, Any]
-
-# More packets than there can be guests, uplinks and losses.
-_MOST_PACKETS = 8192
 
 
 @dataclass(frozen=True)
 class Daemon:
     """silence: why it does not answer, "" if it does; refused: whether that is for the mode of the
-    socket. mode: of the socket, None without one. version: "" if it does not tell.
+    socket. mode: of the socket, None without one.
 
     systemd: whether that runs here. config: what airtap.toml says, or its defaults where it is
     invalid (config_problem).
@@ -30,8 +29,7 @@ class Daemon:
     silence: str = ""
     refused: bool = False
     mode: int | None = None
-    version: str = ""
-    status: Json = field(default_factory=lambda: {"uplinks": [], "lost": []})
+    report: Report = field(default_factory=Report)
     systemd: bool = False
     config_path: str = config.DEFAULT_PATH
     config: Config = field(default_factory=Config)
@@ -51,7 +49,7 @@ def read() -> Daemon:
         "config_problem": invalid,
     }
     try:
-        return Daemon(**found, **_ask(path))
+        return Daemon(**found, report=_ask(path))
     except BlockingIOError:
         return Daemon(**found, silence=f"no answer in {wire.TIMEOUT_S} s")
     except OSError as exc:
@@ -60,24 +58,11 @@ def read() -> Daemon:
         return Daemon(**found, silence=problem.message)
 
 
-def _ask(path: str) -> Json:
+def _ask(path: str) -> Report:
     connection = wire.connect(path)
     try:
         connection.send(wire.encode({"op": "status"}))
-        uplinks: list[Json] = []
-        lost: list[Json] = []
-        for _ in range(_MOST_PACKETS):
-            message: Json = wire.decode(connection.recv(wire.MAX_ANSWER))
-            if "uplink" in message:
-                uplinks.append({**message["uplink"], "guests": []})
-            elif "guest" in message and uplinks:
-                uplinks[-1]["guests"].append(message["guest"])
-            elif "lost" in message:
-                lost.append(message["lost"])
-            else:
-                version = str(wire.check(message).get("version", ""))
-                return {"status": {"uplinks": uplinks, "lost": lost}, "version": version}
-        raise Problem("bad-message", "its answer has no end")
+        return gather(wire.decode(connection.recv(wire.MAX_ANSWER)) for _ in count())
     finally:
         connection.close()
 

@@ -1,0 +1,51 @@
+"""airtapd's answer to a status request, put together from its packets."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from . import wire
+from .errors import Problem
+
+Json = dict[str, Any]
+
+# More than there can be guests, uplinks and losses.
+_MOST_PACKETS = 8192
+
+
+@dataclass
+class Report:
+    """Uplinks with their guests, and what is lost, as docs/status.md has them.
+
+    version: of airtapd; "" of one that does not tell.
+    """
+
+    uplinks: list[Json] = field(default_factory=list)
+    lost: list[Json] = field(default_factory=list)
+    version: str = ""
+
+    def to_json(self) -> Json:
+        return {"uplinks": self.uplinks, **({"lost": self.lost} if self.lost else {})}
+
+    def find(self, uplink: str, device: str) -> tuple[Json, Json]:
+        """An uplink and the guest of a device, by name; {} for what is not there."""
+        found = next((each for each in self.uplinks if each["name"] == uplink), {})
+        guests = (guest for each in self.uplinks for guest in each["guests"])
+        return found, next((guest for guest in guests if guest["device"] == device), {})
+
+
+def gather(messages: Iterable[Json]) -> Report:
+    """Put the messages of an answer together. Raises Problem: what airtapd says, bad-message."""
+    report = Report()
+    for message in islice(messages, _MOST_PACKETS):
+        if "uplink" in message:
+            report.uplinks.append({**message["uplink"], "guests": []})
+        elif "guest" in message and report.uplinks:
+            report.uplinks[-1]["guests"].append(message["guest"])
+        elif "lost" in message:
+            report.lost.append(message["lost"])
+        else:
+            report.version = str(wire.check(message).get("version", ""))
+            return report
+    raise Problem("bad-message", "airtapd's answer has no end")
