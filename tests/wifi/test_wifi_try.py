@@ -76,8 +76,8 @@ def test_firewall_of_the_host(airtapd: Airtapd) -> None:
     with firewall("input", "icmp type echo-request"):
         tried = run_try(airtapd, UPLINK, "--kind=ipvtap", seconds=SHORT_S)
     assert tried.status == 1
-    assert tried.but_passed() == {"guest_to_host4": "failed"}
-    step = tried.steps()["guest_to_host4"]
+    assert tried.but_passed("ipvtap") == {"guest_to_host4": "failed"}
+    step = tried.steps("ipvtap")["guest_to_host4"]
     assert "the host answers ARP for 192.0.2.10, but no ping" in step["detail"]
     assert "nft list ruleset" in step["hint"]
 
