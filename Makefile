@@ -23,6 +23,9 @@ PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 .PHONY: help setup tools test test-unit test-wifi test-wifi-slow lint demo bench man completions \
 	build install uninstall deb dist clean
 
+# They install packages, and compile the same BPF object.
+.NOTPARALLEL:
+
 help:
 	@echo 'make demo       QEMU and libvirt guests on a LAN of their own, in namespaces'
 	@echo 'make test       lint, type check and every test: about an hour'
@@ -106,7 +109,7 @@ completions:
 BUILD_PACKAGES := python3 python3-venv python3-docutils clang libbpf-dev linux-libc-dev
 PYROUTE2 := 0.9.7
 # The Debian package's source tree brings it along.
-VENDOR := $(firstword $(wildcard vendor) build/vendor)
+VENDOR := $(firstword $(wildcard vendor) build/vendor-$(PYROUTE2))
 OBJECT := src/airtap/bpf/macnat.bpf.o
 
 LIBDIR := $(PREFIX)/lib/airtap
@@ -152,15 +155,15 @@ endef
 build: $(VENDOR)/pyroute2 man completions
 	@$(PYTHON) hatch_build.py
 
-build/vendor/pyroute2:
+build/vendor-$(PYROUTE2)/pyroute2:
 	$(call install-packages,$(BUILD_PACKAGES))
-	rm -rf build/pip build/wheels build/vendor.new build/vendor
+	rm -rf build/pip build/wheels build/vendor*
 	$(PYTHON) -m venv build/pip
 	build/pip/bin/pip download --quiet --disable-pip-version-check --no-deps --dest build/wheels \
 		pyroute2==$(PYROUTE2)
 	build/pip/bin/pip install --quiet --disable-pip-version-check --no-deps --no-compile \
 		--no-index --find-links build/wheels --target build/vendor.new pyroute2
-	rm -rf build/vendor.new/bin && mv build/vendor.new build/vendor
+	rm -rf build/vendor.new/bin && mv build/vendor.new build/vendor-$(PYROUTE2)
 
 install: build
 	install -d $(DESTDIR)$(LIBDIR)/hooks $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/airtap
@@ -190,8 +193,10 @@ copy = tar -C $(1) --exclude=__pycache__ --exclude='*.[ch]' --exclude='*.part' \
 launcher = install -m 755 $(1) $(DESTDIR)$(2) && \
 	sed -i 's|^sys.path.insert.*|sys.path.insert(0, "$(LIBDIR)")|' $(DESTDIR)$(2)
 
-# The administrator's own bridge.conf and airtap.toml stay. Directories that are empty now go.
+# The administrator's own bridge.conf and airtap.toml stay. Directories that are empty now go. An
+# airtapd that still runs is left alone, and says so.
 uninstall:
+	$(if $(DESTDIR),,-$(PREFIX)/bin/airtapd --clean-up)
 	rm -rf $(DESTDIR)$(LIBDIR) $(DESTDIR)$(SHARE)/doc/airtap
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS)) \
 		$(patsubst %,$(DESTDIR)/etc/libvirt/hooks/%.d/50-airtap,$(HOOKS)) \
@@ -203,7 +208,7 @@ uninstall:
 		rmdir -p --ignore-fail-on-non-empty $${directory#/}; fi; done
 
 # What the Debian package is made of.
-DEB_PACKAGES := python3-docutils debhelper dh-python dh-apparmor dpkg-dev pkg-config systemd
+DEB_PACKAGES := dpkg-dev
 SOURCES := Makefile LICENSE README.md NEWS.md SECURITY.md hatch_build.py \
 	data debian docs helper hooks src tools
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/airtap/__init__.py)
@@ -217,6 +222,8 @@ deb: build
 	tar --exclude=__pycache__ --exclude='*.bpf.o*' -cf - $(SOURCES) | tar -C $(TREE) --no-same-owner -xf -
 	cp -r $(VENDOR) $(TREE)/vendor
 	sed -i '1s/(.*)/($(VERSION))/' $(TREE)/debian/changelog
+	cd $(TREE) && { dpkg-checkbuilddeps 2>/dev/null || { apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq build-dep -y --no-install-recommends ./; }; }
 	cd $(TREE) && dpkg-buildpackage -us -uc
 	cp $(DEB)/*.deb $(DIST)
 

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, suppress
 
 from . import __version__, config, wire
 from .broker import Broker
+from .cleanup import clean_up
 from .errors import Problem, reason
 from .guests import Guests
 from .kernel.links import LinkError, open_links, rtnetlink
@@ -31,6 +32,9 @@ def main() -> int:
     try:
         if os.geteuid() != 0:
             raise Problem("not-root", "airtapd makes network devices and must run as root")
+        if arguments.clean_up:
+            asyncio.run(clean_up(arguments.socket))
+            return 0
         settings = config.load(arguments.config)
         _allow_many_files()
         asyncio.run(Daemon(arguments, settings).run(_passed_listener()))
@@ -60,6 +64,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         type=float,
         help="end after so long without a guest or a connection (for daemons that a client starts)",
+    )
+    parser.add_argument(
+        "--clean-up",
+        action="store_true",
+        help="after airtapd was stopped for good: take what it has left off this host, and end",
     )
     parser.add_argument("--version", action="version", version=f"airtapd {__version__}")
     return parser

@@ -107,16 +107,9 @@ class MacNat:
                 return
             for index, directory in list(macnat.pinned()):
                 if index not in {*self._uplinks, *self._lookout.failing}:
-                    await self._clear(index)
+                    await clear(self._links, self._ipr, index)
                     macnat.remove_pins(directory)
         self._mending.look_over()
-
-    async def _clear(self, index: int) -> None:
-        """Take MAC NAT off an uplink and its children, of whichever daemon it is."""
-        children = [link.index for link in await self._links.dump() if _is_child(link, index)]
-        for device in (*children, index):
-            with suppress(LinkNotFound):
-                await macnat.detach(self._ipr, device)
 
     @asynccontextmanager
     async def ready_for_child(self, link: Link, kind: str) -> AsyncIterator[bool]:
@@ -497,11 +490,22 @@ class MacNat:
         await active.nat.attach_child(self._ipr, index)
 
     async def _switch_off(self, active: Uplink) -> None:
-        await self._clear(active.link.index)
+        await clear(self._links, self._ipr, active.link.index)
         if active.role.translate and active.children:
             active.announce(active.link, translate=False)
         self._uplinks.pop(active.link.index).close(remove=True)
         log.info("%s is off for %s", _said(active.role), active.link.name)
+
+
+async def clear(links: Links, ipr: AsyncIPRoute, index: int) -> None:
+    """Take the programs off an uplink and its children, of whichever daemon they are.
+
+    What is not there, the uplink among it, is success. Raises LinkError.
+    """
+    children = [link.index for link in await links.dump() if _is_child(link, index)]
+    for device in (*children, index):
+        with suppress(LinkNotFound):
+            await macnat.detach(ipr, device)
 
 
 async def _ssid(link: Link) -> bytes:

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from lab.airtap import Airtapd
-from lab.lan import Lan, wait_for
-from lab.sandbox import dying_with_us, netns_exec_prefix
+from airtap.kernel import macnat
+from lab.airtap import BIN, Airtapd
+from lab.lan import HOST4, Lan, wait_for
+from lab.sandbox import command, dying_with_us, host_links, netns_exec_prefix
 from tests.macnat.traffic import GUEST4, GUEST6, GUEST_MAC, known, pump
 
 # Sends back what it gets, and prints its hash.
@@ -127,3 +128,35 @@ def test_guest_that_ends_while_the_daemon_is_away(lan: Lan, airtapd: Airtapd) ->
     with pump(airtapd, "52:54:00:00:00:09", GUEST4) as other:
         assert other.ping("192.0.2.1")
         assert lan.ping(GUEST4)
+
+
+def test_stopped_for_good(counting_lan: Lan, airtapd: Airtapd) -> None:
+    """airtapd --clean-up leaves the host as it was, but for the device of a guest that runs."""
+    argv = [str(BIN / "airtapd"), "--clean-up", "--socket", airtapd.socket]
+    refused = subprocess.run(argv, text=True, capture_output=True)
+    assert refused.returncode == 1
+    assert "already-running" not in refused.stderr and "stop airtapd.socket" in refused.stderr
+    links = host_links()
+    kept = airtapd.attach("up0", GUEST_MAC)
+    gone = airtapd.attach("up0", f"{GUEST_MAC[:-1]}f")
+    here = (kept.device, gone.device)
+    assert host_links() == links | set(here)
+    airtapd.stop()
+    gone.close()
+    try:
+        said = subprocess.run(argv, text=True, capture_output=True)
+        assert said.returncode == 0, said.stderr
+        assert f"{kept.device} stays while its guest runs" in said.stderr
+        assert host_links() == links | {kept.device}
+        for device in ("up0", kept.device):
+            assert "clsact" not in command("tc", "qdisc", "show", "dev", device)
+        assert not list(macnat.pinned())
+        # Programs that nobody tells of it would send what the host says with its former MAC.
+        counting_lan.change_near_mac("02:00:5e:00:53:99")
+        wait_for(lambda: counting_lan.ping(HOST4), 10, "the host to be reached at its new MAC")
+        again = subprocess.run(argv, text=True, capture_output=True)
+        assert again.returncode == 0
+    finally:
+        kept.close()
+        command("ip", "link", "delete", here[0])
+        airtapd.start()
