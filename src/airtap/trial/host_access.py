@@ -36,7 +36,8 @@ async def _guest_to_host(scene: Scene, guest: Address, host: Address) -> str:
     scene.listener.waits(f"the host to answer {how} for {host}")
     mac = await scene.guest.resolve(host, scene.seconds)
     if mac is None:
-        raise Failed(f"the host does not answer {how} for {host}; {await scene.frames()}", _FIREWALL)
+        what = f"the host does not answer {how} for {host}; {await scene.frames()}"
+        raise Failed(what, _FIREWALL)
     scene.listener.waits(f"the host to answer a ping at {host}")
     echo = await scene.guest.ping(host, scene.seconds)
     if echo.seconds is None:
