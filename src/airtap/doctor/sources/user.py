@@ -69,13 +69,18 @@ async def read(acl_path: str) -> User:
 
 
 async def session(user: User) -> Session | None:
-    """The user's libvirt of their own, as they may read it; None for root's."""
+    """The user's libvirt of their own, as they may read it; None for root's.
+
+    None too where root may not take on their rights.
+    """
     if user.uid == 0:
         return None
     peer = _sudo_user() if user.sudo else None
     if peer:
         file = _home(user.uid) / ".config/libvirt/qemu.conf"
-        return await with_rights_of(peer, partial(_session, file))
+        with suppress(Problem):
+            return await with_rights_of(peer, partial(_session, file))
+        return None
     return _session(session_conf.path())
 
 
