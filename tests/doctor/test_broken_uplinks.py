@@ -206,6 +206,7 @@ def test_network_manager(
         state.write_text(left)
         assert not doctor.bad("up0")
     state.unlink()
+    os.removedirs(directory)
 
 
 INGRESS = """table netdev t {
