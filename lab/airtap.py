@@ -170,6 +170,23 @@ def answers(path: str) -> bool:
         return True
 
 
+@contextlib.contextmanager
+def in_place_of(airtapd: Airtapd) -> Iterator[socket.socket]:
+    """A listener at airtapd's socket, which runs again afterwards: what is said is the test's."""
+    airtapd.stop()
+    Path(airtapd.socket).unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(airtapd.socket)
+        os.chmod(airtapd.socket, 0o666)
+        listener.listen()
+        listener.settimeout(60)
+        try:
+            yield listener
+        finally:
+            os.unlink(airtapd.socket)
+    airtapd.start()
+
+
 @dataclass
 class Attached:
     """What became of one run of a bridge helper.

@@ -40,6 +40,10 @@ class Connection:
     def close(self) -> None:
         self._socket.close()
 
+    def fileno(self) -> int:
+        """For those who wait for an answer in a loop of theirs."""
+        return self._socket.fileno()
+
     def send(self, request: bytes) -> None:
         """Send one request. Raises Problem no-daemon or bad-message (too long)."""
         if len(request) > wire.MAX_REQUEST:

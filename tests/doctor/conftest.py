@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,28 @@ class Doctor:
             stdin=subprocess.DEVNULL,
             cwd="/",
         )
+
+    @contextmanager
+    def asking(self, *argv: str) -> Iterator[subprocess.Popen[str]]:
+        """While it runs, to be awaited by whoever asks for this; what it says is one stream."""
+        program = [
+            str(sandbox.TREE / ".venv/bin/python"),
+            "-I",
+            str(sandbox.TREE / "helper/airtap"),
+        ]
+        process = subprocess.Popen(
+            sandbox.dying_with_us([*program, "doctor", *argv]),
+            env=self.environment(),
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
 
     def environment(self, **more: str) -> dict[str, str]:
         """Without what whoever runs the tests may have set."""

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from airtap import wire
+from airtap.errors import Problem
 from lab import sandbox
-from lab.airtap import Airtapd
+from lab.airtap import Airtapd, in_place_of
 from lab.guest import GUEST_UID
 from lab.lan import Lan, wait_for
 from lab.sandbox import command
@@ -55,6 +57,27 @@ def test_airtapd_is_down(airtapd: Airtapd, doctor: Doctor) -> None:
     of_user = doctor.only("airtapd-down", "up0", uid=GUEST_UID)
     assert of_user["level"] == "problem"
     doctor.cured(found["remedy"], "up0")
+
+
+def test_airtapd_that_refuses(airtapd: Airtapd, doctor: Doctor) -> None:
+    """To one that is there, nobody need say how to start it."""
+    with in_place_of(airtapd) as listener, doctor.asking("up0") as process:
+        with listener.accept()[0] as connection:
+            connection.recv(wire.MAX_REQUEST)
+            connection.send(wire.encode(wire.failure(Problem("busy", "too many clients"))))
+        said = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert "airtapd: does not answer" in said and "too many clients" in said
+    assert f"less {airtapd.socket}.log" in said and "[airtapd-down]" not in said
+
+
+def test_interrupted(airtapd: Airtapd, doctor: Doctor) -> None:
+    """One Ctrl-C ends the waiting for an airtapd that is silent."""
+    with in_place_of(airtapd) as listener, doctor.asking() as process, listener.accept()[0] as it:
+        it.recv(wire.MAX_REQUEST)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=wire.TIMEOUT_S * 2 / 3)[0]
+    assert (process.returncode, said) == (130, "")
 
 
 @pytest.mark.usefixtures("no_orphans")
@@ -156,7 +179,11 @@ def test_acl_that_cannot_be_read(airtapd: Airtapd, doctor: Doctor) -> None:
     airtapd.acl.write_text("allow up0\n")
     airtapd.acl.chmod(0o600)
     assert not doctor.bad()
-    assert doctor.only("acl-unreadable", uid=GUEST_UID)["level"] == "problem"
+    found = doctor.only("acl-unreadable", uid=GUEST_UID)
+    assert found["level"] == "problem"
+    doctor.type(found["remedy"])
+    assert not doctor.bad(uid=GUEST_UID)
+    assert airtapd.acl.read_text() == "allow up0\n"
     airtapd.acl.unlink()
     doctor.cured(doctor.only("acl-unreadable")["remedy"].partition(", and")[0])
 

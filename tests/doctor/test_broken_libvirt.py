@@ -1,5 +1,6 @@
 """libvirt broken on purpose, a real one: hooks, networks and domains."""
 
+import os
 import re
 import shutil
 import time
@@ -16,6 +17,7 @@ from lab.lan import Lan, wait_for
 from lab.libvirt import Libvirtd, domain_xml
 from lab.sandbox import TREE, command
 from tests.doctor.conftest import MACNAT_ON, Doctor
+from tests.doctor.test_broken_uplinks import running
 from tests.libvirt.conftest import connected, direct_card, guest_on, network_card
 
 HOOKS = Path("/etc/libvirt/hooks")
@@ -57,11 +59,16 @@ def define(connection: Any, libvirtd: Libvirtd, name: str, mac: str, card: str) 
     return connection.defineXML(domain_xml(name, mac, libvirtd.serial_file("guest"), card))
 
 
-def test_healthy_with_a_guest(airtapd: Airtapd, libvirtd: Libvirtd, doctor: Doctor) -> None:
+def test_healthy_with_a_guest(
+    airtapd: Airtapd, libvirtd: Libvirtd, doctor: Doctor, connection: Any
+) -> None:
     with guest_on(libvirtd, "wifi"):
         wait_for(airtapd.guests, 10, "airtapd to know the guest")
         assert not doctor.bad()
         assert not doctor.bad(uid=GUEST_UID)
+        connection.lookupByName("guest").suspend()
+        assert not doctor.bad(), "libvirt has its macvtap down meanwhile"
+        connection.lookupByName("guest").resume()
         HOOKS.chmod(0o700)
         assert not doctor.bad(uid=GUEST_UID)
         HOOKS.chmod(0o755)
@@ -110,10 +117,10 @@ def test_hook_of_another_version(doctor: Doctor) -> None:
 
 
 def test_hooks_that_libvirtd_has_not_seen(airtapd: Airtapd) -> None:
-    """It looks for them when it starts; restarted, it has."""
+    """It looks for them when it starts; restarted, it has. Another user's of that name is none."""
     libvirtd = Libvirtd()
     shutil.move(HOOKS, "/run/hooks")
-    with libvirtd:
+    with libvirtd, running("libvirtd", uid=GUEST_UID):
         doctor = Doctor({**airtapd.env, "AIRTAP_CONFIG": str(airtapd.config)})
         assert set(doctor.bad()) == {"hook-missing"}
         started = time.monotonic()
@@ -207,6 +214,39 @@ def test_helper_of_a_session(libvirtd: Libvirtd, doctor: Doctor) -> None:
     Path(file).write_text(f'bridge_helper = "{HELPER}"\n')
     assert not user.bad(uid=GUEST_UID)
     shutil.rmtree(home)
+
+
+def test_files_of_the_user_of_sudo(libvirtd: Libvirtd, doctor: Doctor) -> None:
+    """They are read with that user's rights, and so tell nothing of what is root's."""
+    home, hidden = Path("/run/sudoer"), Path("/run/hidden")
+    with Path("/etc/passwd").open("a") as table:
+        table.write(f"sudoer2:x:10006:10006::{home}:/bin/false\n")
+    by_sudo = Doctor({**doctor.env, "SUDO_UID": "10006"})
+    networks = home / ".config/libvirt/qemu/networks"
+    networks.mkdir(parents=True)
+    hidden.mkdir(mode=0o700)
+    made = '<a:network xmlns:a="urn:airtap:libvirt:1"/>'
+    (hidden / "root.xml").write_text(f"<network><metadata>{made}</metadata></network>")
+    (networks / "wifi.xml").symlink_to(hidden / "root.xml")
+    os.mkfifo(networks / "fifo.xml")
+    assert not by_sudo.bad()
+    hidden.chmod(0o755)
+    (networks.parents[1] / "qemu.conf").write_text(f'bridge_helper = "{HELPER}"\n')
+    assert not by_sudo.bad()
+    helper = hidden / "bin/airtap-bridge-helper"
+    helper.parent.mkdir(mode=0o700)
+    shutil.copy("/bin/true", helper)
+    (networks.parents[1] / "qemu.conf").write_text(f'bridge_helper = "{helper}"\n')
+    found = by_sudo.only("session-helper")
+    assert "wifi" in found["what"]
+    for directory in (home, hidden):
+        shutil.rmtree(directory)
+
+
+def test_libvirt_that_is_not_reached(airtapd: Airtapd, doctor: Doctor) -> None:
+    gone = "qemu:///system?socket=/run/nowhere"
+    found = doctor.only("no-connection", f"--connect={gone}")
+    assert (found["level"], found["subject"]) == ("warning", gone)
 
 
 def test_card_on_a_missing_device(libvirtd: Libvirtd, connection: Any, doctor: Doctor) -> None:

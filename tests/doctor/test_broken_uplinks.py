@@ -4,11 +4,12 @@ After each remedy that is a command, that very command is run, and the doctor ha
 """
 
 import contextlib
+import ctypes
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from lab.sandbox import command, dying_with_us, host_links
 from tests.doctor.conftest import Doctor
 from tests.macnat.traffic import GUEST4, pump, raw_guest
 
+IN_OPEN = 0x20  # include/uapi/linux/inotify.h
 GUEST_MAC = "52:54:00:00:00:01"
 # Takes all frames away from whoever comes after it; this kernel has no other classifier.
 STEAL = (
@@ -52,11 +54,14 @@ def nft(rules: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def running(name: str) -> Iterator[None]:
+def running(name: str, uid: int = 0) -> Iterator[None]:
     """A process of that name."""
     program = Path(tempfile.mkdtemp(dir="/run")) / name
+    program.parent.chmod(0o755)
     shutil.copy("/bin/sleep", program)
-    with subprocess.Popen(dying_with_us([str(program), "600"])) as process:
+    with subprocess.Popen(
+        dying_with_us([str(program), "600"]), user=uid, group=uid, extra_groups=[]
+    ) as process:
         try:
             comm = Path(f"/proc/{process.pid}/comm")
             wait_for(lambda: comm.read_text().strip() == name[:15], 10, f"{name} to run")
@@ -201,6 +206,7 @@ def test_network_manager(
         state.write_text(left)
         assert not doctor.bad("up0")
     state.unlink()
+    os.removedirs(directory)
 
 
 INGRESS = """table netdev t {
@@ -217,10 +223,45 @@ def test_firewall_on_the_uplink(doctor: Doctor, guest: str) -> None:
         found = doctor.only("nft-netdev-drops", "up0")
         assert (found["level"], found["subject"]) == ("problem", "up0")
         doctor.cured(found["remedy"], "up0")
+    with nft(INGRESS % ("drop", 'iifname "up0" ether type ip accept')):
+        found = doctor.only("nft-netdev-drops", "up0")
+        assert found["level"] == "warning", "it may be all that is wanted"
+        doctor.cured(found["remedy"], "up0")
     with nft(INGRESS % ("accept", "ether type arp drop")):
         found = doctor.only("nft-netdev-drops", "up0")
         assert found["level"] == "warning"
-        doctor.cured(found["remedy"], "up0")
+        doctor.type(found["remedy"].partition(", and ")[0])
+        assert "arp drop" in command("nft", "list", "ruleset"), "it may be there for a reason"
+
+
+# The host's own rules in the table of a harmless chain, and of one that comes to a drop.
+BESIDE = """table inet t {
+    chain own {
+        type filter hook input priority 0; policy drop;
+        tcp dport 22 drop
+    }
+    chain more {
+        meta mark 7 drop
+    }
+    chain %s {
+        ether type ip goto more
+    }
+    chain c {
+        type filter hook ingress device "up0" priority 0;
+        counter jump inner
+    }
+    %s
+}
+"""
+
+
+def test_firewall_of_the_host_beside(doctor: Doctor) -> None:
+    with nft(BESIDE % ("unused", "chain inner { }")):
+        assert not doctor.bad("up0")
+    with nft(BESIDE.replace("chain c", "chain d", 1) % ("inner", "")):
+        found = doctor.only("nft-netdev-drops", "up0")
+        assert "1 rule that drops" in found["evidence"]
+        assert found["remedy"].startswith("nft -a list chain inet t more,")
 
 
 BRIDGE_NF = Path("/proc/sys/net/bridge")
@@ -229,6 +270,17 @@ FORWARD = """table %s t {
         type filter hook forward priority 0; policy drop;
     }
 }
+"""
+
+
+FORWARDS = """
+    chain own {
+        type filter hook input priority 0; policy drop;
+        tcp dport 22 drop
+    }
+    chain c {
+        type filter hook forward priority 0;
+    }
 """
 
 
@@ -243,6 +295,13 @@ def bridge_nf() -> Iterator[None]:
         file.write_text(value)
 
 
+def knows_bridges() -> bool:
+    """Whether this kernel has nft_meta_bridge."""
+    rule = "chain c { type filter hook forward priority 0; meta ibrname br0 accept; }"
+    asked = ["nft", "-c", f"table bridge probe {{ {rule} }}"]
+    return subprocess.run(asked, capture_output=True).returncode == 0
+
+
 @pytest.mark.usefixtures("bridge_nf")
 def test_firewall_on_a_bridge() -> None:
     """Docker's forward policy, for one. On a bridge with a guest by the helper."""
@@ -255,8 +314,65 @@ def test_firewall_on_a_bridge() -> None:
                     doctor.cured(doctor.only("bridge-nf-call")["remedy"])
                 else:  # br_netfilter is not loaded, so there is nothing to see
                     assert not doctor.bad()
+            with nft(f"table inet u {{ {FORWARDS} }}\ntable bridge u {{ {FORWARDS} }}"):
+                assert not doctor.bad(), "a drop in another hook's chain is none of ours"
             with nft(FORWARD % "bridge"):
-                doctor.cured(doctor.only("bridge-forward-drop")["remedy"])
+                remedy = doctor.only("bridge-forward-drop")["remedy"]
+                if not knows_bridges():
+                    remedy = remedy.replace("meta ibrname '\"br0\"' ", "")
+                doctor.cured(remedy)
+
+
+def test_name_with_a_dot(airtapd: Airtapd, doctor: Doctor) -> None:
+    """As VLANs have it: in airtap.toml it is quoted, in a sysctl it has a slash."""
+    command("ip", "link", "add", "up0.100", "type", "veth", "peer", "name", "far100")
+    try:
+        for device in ("up0.100", "far100"):
+            command("ip", "link", "set", device, "up")
+        wait_for(lambda: doctor.silent("up0.100"), 20, "the link to be up", interval=0.5)
+        Path("/proc/sys/net/ipv4/conf/up0.100/arp_ignore").write_text("8")
+        doctor.cured(doctor.only("arp-ignore", "up0.100")["remedy"], "up0.100")
+        command("ip", "link", "add", "link", "up0.100", "name", "mv0", "type", "macvlan")
+        acl = airtapd.config.read_text().partition("\n")[0]
+        airtapd.config.write_text(f'{acl}\n[parents."up0.100"]\nkind = "ipvtap"\n')
+        remedy = doctor.bad("up0.100")["parent-busy"]["remedy"]
+        table, _, setting = remedy.removeprefix("airtap.toml, ").partition(": ")
+        airtapd.config.write_text(f"{acl}\n{table}\n{setting}\n")
+        assert not doctor.bad("up0.100")
+    finally:
+        command("ip", "link", "del", "up0.100")
+
+
+def opened(path: str) -> Callable[[], bool]:
+    """Whether a file has been opened since, as inotify(7) has it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    watch = os.fdopen(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0)
+    assert libc.inotify_add_watch(watch.fileno(), path.encode(), IN_OPEN) > 0
+    return lambda: watch.read(4096) is not None
+
+
+def test_taps_of_guests_are_left_alone(airtapd: Airtapd, doctor: Doctor, guest: str) -> None:
+    """To open one gives the device a queue that nobody reads, for a moment."""
+    node = f"/dev/tap{Path(f'/sys/class/net/{guest}/ifindex').read_text().strip()}"
+    was_opened = opened(node)
+    assert not doctor.bad("up0")
+    assert not was_opened()
+    airtapd.stop()
+    assert set(doctor.bad("up0")) == {"airtapd-down"}
+    assert was_opened(), "who holds it counts then"
+
+
+def test_more_containers_than_are_looked_at(doctor: Doctor) -> None:
+    names = [f"container{number}" for number in range(65)]
+    try:
+        for name in names:
+            command("ip", "netns", "add", name)
+        notes = [f["what"] for f in doctor.findings("up0") if f["id"] == "not-looked-at"]
+        assert "of the network namespaces" in "".join(notes)
+    finally:
+        for name in names:
+            if Path("/run/netns", name).exists():
+                command("ip", "netns", "del", name)
 
 
 def test_node_of_another_device(doctor: Doctor) -> None:

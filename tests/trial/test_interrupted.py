@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from lab.airtap import BIN, Airtapd
+from airtap import wire
+from lab.airtap import BIN, Airtapd, in_place_of
 from lab.lan import Lan, wait_for
 from lab.sandbox import dying_with_us
 from tests.trial.conftest import drop_at_lan, unchanged
@@ -29,20 +30,20 @@ ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
 
 
 @contextmanager
-def trying(airtapd: Airtapd) -> Iterator[subprocess.Popen[str]]:
+def trying(airtapd: Airtapd, stderr: int = subprocess.STDOUT) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         dying_with_us([str(BIN / "airtap"), "try", "up0", "--timeout=60"]),
         env={**os.environ, **airtapd.env},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         text=True,
     )
     try:
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 @pytest.mark.parametrize("step", WAITS)
@@ -78,3 +79,31 @@ def test_airtapd_that_ends_meanwhile(lan: Lan, airtapd: Airtapd, systemd: None) 
         assert process.returncode == 143
         airtapd.start()
         wait_for(lambda: not airtapd.guests(), 10, "the next airtapd to remove the device")
+
+
+@pytest.mark.parametrize("answers", [0, 1])
+def test_airtapd_that_is_silent(lan: Lan, airtapd: Airtapd, answers: int) -> None:
+    """One Ctrl-C ends the waiting, be it for what a name means or for the guest's device."""
+    with in_place_of(airtapd) as listener, unchanged(), trying(airtapd) as process:
+        for _ in range(answers):
+            with listener.accept()[0] as connection:
+                connection.recv(wire.MAX_REQUEST)
+                connection.send(wire.encode({"ok": True, "aliases": {}, "parents": {}}))
+        with listener.accept()[0] as connection:
+            connection.recv(wire.MAX_REQUEST)
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=wire.TIMEOUT_S * 2 / 3)[0]
+        assert process.returncode == 130
+        assert "interrupted" in said and "Traceback" not in said
+
+
+def test_nobody_reads_on(lan: Lan, airtapd: Airtapd) -> None:
+    """As in `airtap try up0 | head -1`: no step has failed."""
+    with unchanged(), trying(airtapd, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        assert "guest" in process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(60) == 1
+        assert process.stderr.read() == ""
+    wait_for(lambda: not airtapd.guests(), 10, "the guest's device to go")
+    assert lan.leases() == {}

@@ -2,6 +2,7 @@
 
 import re
 import time
+import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,23 +13,30 @@ import pytest
 from airtap.acl import Acl
 from airtap.config import Parent
 from airtap.doctor import contents
-from airtap.doctor.checks import devices, host, kernel, libvirt, macnat, uplink
+from airtap.doctor.checks import daemon, devices, firewall, host, kernel, libvirt, macnat, uplink
 from airtap.doctor.checks.kernel import Needs
+from airtap.doctor.checks.libvirt import Guests
 from airtap.doctor.checks.uplink import Scene
-from airtap.doctor.finding import Finding, ok, problem, summary, warning, word
+from airtap.doctor.finding import Finding, ok, parent_table, problem, summary, warning, word
 from airtap.doctor.sources.daemon import Daemon
 from airtap.doctor.sources.hooks import Hook
 from airtap.doctor.sources.kernel import Kernel, module_name
 from airtap.doctor.sources.kernel_log import Denials, denials, of_kernel
-from airtap.doctor.sources.libvirt import within
+from airtap.doctor.sources.libvirt import Card, Domain, Libvirt, within
 from airtap.doctor.sources.managers import Managers, values
+from airtap.doctor.sources.namespaces import Stranger
+from airtap.doctor.sources.netfilter import Chain, Rule
 from airtap.doctor.sources.processes import Process
-from airtap.doctor.sources.uplinks import Uplink
+from airtap.doctor.sources.uplinks import Device, Uplink
 from airtap.doctor.sources.user import User
 from airtap.errors import Problem
 from airtap.kernel.clsact import EGRESS, INGRESS, Filter
 from airtap.kernel.links import IFF_LOWER_UP, Link
 from airtap.kernel.macnat import Role, hooks
+from airtap.libvirt.domains import Nic
+from airtap.libvirt.network_xml import Network
+from airtap.libvirt.networks import Entry
+from airtap.owner import Owner
 from airtap.report import Report
 from airtap.uplink import Uplink as Inspected
 from tests.unit.links import ETH0
@@ -58,8 +66,13 @@ def an_uplink(link: Link = UP, type: str = "ethernet", **changes: Any) -> Uplink
         filters=(),
         driver="",
         sysctls={},
-        manager=("", ""),
     )
+    return replace(plain, **changes)
+
+
+def a_device(link: Link, **changes: Any) -> Device:
+    """Of libvirt's own making, and well."""
+    plain = Device(link, "eth0", None, "", False, None, {}, (), ("", ""), "", ())
     return replace(plain, **changes)
 
 
@@ -114,6 +127,171 @@ def test_unplugged_member_of_an_alias_is_no_news() -> None:
 def test_station_that_is_not_associated() -> None:
     found = looked_at(an_uplink(ETH0, "wifi-station", asked=True))
     assert found["no-carrier"].remedy == "join the Wi-Fi network"
+
+
+VLAN = replace(UP, name="up0.100")
+
+
+def test_a_name_with_a_dot_is_quoted_in_toml() -> None:
+    """[parents.up0.100] would be a table in the table of up0."""
+    held = replace(UP, name="ipvl0", kind="ipvlan", mode="private", parent=2)
+    away = Stranger("mv0", "macvlan", 2, "namespace c")
+    wants = replace(SCENE, wanted={"up0.100": [("network n", "macvtap")]})
+    for subject, scene in (
+        (an_uplink(VLAN, children=(held,)), SCENE),
+        (an_uplink(VLAN, children=(held,), settings=Parent(kind="macvtap")), SCENE),
+        (an_uplink(VLAN, strangers=(away,), settings=Parent(kind="ipvtap")), SCENE),
+        (an_uplink(VLAN, settings=Parent(kind="ipvtap")), wants),
+        (an_uplink(VLAN, "wifi-station", settings=Parent(macnat="off")), SCENE),
+        (an_uplink(VLAN, driver="88x2bu", settings=Parent(kind="ipvtap")), SCENE),
+    ):
+        [found] = looked_at(subject, scene).values()
+        where, _, setting = found.remedy.partition("; ")[0].partition("]: ")
+        table = where.removeprefix("airtap.toml, ")
+        key, value = tomllib.loads(setting).popitem()
+        assert tomllib.loads(f"{table}]\n{setting}") == {"parents": {"up0.100": {key: value}}}
+    assert parent_table("en-p_1") == "[parents.en-p_1]"
+    assert parent_table("\u202e") == '[parents."NAME"]'
+    odd = 'it\'s "x" é'
+    assert tomllib.loads(parent_table(odd)) == {"parents": {odd: {}}}
+
+
+def test_a_name_with_a_dot_in_a_sysctl() -> None:
+    """sysctl(8): slashes and dots change places."""
+    silent = an_uplink(VLAN, sysctls={"arp_ignore": 8}, role=Role("macvtap", False, True))
+    remedy = next(iter(uplink.arp(silent, SCENE))).remedy
+    assert remedy.endswith(" net.ipv4.conf.up0/100.arp_ignore=0")
+    guest = a_device(replace(VLAN, name="a b.1"), sysctls={"disable_ipv6": 0})
+    [found] = devices.host_kept_off(replace(silent, devices=(guest,)), SCENE)
+    assert found.remedy == "sysctl -w 'net.ipv6.conf.a b/1.disable_ipv6'=1"
+
+
+def test_device_that_is_down() -> None:
+    """libvirt takes the macvtaps that it has made itself down while their guest is paused."""
+    down = replace(ETH0, name="macvtap0", flags=0)
+    ours = a_device(down, owner=Owner(0, 7))
+    assert bad(devices.up(an_uplink(devices=(ours,)), SCENE)) == ["device-down"]
+    assert bad(devices.up(an_uplink(devices=(replace(ours, held=False),)), SCENE)) == []
+    assert bad(devices.up(an_uplink(devices=(a_device(down),)), SCENE)) == []
+
+
+def test_containers_beside_taps() -> None:
+    away = Stranger("ipvl0", "ipvlan", 2, "namespace c")
+    assert bad(uplink.strangers(an_uplink(strangers=(away,)), SCENE)) == ["parent-held-elsewhere"]
+    assert bad(uplink.strangers(an_uplink(type="bridge", strangers=(away,)), SCENE)) == []
+
+
+ALL: frozenset[str] = frozenset()
+DROP, ACCEPT, SOME = Rule("drop", "", ALL), Rule("accept", "", ALL), Rule("accept")
+
+
+def chain(*rules: Rule, policy_drop: bool = False, **others: list[Rule]) -> Chain:
+    there = {"c": rules, **others}
+    return Chain("netdev", "t", "c", "ingress", ("eth0",), policy_drop, there)
+
+
+@pytest.mark.parametrize(
+    ("found", "level"),
+    [
+        (chain(), ""),
+        (chain(policy_drop=True), "problem"),
+        (chain(Rule(""), policy_drop=True), "problem"),
+        (chain(SOME, policy_drop=True), "warning"),
+        (chain(Rule("map"), policy_drop=True), "warning"),
+        (chain(Rule("jump", "mine"), policy_drop=True), "warning"),
+        (chain(ACCEPT, policy_drop=True), ""),
+        (chain(Rule("accept", "", frozenset({"eth0"})), DROP, policy_drop=True), ""),
+        (chain(Rule("accept", "", frozenset({"eth1"})), policy_drop=True), "warning"),
+        (chain(DROP), "warning"),
+        (chain(DROP, ACCEPT), "warning"),
+        (chain(ACCEPT, DROP), ""),
+        (chain(other=[DROP]), ""),
+        (chain(Rule("jump", "mine"), mine=[DROP]), "warning"),
+        (chain(Rule("goto", "mine"), mine=[Rule("jump", "more")], more=[DROP]), "warning"),
+        (chain(Rule("jump", "mine", ALL), mine=[ACCEPT], policy_drop=True), ""),
+        (chain(Rule("jump", "mine"), mine=[ACCEPT], policy_drop=True), "warning"),
+        (chain(Rule("jump", "c", ALL), DROP), "warning"),
+    ],
+)
+def test_chains(found: Chain, level: str) -> None:
+    """A rule counts where frames can meet it, and not behind one that accepts all of them."""
+    said = list(firewall.devices(an_uplink(), replace(SCENE, chains=(found,))))
+    assert [f.level for f in said] == [level or "ok"]
+
+
+def test_rules_of_others_are_not_deleted() -> None:
+    found = replace(chain(), rules={"c": [Rule("goto", "it's")], "it's": [DROP]})
+    [said] = firewall.devices(an_uplink(), replace(SCENE, chains=(found,)))
+    assert said.remedy.startswith("nft -a list chain netdev t 'it'\"'\"'s', ")
+
+
+@pytest.mark.parametrize(
+    ("systemd", "absent", "id", "remedy"),
+    [
+        (True, True, "airtapd-down", "systemctl enable --now airtapd.socket"),
+        (True, False, "airtapd-silent", "journalctl -u airtapd"),
+        (False, True, "airtapd-down", "airtap status"),
+        (False, False, "airtapd-silent", "less /run/airtap/airtapd.sock.log, "),
+    ],
+)
+def test_airtapd_without_an_answer(systemd: bool, absent: bool, id: str, remedy: str) -> None:
+    silent = replace(SCENE.daemon, silence="no", absent=absent, systemd=systemd)
+    [found] = daemon.answers(silent, SCENE.user)
+    assert found.id == id and found.remedy.startswith(remedy)
+    [found] = daemon.answers(silent, replace(SCENE.user, root=False))
+    assert found.remedy.startswith("as root: ")
+
+
+def test_acl_that_is_there_is_not_written_anew() -> None:
+    who = replace(SCENE.user, rules=Problem("acl-unreadable", "no"), root=False)
+    [found] = host.acl(who)
+    assert found.remedy == "as root: chmod 644 /etc/airtap/bridge.conf"
+    [found] = host.acl(replace(who, no_acl=True, root=True))
+    assert found.remedy.startswith("install -D -m 644 /dev/null /etc/airtap/bridge.conf, ")
+
+
+NO_CONNECTION = Problem("no-connection", "refused")
+
+
+@pytest.mark.parametrize(
+    ("uri", "root", "says"),
+    [
+        ("qemu:///system", False, []),
+        ("qemu:///system", True, ["no-connection"]),
+        ("qemu:///session", False, ["no-connection"]),
+    ],
+)
+def test_libvirt_that_cannot_be_reached(uri: str, root: bool, says: list[str]) -> None:
+    assert bad(libvirt.answers(Guests(Libvirt(uri, NO_CONNECTION), root=root))) == says
+
+
+@pytest.mark.parametrize(
+    ("uri", "connect"),
+    [
+        ("qemu:///system", ""),
+        ("qemu:///session", " --connect qemu:///session"),
+        ("qemu+unix:///system?socket=/a b", " --connect 'qemu+unix:///system?socket=/a b'"),
+    ],
+)
+def test_remedies_mean_the_libvirt_that_was_asked(uri: str, connect: str) -> None:
+    assert Guests(Libvirt(uri)).connect == connect
+    nic = Nic(1, "52:54:00:00:00:01", "ipvtap", "eth9", connected=True)
+    card = Card(nic, False, "there is no device eth9", "macvtap0", False)
+    copies = tuple(Domain(name, name, False, (card,)) for name in ("web", "copy"))
+    mine = Network("mine", "macvtap", "eth0")
+    gone = replace(mine, name="gone", parent="eth9")
+    networks = (Entry(mine, "1", False, True), Entry(gone, "2", True, True))
+    guests = Guests(Libvirt(uri, None, False, networks, copies, frozenset({"eth0"})))
+    found = [f for check in contents.LIBVIRT for f in check(guests) if f.level != "ok"]
+    assert {f.id for f in found} == {
+        *("network-inactive", "network-parent-missing", "card-cannot-work", "device-cloned")
+    }
+    for finding in found:
+        count = finding.remedy.count("airtap ")
+        assert count and finding.remedy.count(connect) >= count
+        assert ("--connect" in finding.remedy) is bool(connect)
+    scene = replace(SCENE, wanted={"eth0": [("a", "macvtap"), ("b", "ipvtap")]}, connect=connect)
+    assert looked_at(an_uplink(), scene)["kinds-mixed"].remedy.endswith(f"--kind macvtap{connect}")
 
 
 def test_station_without_mac_nat() -> None:
@@ -243,7 +421,7 @@ HOOK = Hook("qemu", "/etc/libvirt/hooks/qemu.d/50-airtap", executable=True)
     ],
 )
 def test_hooks_are_found_at_start(file: float, directory: float, says: list[str]) -> None:
-    daemon = Process(7, "libvirtd", NOW)
+    daemon = Process(7, "libvirtd", 0, NOW)
     hook = replace(HOOK, since=file, place_since=directory, daemons=(daemon,))
     assert bad(libvirt.hook_active(hook, True)) == says
 
@@ -291,7 +469,7 @@ CHECKS: list[Callable[..., Any]] = [
 def test_every_check_is_listed_and_says_what_it_finds() -> None:
     """No check is forgotten in the list, and its docstring tells its outcomes."""
     assert len(set(CHECKS)) == len(CHECKS)
-    for module in (devices, host, kernel, libvirt, macnat, uplink):
+    for module in (daemon, devices, firewall, host, kernel, libvirt, macnat, uplink):
         own = [f for f in vars(module).values() if callable(f) and f.__module__ == module.__name__]
         checks = [
             f for f in own if "Iterator" in str(getattr(f, "__annotations__", {}).get("return"))

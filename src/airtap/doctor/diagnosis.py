@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -42,7 +43,6 @@ _ONLY_ROOT = (
     "what only root sees: nftables, containers' devices, who holds a tap, who manages devices,"
     " whether libvirt has found its hooks"
 )
-_SYSTEM = "qemu:///system"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
         scene = await _scene(asked, guests, unseen)
         wanted = _names(target, links, settings, guests, asked)
         wanted = await _of_aliases(netlink, settings, wanted, everything=target == Target())
-        found, failed = await _settled(netlink, wanted, target, scene)
+        found, failed = await _settled(netlink, wanted, target, scene, unseen)
     needs = _needs(found, settings, scene, target)
     there = {link.name for link in links}
     return [
@@ -85,7 +85,7 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
         *failed,
         *(finding for each in found for finding in _each(contents.UPLINK, each, scene)),
         *(_of_libvirt(guests, asked.systemd) if guests else []),
-        *(_of_system(scene.user, unseen) if not target.device else []),
+        *(await _of_system(scene.user, unseen) if not target.device else []),
         *_each(contents.UNSEEN, unseen),
     ]
 
@@ -104,14 +104,15 @@ async def _scene(asked: daemon.Daemon, guests: Guests | None, unseen: list[str])
         managers=managers.read(),
         chains=_chains(unseen),
         wanted=libvirt_checks.wanted(guests) if guests else {},
+        connect=guests.connect if guests else "",
     )
 
 
 async def _settled(
-    netlink: Links, wanted: set[str], target: Target, scene: Scene
+    netlink: Links, wanted: set[str], target: Target, scene: Scene, unseen: list[str]
 ) -> tuple[list[Uplink], list[Finding]]:
     """_uplinks(), with time for airtapd to do what it may be about to."""
-    read = partial(_uplinks, wanted, target, scene.daemon.config, scene.managers)
+    read = partial(_uplinks, wanted, target, scene, unseen)
     found, failed = await read(await netlink.dump())
     if not scene.daemon.silence and any(map(is_incomplete, found)):
         await asyncio.sleep(_SETTLE_S)
@@ -127,8 +128,8 @@ async def _kernel(found: Sequence[Uplink], needs: Needs) -> kernel.Kernel:
     return replace(machine, tried=load or at_work)
 
 
-def _of_system(who: user.User, unseen: list[str]) -> list[Finding]:
-    own = user.session(who)
+async def _of_system(who: user.User, unseen: list[str]) -> list[Finding]:
+    own = await user.session(who)
     log = kernel_log.read()
     if log.unread:
         unseen.append(f"{log.source}: {log.unread}")
@@ -165,7 +166,8 @@ def _libvirt(uri: str | None, settings: Config, links: Sequence[Link]) -> Guests
     """None where there is no libvirt."""
     if uri is None and not hooks.is_in_use():
         return None
-    return Guests(libvirt.read(uri or _SYSTEM, settings, [link.name for link in links]))
+    asked = libvirt.read(uri or libvirt.SYSTEM, settings, [link.name for link in links])
+    return Guests(asked, root=os.geteuid() == 0)
 
 
 def _of_libvirt(guests: Guests, systemd: bool) -> list[Finding]:
@@ -223,8 +225,8 @@ async def _of_aliases(
 async def _uplinks(
     wanted: set[str],
     target: Target,
-    settings: Config,
-    managed: managers.Managers,
+    scene: Scene,
+    unseen: list[str],
     links: Sequence[Link],
 ) -> tuple[list[Uplink], list[Finding]]:
     """Those of the wanted that are there, and what kept others from being read."""
@@ -232,7 +234,11 @@ async def _uplinks(
     failed: list[Finding] = []
     there = [link for link in links if link.name in wanted][:_MOST_UPLINKS]
     async with rtnetlink() as ipr:
-        reader = Reader(ipr, await surroundings(ipr, links), settings, managed)
+        around = await surroundings(ipr, links)
+        if around.unseen and around.unseen not in unseen:
+            unseen.append(around.unseen)
+        settings, guarded = scene.daemon.config, not scene.daemon.silence
+        reader = Reader(ipr, around, settings, scene.managers, guarded=guarded)
         for link in there:
             try:
                 found.append(await reader.uplink(link, asked=link.name == target.device))
@@ -276,5 +282,12 @@ def _uses_programs(uplink: Uplink) -> bool:
 
 
 def run(name: str | None, uri: str | None) -> list[Finding]:
-    """diagnose(), outside of a loop."""
-    return asyncio.run(diagnose(name, uri))
+    """diagnose(), outside of a loop. Raises KeyboardInterrupt at once."""
+    return asyncio.run(_interruptible(name, uri))
+
+
+async def _interruptible(name: str | None, uri: str | None) -> list[Finding]:
+    # asyncio.run() has made of SIGINT what cancels a task that waits in the loop, but sources
+    # wait by themselves; and there is nothing to undo.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return await diagnose(name, uri)

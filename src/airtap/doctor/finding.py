@@ -1,5 +1,7 @@
 """A finding: one line of a diagnosis."""
 
+import json
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable
@@ -9,6 +11,7 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 LEVELS = (OK, WARNING, PROBLEM)
 # What others have written (names, logs, errors) goes no further than this, in characters.
 _MOST = 600
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")  # TOML 1.0, "Keys"
 
 
 @dataclass(frozen=True)
@@ -59,3 +62,15 @@ def summary(findings: Iterable[Finding]) -> dict[str, object]:
 def word(text: str, otherwise: str = "NAME") -> str:
     """A name of others' as a word of a command, quoted for a shell where it has to be."""
     return shlex.quote(text) if text.isprintable() else otherwise
+
+
+def parent_table(name: str) -> str:
+    """The table of a parent in airtap.toml. A name with a dot, as of a VLAN, has to be quoted."""
+    plain = _BARE_KEY.fullmatch(name) is not None
+    shown = name if name.isprintable() else "NAME"
+    return f"[parents.{name if plain else json.dumps(shown, ensure_ascii=False)}]"
+
+
+def sysctl_of(family: str, name: str, key: str) -> str:
+    """A device's sysctl as a word for sysctl(8), which has a slash for a dot within a name."""
+    return word(f"net.{family}.conf.{name.replace('.', '/')}.{key}")

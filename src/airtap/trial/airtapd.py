@@ -1,5 +1,9 @@
-"""What airtapd is asked for, each time on a connection of its own: it drops those that idle."""
+"""What airtapd is asked for, each time on a connection of its own: it drops those that idle.
 
+Its answers are waited for in the loop, which sees signals meanwhile: airtapd may be silent.
+"""
+
+import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,22 +17,22 @@ from ..report import gather
 Json = dict[str, Any]
 
 
-def resolve(name: str) -> str:
+async def resolve(name: str) -> str:
     """The device that a name stands for: another if it is an alias. Raises Problem."""
-    answer = _ask({"op": "here", "names": [name]})
+    answer = await _ask({"op": "here", "names": [name]})
     if name not in answer["aliases"]:  # of what is not here at all, another device is told
         return name
     return str(answer["parents"].get(name, name))
 
 
-def attach(device: str, mac: str, kind: str | None) -> tuple[str, int]:
+async def attach(device: str, mac: str, kind: str | None) -> tuple[str, int]:
     """Have a guest's device made on device: its name, and its tap, which the caller owns.
 
     Raises Problem.
     """
     request = {"op": "attach", "br": device, "mac": mac, "vnet_hdr": False, "kind": kind}
     with _connection() as connection:
-        connection.send(wire.encode(request))
+        await _send(connection, request)
         packet, descriptor = connection.receive()
         try:
             answer = wire.check(wire.decode(packet))
@@ -41,26 +45,26 @@ def attach(device: str, mac: str, kind: str | None) -> tuple[str, int]:
             raise
 
 
-def release(device: str) -> None:
+async def release(device: str) -> None:
     """Have a device removed; where that fails it goes once its tap is closed."""
     with suppress(Problem):
-        _ask({"op": "release", "device": device})
+        await _ask({"op": "release", "device": device})
 
 
-def status(device: str, guest: str) -> tuple[Json, Json]:
+async def status(device: str, guest: str) -> tuple[Json, Json]:
     """What airtapd says of an uplink, and of a guest's device there; {} for one it does not know.
 
     Raises Problem.
     """
     with _connection() as connection:
-        connection.send(wire.encode({"op": "status"}))
+        await _send(connection, {"op": "status"})
         report = gather(wire.decode(connection.receive()[0]) for _ in count())
     return report.find(device, guest)
 
 
-def _ask(request: Json) -> Json:
+async def _ask(request: Json) -> Json:
     with _connection() as connection:
-        connection.send(wire.encode(request))
+        await _send(connection, request)
         return wire.check(wire.decode(connection.receive()[0]))
 
 
@@ -71,3 +75,18 @@ def _connection() -> Iterator[client.Connection]:
         yield connection
     finally:
         connection.close()
+
+
+async def _send(connection: client.Connection, request: Json) -> None:
+    """Send a request, and wait until its answer is there, or time is up."""
+    loop = asyncio.get_running_loop()
+    answered = asyncio.Event()
+    connection.send(wire.encode(request))
+    loop.add_reader(connection.fileno(), answered.set)
+    try:
+        await asyncio.wait_for(answered.wait(), wire.TIMEOUT_S)
+    except TimeoutError as exc:
+        what = f"airtapd at {connection.path} did not answer within {wire.TIMEOUT_S} s"
+        raise Problem("no-daemon", what, "see airtapd's log, then try again") from exc
+    finally:
+        loop.remove_reader(connection.fileno())

@@ -36,11 +36,12 @@ async def _guest_to_host(scene: Scene, guest: Address, host: Address) -> str:
     scene.listener.waits(f"the host to answer {how} for {host}")
     mac = await scene.guest.resolve(host, scene.seconds)
     if mac is None:
-        raise Failed(f"the host does not answer {how} for {host}; {scene.frames()}", _FIREWALL)
+        what = f"the host does not answer {how} for {host}; {await scene.frames()}"
+        raise Failed(what, _FIREWALL)
     scene.listener.waits(f"the host to answer a ping at {host}")
     echo = await scene.guest.ping(host, scene.seconds)
     if echo.seconds is None:
-        what = f"the host answers {how} for {host}, but no ping; {scene.frames()}"
+        what = f"the host answers {how} for {host}, but no ping; {await scene.frames()}"
         raise Failed(what, _FIREWALL)
     return f"{guest} pings {host} in {echo.seconds * 1000:.1f} ms"
 
@@ -54,7 +55,7 @@ async def _host_to_guest(scene: Scene, guest: Address, host: Address) -> str:
         raise Failed(f"the host would not send to {guest}: {echo.refused}", _FIREWALL)
     how = "ARP" if host.version == 4 else "neighbour discovery"
     heard = "no ping" if await scene.host.knows(guest) else f"neither {how} nor ping"
-    raise Failed(f"the host hears {heard} of {guest}; {scene.frames()}", _FIREWALL)
+    raise Failed(f"the host hears {heard} of {guest}; {await scene.frames()}", _FIREWALL)
 
 
 async def _ends(scene: Scene, family: int) -> tuple[Address, Address]:
@@ -90,7 +91,7 @@ async def _meets_host(scene: Scene) -> bool:
     loop = asyncio.get_running_loop()
     end = loop.time() + min(_SOON_S, scene.seconds)
     while scene.meets_host is None:
-        uplink, _ = airtapd.status(scene.host.name, scene.trial.device)
+        uplink, _ = await airtapd.status(scene.host.name, scene.trial.device)
         if uplink.get("host_access") or loop.time() >= end:
             scene.meets_host = bool(uplink.get("host_access"))
         else:

@@ -11,7 +11,7 @@ async def get_lease(scene: Scene) -> str:
     try:
         scene.lease = await lease.get(scene.guest, scene.seconds, scene.listener.waits)
     except NoLease as exc:
-        raise Failed(f"{exc}; {scene.frames()}", one_mac_hint(scene)) from exc
+        raise Failed(f"{exc}; {await scene.frames()}", one_mac_hint(scene)) from exc
     answer = scene.lease.answer
     await scene.guest.take_address(answer.address, answer.network)
     if answer.routers:
@@ -30,7 +30,7 @@ async def resolve_gateway(scene: Scene) -> str:
     scene.listener.waits(f"{gateway} to answer ARP")
     mac = await scene.guest.resolve(gateway, scene.seconds)
     if mac is None:
-        raise Failed(f"{gateway} does not answer ARP; {scene.frames()}", one_mac_hint(scene))
+        raise Failed(f"{gateway} does not answer ARP; {await scene.frames()}", one_mac_hint(scene))
     scene.macs[gateway] = mac
     return f"{gateway} is at {mac}"
 
@@ -44,7 +44,7 @@ async def _resolve_hosts_gateway(scene: Scene) -> str:
     scene.listener.waits(f"{gateway}, the host's gateway, to answer ARP")
     mac = await scene.guest.resolve_unconfigured(gateway, scene.seconds)
     if mac is None:
-        what = f"{gateway}, the host's gateway, does not answer ARP; {scene.frames()}"
+        what = f"{gateway}, the host's gateway, does not answer ARP; {await scene.frames()}"
         raise Failed(what, one_mac_hint(scene))
     return f"{gateway}, the host's gateway, is at {mac}: frames do pass"
 

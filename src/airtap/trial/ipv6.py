@@ -30,7 +30,7 @@ async def autoconfigure(scene: Scene) -> str:
     if await scene.host.hears_routers():
         raise Failed(
             "no router advertisement came, though the host has its router by one;"
-            f" {scene.frames()}",
+            f" {await scene.frames()}",
             one_mac_hint(scene),
         )
     raise Skipped("not offered here: no router advertisement came")
@@ -65,7 +65,7 @@ async def resolve_gateway(scene: Scene) -> str:
     scene.listener.waits(f"{gateway} to answer neighbour discovery")
     mac = await scene.guest.resolve(gateway, scene.seconds)
     if mac is None:
-        what = f"{gateway} does not answer neighbour discovery; {scene.frames()}"
+        what = f"{gateway} does not answer neighbour discovery; {await scene.frames()}"
         raise Failed(what, one_mac_hint(scene))
     scene.macs[gateway] = mac
     return f"{gateway} is at {mac}"

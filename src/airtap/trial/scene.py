@@ -46,16 +46,16 @@ class Scene:
         guest = self.maybe_guest
         self.before = (guest.sent, guest.received) if guest else (0, 0)
 
-    def frames(self) -> str:
+    async def frames(self) -> str:
         """What passed the guest's device since the step began, and what airtapd saw there."""
         sent, received = self.guest.sent - self.before[0], self.guest.received - self.before[1]
         came = "none came" if received == 0 else f"{_frames(received)} came"
         left = "no frame left" if sent == 0 else f"{_frames(sent)} left"
-        return f"{left} {self.trial.device}, {came}{self._refused()}"
+        return f"{left} {self.trial.device}, {came}{await self._refused()}"
 
-    def _refused(self) -> str:
+    async def _refused(self) -> str:
         try:
-            _, guest = airtapd.status(self.host.name, self.trial.device)
+            _, guest = await airtapd.status(self.host.name, self.trial.device)
         except Problem as problem:
             return f"; {problem.message}"
         if not guest:

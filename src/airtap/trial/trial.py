@@ -49,7 +49,7 @@ async def run(name: str, kind: str | None, seconds: float, listener: Listener) -
     Raises Problem: nothing could be tried at all.
     """
     try:
-        async with open_host(airtapd.resolve(name)) as host:
+        async with open_host(await airtapd.resolve(name)) as host:
             report = Report(name, host.name, host.type)
             mac = random_mac()
             for trial in await _trials(host, kind):
@@ -61,6 +61,8 @@ async def run(name: str, kind: str | None, seconds: float, listener: Listener) -
                 if trial.steps and trial.steps[0].result == FAILED:
                     break  # the uplink: it would be the same again
             return report
+    except BrokenPipeError:  # nobody reads on, as in `airtap try eth0 | head -1`
+        raise
     except LinkNotFound as exc:
         raise Problem("no-such-device", f"{name} has gone") from exc
     except (LinkError, OSError) as exc:
@@ -110,6 +112,8 @@ async def _step(scene: Scene, name: str, method: Method, only: bool) -> bool:
         # A kernel that cannot make the one kind is well as long as nobody wants that.
         end = exc.code == "no-kind" and not only
         result, detail, hint = (SKIPPED if end else FAILED), exc.message, exc.hint
+    except BrokenPipeError:  # see run()
+        raise
     except (OSError, LinkError, NetlinkError) as exc:
         result, detail = FAILED, _text(exc)
     if result == FAILED:
@@ -130,7 +134,7 @@ async def _undo(scene: Scene) -> None:
     finally:
         try:
             if scene.trial.device:  # at once; closing the tap would do as well
-                airtapd.release(scene.trial.device)
+                await airtapd.release(scene.trial.device)
         finally:
             if guest:
                 await guest.close()

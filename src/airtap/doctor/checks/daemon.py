@@ -35,7 +35,8 @@ def configuration(daemon: Daemon, user: User) -> Iterator[Finding]:
 
 
 def answers(daemon: Daemon, user: User) -> Iterator[Finding]:
-    """ok, problem airtapd-down (warning where root's next guest starts it), socket-refused."""
+    """ok, problem airtapd-down (warning where root's next guest starts it), socket-refused,
+    airtapd-silent."""
     if not daemon.silence:
         yield ok("airtapd", "airtapd", f"answers at {daemon.path}")
         return
@@ -47,6 +48,14 @@ def answers(daemon: Daemon, user: User) -> Iterator[Finding]:
             f"{user.name} may not connect to airtapd",
             f"{evidence}, mode {_octal(daemon)}",
             f"as root: chmod 666 {word(daemon.path)}",
+        )
+    elif not daemon.absent:
+        yield problem(
+            "airtapd-silent",
+            "airtapd",
+            "does not answer as it should, so no guest gets a device",
+            evidence,
+            start(daemon, user),
         )
     elif user.root and not daemon.systemd and not daemon.config_problem:
         what = "does not run; the next guest of root's starts it, others' do not"
@@ -62,9 +71,12 @@ def answers(daemon: Daemon, user: User) -> Iterator[Finding]:
 
 
 def start(daemon: Daemon, user: User) -> str:
-    """What starts airtapd here."""
+    """What starts airtapd here, or tells why one that is there does not answer."""
+    prefix = "" if user.root else "as root: "
+    if not daemon.absent:
+        log = f"less {word(f'{daemon.path}.log')}, where a guest has started it"
+        return f"{prefix}{'journalctl -u airtapd' if daemon.systemd else log}"
     if daemon.systemd:
-        prefix = "" if user.root else "as root: "
         return f"{prefix}systemctl enable --now airtapd.socket"
     return "airtap status" if user.root else "as root: airtapd"
 

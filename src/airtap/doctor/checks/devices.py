@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from ipaddress import ip_address
 
-from ..finding import Finding, problem, warning, word
+from ..finding import Finding, problem, sysctl_of, warning, word
 from ..sources.uplinks import Uplink
 from .daemon import start
 from .uplink import Scene
@@ -27,9 +27,10 @@ _REFUSED = {
 
 
 def up(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
-    """problem device-down."""
+    """problem device-down. Others' devices are theirs: libvirt takes its own down while their
+    guest is paused (src/qemu/qemu_interface.c: qemuInterfaceStopDevice)."""
     for device in uplink.devices:
-        if not device.link.up and device.held is not False:
+        if device.owner and not device.link.up and device.held is not False:
             name = device.link.name
             yield problem(
                 "device-down",
@@ -79,7 +80,7 @@ def host_kept_off(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
         name, values = device.link.name, device.sysctls
         wanted = {"ipv6": ("disable_ipv6", 1), "ipv4": ("arp_ignore", _ARP_IGNORE_ALL)}
         wrong = {
-            f"net.{family}.conf.{name}.{key}": (values[key], should)
+            sysctl_of(family, name, key): (values[key], should)
             for family, (key, should) in wanted.items()
             if key in values and values[key] < should
         }

@@ -1,9 +1,10 @@
 """Whether rules of nftables are in the way of guests' frames."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from ..finding import Finding, ok, problem, warning, word
-from ..sources.netfilter import Chain
+from ..sources.netfilter import Chain, Rule
 from ..sources.uplinks import Uplink
 from .uplink import Scene
 
@@ -12,51 +13,110 @@ _BRIDGE_NF = {
     "ip6": ("bridge-nf-call-ip6tables",),
     "inet": ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables"),
 }
+_PASSES_SOME = ("accept", "jump", "goto", "map")
+
+
+@dataclass(frozen=True)
+class Way:
+    """What frames of a device meet in a chain and in those that it goes on with.
+
+    rules: with their chains, in this order. through: whether the last of them accepts all.
+    """
+
+    chain: Chain
+    rules: tuple[tuple[str, Rule], ...]
+    through: bool
+
+    @property
+    def drops(self) -> list[str]:
+        """The chains of the rules that drop something."""
+        return [place for place, rule in self.rules if rule.verdict == "drop"]
+
+    @property
+    def closed(self) -> bool:
+        """Whether all that no rule accepts is dropped."""
+        return self.chain.policy_drop and not self.through
+
+    @property
+    def shut(self) -> bool:
+        """Whether nothing at all can pass."""
+        return self.closed and not any(rule.verdict in _PASSES_SOME for _, rule in self.rules)
+
+    @property
+    def why(self) -> str:
+        shown = _place(self.chain, self.chain.name)
+        number = len(self.drops)
+        dropping = "1 rule that drops" if number == 1 else f"{number} rules that drop"
+        return f"nft list chain {shown}: {'policy drop' if self.closed else dropping}"
+
+
+def way(chain: Chain, device: str) -> Way:
+    """Follow the rules of a base chain, through each of the others once."""
+    met: list[tuple[str, Rule]] = []
+    known: dict[str, bool] = {}
+
+    def through(place: str) -> bool:
+        if place in known:
+            return known[place]
+        known[place] = False
+        for rule in chain.rules.get(place, ()):
+            met.append((place, rule))
+            for_all = rule.devices is not None and rule.devices <= {device}
+            accepts = rule.verdict == "accept" or (bool(rule.target) and through(rule.target))
+            if for_all and accepts:
+                known[place] = True
+                break
+        return known[place]
+
+    passes = through(chain.name)
+    return Way(chain, tuple(met), passes)
 
 
 def devices(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
-    """problem nft-netdev-drops (by policy), warning nft-netdev-drops (some frames)."""
-    names = {uplink.name, *(device.link.name for device in uplink.devices)}
-    for chain in scene.chains or ():
-        if chain.hook == "forward" or not names & set(chain.devices):
-            continue
-        on = ", ".join(sorted(names & set(chain.devices)))
-        if chain.policy_drop:
-            yield problem(
+    """ok, problem nft-netdev-drops (all frames), warning nft-netdev-drops (perhaps some)."""
+    names = [uplink.name, *(device.link.name for device in uplink.devices)]
+    chains = [chain for chain in scene.chains or () if chain.hook != "forward"]
+    for name, chain in [(n, c) for n in names for c in chains if n in c.devices]:
+        found = way(chain, name)
+        if found.closed:
+            key = "oifname" if chain.hook == "egress" else "iifname"
+            level = problem if found.shut else warning
+            yield level(
                 "nft-netdev-drops",
-                on,
+                name,
                 f"nftables drops what its {chain.hook} chain does not accept",
-                f"{_named(chain)}: policy drop",
-                _accept(chain),
+                found.why,
+                _accept(chain, key, name),
             )
-        elif chain.drops:
+        elif found.drops:
             yield warning(
                 "nft-netdev-drops",
-                on,
+                name,
                 f"nftables drops some frames on {chain.hook}, guests' too if they match",
-                f"{_named(chain)}: {len(chain.drops)} rules that drop",
-                _delete_rule(chain),
+                found.why,
+                _look(found),
             )
         else:
-            yield ok("nft-netdev", on, f"nftables has a chain on {chain.hook}", _named(chain))
+            shown = f"nft list chain {_place(chain, chain.name)}"
+            yield ok("nft-netdev", name, f"nftables has a chain on {chain.hook}", shown)
 
 
 def bridges(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
-    """problem bridge-forward-drop, bridge-nf-call; warnings where only some rules drop."""
+    """problem bridge-forward-drop, bridge-nf-call; warnings where perhaps only some is dropped."""
     if uplink.inspected.type != "bridge":
         return
     for chain in scene.chains or ():
-        if chain.hook != "forward" or not (chain.policy_drop or chain.drops):
+        found = way(chain, uplink.name)
+        if chain.hook != "forward" or not (found.closed or found.drops):
             continue
-        level = problem if chain.policy_drop else warning
-        why = "policy drop" if chain.policy_drop else f"{len(chain.drops)} rules that drop"
+        level = problem if found.shut else warning
         if chain.family == "bridge":
             yield level(
                 "bridge-forward-drop",
                 uplink.name,
                 "nftables drops frames that the bridge forwards",
-                f"{_named(chain)}: {why}",
-                _accept(chain) if chain.policy_drop else _delete_rule(chain),
+                found.why,
+                _accept(chain, "meta ibrname", uplink.name) if found.closed else _look(found),
             )
             continue
         on = [key for key in _BRIDGE_NF.get(chain.family, ()) if uplink.sysctls.get(key)]
@@ -65,21 +125,21 @@ def bridges(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
                 "bridge-nf-call",
                 uplink.name,
                 "what the bridge forwards passes the host's firewall, which drops it",
-                f"net.bridge.{on[0]}: 1; {_named(chain)}: {why}",
+                f"net.bridge.{on[0]}: 1; {found.why}",
                 "sysctl -w " + " ".join(f"net.bridge.{key}=0" for key in on),
             )
 
 
-def _named(chain: Chain) -> str:
-    return f"nft list chain {chain.family} {chain.table} {chain.name}"
+def _place(chain: Chain, name: str) -> str:
+    return " ".join(map(word, (chain.family, chain.table, name)))
 
 
-def _accept(chain: Chain) -> str:
-    place = " ".join(map(word, (chain.family, chain.table, chain.name)))
-    return f"nft add chain {place} '{{ policy accept; }}'"
+def _accept(chain: Chain, key: str, device: str) -> str:
+    quoted = word(f'"{device}"')  # for nft, and then for the shell
+    return f"nft insert rule {_place(chain, chain.name)} {key} {quoted} accept"
 
 
-def _delete_rule(chain: Chain) -> str:
-    name, handle = chain.drops[0]
-    place = " ".join(map(word, (chain.family, chain.table, name)))
-    return f"nft delete rule {place} handle {handle}"
+def _look(found: Way) -> str:
+    """A rule may be there for a reason, and so is not to be deleted by rote."""
+    place = _place(found.chain, found.drops[0])
+    return f"nft -a list chain {place}, and mend the rule that should not drop"

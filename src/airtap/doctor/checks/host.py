@@ -36,8 +36,14 @@ def acl(user: User) -> Iterator[Finding]:
         yield ok("acl-file", user.acl_path, "is valid")
         return
     path = word(user.acl_path, "the ACL")
+    prefix = "" if user.root else "as root: "
+    unreadable = (
+        f"install -D -m 644 /dev/null {path}, and write into it: allow eth0"
+        if user.no_acl
+        else f"chmod 644 {path}"
+    )
     remedies = {
-        "acl-unreadable": f"install -m 644 /dev/null {path}, and write into it: allow eth0",
+        "acl-unreadable": f"{prefix}{unreadable}",
         "acl-invalid": f"correct that line of {path}: {rules.hint}",
     }
     level = warning if user.root and rules.code == "acl-unreadable" else problem

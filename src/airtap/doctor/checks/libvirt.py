@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ... import __version__
 from ..finding import Finding, ok, problem, warning, word
 from ..sources.hooks import Hook
-from ..sources.libvirt import Card, Domain, Libvirt
+from ..sources.libvirt import SYSTEM, Card, Domain, Libvirt
 from ..sources.user import Session
 
 _REINSTALL = "install airtap anew: apt install --reinstall airtap, or make install"
@@ -21,16 +21,23 @@ _APART_S = 1.0
 class Guests:
     """libvirt, and the guests in it that are asked about: all, or one by its UUID.
 
-    default_uplink: one that could be proposed, or "".
+    default_uplink: one that could be proposed, or "". root: asks.
     """
 
     libvirt: Libvirt
     only: str = ""
     default_uplink: str = ""
+    root: bool = False
 
     @property
     def domains(self) -> list[Domain]:
         return [each for each in self.libvirt.domains if self.only in ("", each.uuid)]
+
+    @property
+    def connect(self) -> str:
+        """What airtap's commands need beside, to mean this libvirt."""
+        uri = self.libvirt.uri
+        return "" if uri == SYSTEM else f" --connect {word(uri, 'URI')}"
 
 
 def hook_file(hook: Hook, systemd: bool) -> Iterator[Finding]:
@@ -109,11 +116,11 @@ def _clock(seconds: float) -> str:
 
 
 def answers(guests: Guests) -> Iterator[Finding]:
-    """ok, warning no-libvirt-python, no-answer, bad-xml."""
+    """ok, warning no-libvirt-python, no-connection, no-answer, bad-xml."""
     libvirt = guests.libvirt
     if libvirt.silence is None:
         yield ok("libvirt", libvirt.uri, "answers")
-    elif libvirt.silence.code == "no-connection":
+    elif libvirt.silence.code == "no-connection" and libvirt.uri == SYSTEM and not guests.root:
         yield ok(
             "libvirt", libvirt.uri, "was not asked: it cannot be reached", libvirt.silence.message
         )
@@ -138,7 +145,8 @@ def networks(guests: Guests) -> Iterator[Finding]:
         name = word(network.name)
         kind = "" if network.kind == "macvtap" else f" --kind {network.kind}"
         mode = f" --mode {network.mode}" if network.mode else ""
-        again = f"airtap network define {name} --parent {word(network.parent)}{kind}{mode}"
+        options = f"--parent {word(network.parent)}{kind}{mode}{guests.connect}"
+        again = f"airtap network define {name} {options}"
         if network.parent not in devices and network.kind != "session":
             other = word(guests.default_uplink or "DEV", "DEV")
             yield problem(
@@ -146,8 +154,8 @@ def networks(guests: Guests) -> Iterator[Finding]:
                 subject,
                 f"there is no device {network.parent}, on which its guests are to be",
                 f"ip link show {network.parent}",
-                f"plug {network.parent} in; or airtap network undefine {name},"
-                f" and airtap network define {name} --parent {other}",
+                f"plug {network.parent} in; or airtap network undefine {name}{guests.connect},"
+                f" and airtap network define {name} --parent {other}{guests.connect}",
             )
         elif not entry.active:
             what = "it is not started, so no guest on it starts"
@@ -187,7 +195,7 @@ def _reconnect(guests: Guests, domain: Domain, card: Card) -> str:
     nic = f" --nic {card.nic.number}" if len(domain.cards) > 1 else ""
     parent = word(guests.default_uplink or "DEV", "DEV")
     name = word(domain.name, domain.uuid)
-    return f"airtap domain connect {name}{nic} --parent {parent}"
+    return f"airtap domain connect {name}{nic} --parent {parent}{guests.connect}"
 
 
 def clones(guests: Guests) -> Iterator[Finding]:
@@ -211,7 +219,7 @@ def clones(guests: Guests) -> Iterator[Finding]:
             f"it is a clone, and its card would take the device {device} of the original",
             f"{device} is noted by: {', '.join(each.name for each, _ in found[:8])}",
             f"airtap domain connect {name}{nic} --parent {word(card.nic.name)}"
-            f" --kind {card.nic.kind}",
+            f" --kind {card.nic.kind}{guests.connect}",
         )
 
 

@@ -7,7 +7,7 @@ from ... import uplink as uplinks
 from ...config import MODES
 from ...errors import Problem
 from ...kernel.links import FAMILY, IFF_LOWER_UP
-from ..finding import Finding, ok, problem, warning, word
+from ..finding import Finding, ok, parent_table, problem, sysctl_of, warning, word
 from ..sources.daemon import Daemon
 from ..sources.managers import Managers
 from ..sources.netfilter import Chain
@@ -32,7 +32,7 @@ class Scene:
     """What is around an uplink.
 
     chains: of nftables, None if they could not be read. wanted: by uplink, who wants which kind of
-    device on it: (guest, kind).
+    device on it: (guest, kind). connect: see Guests.
     """
 
     daemon: Daemon
@@ -40,6 +40,7 @@ class Scene:
     managers: Managers
     chains: Sequence[Chain] | None
     wanted: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    connect: str = ""
 
 
 def type_of(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
@@ -112,15 +113,15 @@ def _way_out(uplink: Uplink, refused: Problem) -> str:
     if child and refused.code == "parent-busy":
         family = FAMILY[child.kind]
         if family != uplink.settings.kind != "auto":
-            return f'airtap.toml, [parents.{link.name}]: kind = "{family}"'
+            return f'airtap.toml, {parent_table(link.name)}: kind = "{family}"'
         if child.mode in MODES[family]:
-            return f'airtap.toml, [parents.{link.name}]: mode = "{child.mode}"'
+            return f'airtap.toml, {parent_table(link.name)}: mode = "{child.mode}"'
     return refused.hint or "choose another uplink"
 
 
 def strangers(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
     """ok, problem parent-held-elsewhere: a container's device of the other kind."""
-    if not uplink.strangers:
+    if not uplink.strangers or uplink.inspected.type == "bridge":  # guests get taps there
         return
     shown = ", ".join(f"{each.name} ({each.kind}, {each.where})" for each in uplink.strangers[:8])
     held = FAMILY[uplink.strangers[0].kind]  # a parent has one family
@@ -135,7 +136,7 @@ def strangers(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
         uplink.name,
         f"a container has devices on it beside which guests can get no {wanted}",
         shown,
-        f'airtap.toml, [parents.{uplink.name}]: kind = "{held}"; or end that container',
+        f'airtap.toml, {parent_table(uplink.name)}: kind = "{held}"; or end that container',
     )
 
 
@@ -151,18 +152,18 @@ def kinds_agree(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
         uplink.name,
         "both macvtaps and ipvtaps are wanted on it: who starts second is refused",
         ", ".join(f"{who}: {kind}" for who, kind in (*configured, *wanted)[:16]),
-        _agreement(uplink.name, wanted, setting),
+        _agreement(uplink.name, wanted, setting, scene.connect),
     )
 
 
-def _agreement(name: str, wanted: Sequence[tuple[str, str]], setting: str) -> str:
+def _agreement(name: str, wanted: Sequence[tuple[str, str]], setting: str, connect: str) -> str:
     """Networks give macvtaps only, so where there is one all others follow."""
     network = any(who.startswith("network ") for who, _ in wanted)
     kind = "macvtap" if network or setting == "auto" else setting
     odd = next((who for who, its in wanted if its != kind), "")
     if not odd:
-        return f'airtap.toml, [parents.{name}]: kind = "{kind}"'
-    return f"airtap domain connect {word(odd)} --parent {word(name)} --kind {kind}"
+        return f'airtap.toml, {parent_table(name)}: kind = "{kind}"'
+    return f"airtap domain connect {word(odd)} --parent {word(name)} --kind {kind}{connect}"
 
 
 def bridged(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
@@ -185,8 +186,8 @@ def macnat_wanted(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
             "macnat-off-station",
             uplink.name,
             "a Wi-Fi station sends for its own MAC only, and MAC NAT is switched off for it",
-            f'airtap.toml, [parents.{uplink.name}]: macnat = "off"',
-            f'airtap.toml, [parents.{uplink.name}]: macnat = "auto"',
+            f'airtap.toml, {parent_table(uplink.name)}: macnat = "off"',
+            f'airtap.toml, {parent_table(uplink.name)}: macnat = "auto"',
         )
 
 
@@ -207,7 +208,7 @@ def driver(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
             link.name,
             "this Realtek driver bends frames of ipvlan devices (BR_EXT)",
             f"driver {name}",
-            f'airtap.toml, [parents.{link.name}]: kind = "macvtap"',
+            f'airtap.toml, {parent_table(link.name)}: kind = "macvtap"',
         )
     elif name:
         yield ok("driver", link.name, f"no trouble is known of the driver {name}")
@@ -236,12 +237,13 @@ def arp(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
     if uplink.sysctls.get("arp_ignore", 0) < 8:
         return
     level = problem if meets else warning
+    own = sysctl_of("ipv4", uplink.name, "arp_ignore")
     yield level(
         "arp-ignore",
         uplink.name,
         "the host answers no ARP request there, so neither guests nor the LAN find it",
-        f"net.ipv4.conf.{uplink.name}.arp_ignore or all.arp_ignore: 8",
-        f"sysctl -w net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.{uplink.name}.arp_ignore=0",
+        f"{own} or net.ipv4.conf.all.arp_ignore: 8",
+        f"sysctl -w net.ipv4.conf.all.arp_ignore=0 {own}=0",
     )
 
 

@@ -18,8 +18,8 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Daemon:
-    """silence: why it does not answer, "" if it does; refused: whether that is for the mode of the
-    socket. mode: of the socket, None without one.
+    """silence: why it does not answer, "" if it does; absent: whether nobody listens there;
+    refused: whether that is for the mode of the socket. mode: of the socket, None without one.
 
     systemd: whether that runs here. config: what airtap.toml says, or its defaults where it is
     invalid (config_problem).
@@ -27,6 +27,7 @@ class Daemon:
 
     path: str
     silence: str = ""
+    absent: bool = False
     refused: bool = False
     mode: int | None = None
     report: Report = field(default_factory=Report)
@@ -50,6 +51,8 @@ def read() -> Daemon:
     }
     try:
         return Daemon(**found, report=_ask(path))
+    except (FileNotFoundError, ConnectionRefusedError) as exc:
+        return Daemon(**found, silence=reason(exc), absent=True)
     except BlockingIOError:
         return Daemon(**found, silence=f"no answer in {wire.TIMEOUT_S} s")
     except OSError as exc:

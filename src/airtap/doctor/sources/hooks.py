@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import reason
-from . import processes
+from . import files, processes
 from .processes import Process
 
 DIRECTORY = Path("/etc/libvirt/hooks")
@@ -22,7 +22,6 @@ _TREE = re.compile(r'^sys\.path\.insert\(0, "([^"\n]*)"\)$', re.MULTILINE)
 # Or it is a shell script that leaves AppArmor's profile of libvirtd by running one elsewhere.
 _RUNS = re.compile(r'^exec /usr/bin/python3 -IS (/\S+/hooks/\w+) "\$@"$', re.MULTILINE)
 _VERSION = re.compile(r'^__version__ = "([^"\n]{1,40})"$', re.MULTILINE)
-_MOST_BYTES = 1 << 16
 # Where this airtap is: a hook that names no directory finds the one on Python's own path.
 _OUR_TREE = Path(__file__).parents[3]
 _AT_FDCWD, _STATX_BTIME = -100, 0x800
@@ -57,25 +56,30 @@ class Hook:
 
 def is_in_use() -> bool:
     """Whether the system's libvirt runs, or starts when somebody connects to it."""
-    return any(map(os.path.exists, _SOCKETS)) or bool(processes.named(*_DAEMONS["qemu"]))
+    return any(map(os.path.exists, _SOCKETS)) or bool(_daemons("qemu"))
 
 
 def read() -> list[Hook]:
     return [_read(name) for name in NAMES]
 
 
+def _daemons(hook: str) -> tuple[Process, ...]:
+    """Those of root: anybody can give a process of theirs that name."""
+    return tuple(each for each in processes.named(*_DAEMONS[hook]) if each.uid == 0)
+
+
 def _read(name: str) -> Hook:
     file = DIRECTORY / f"{name}.d" / _FILE
-    daemons = tuple(processes.named(*_DAEMONS[name]))
+    daemons = _daemons(name)
     try:
         info = file.lstat()
-        text = _text(file)
+        text = files.text(file)
     except OSError as exc:
         hidden = isinstance(exc, PermissionError)
         return Hook(name, str(file), error=reason(exc), hidden=hidden, daemons=daemons)
     runs = _RUNS.search(text)
     if runs and runs[1].endswith(f"/hooks/{name}"):
-        text = _text_or_nothing(Path(runs[1]))
+        text = files.text_or_nothing(Path(runs[1]))
     tree = _TREE.search(text)
     where = tree[1] if tree else runs[1] if runs and not text else str(_OUR_TREE)
     return Hook(
@@ -90,18 +94,6 @@ def _read(name: str) -> Hook:
         place_since=_born(DIRECTORY / f"{name}.d"),
         daemons=daemons,
     )
-
-
-def _text(file: Path) -> str:
-    with file.open("rb") as opened:
-        return opened.read(_MOST_BYTES).decode(errors="replace")
-
-
-def _text_or_nothing(file: Path) -> str:
-    try:
-        return _text(file)
-    except OSError:
-        return ""
 
 
 def _since(name: str) -> float:
@@ -135,9 +127,5 @@ def _entries(directory: Path) -> list[Path]:
 
 
 def _version(tree: Path) -> str:
-    try:
-        text = (tree / "airtap/__init__.py").read_text(errors="replace")
-    except OSError:
-        return ""
-    found = _VERSION.search(text)
+    found = _VERSION.search(files.text_or_nothing(tree / "airtap/__init__.py"))
     return found[1] if found and (tree / "airtap/hook.py").exists() else ""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SYSTEM = "qemu:///system"
 _ANSWER_S = 30.0
 _RUNNING = ("running", "idle", "paused", "in shutdown", "pmsuspended")
 

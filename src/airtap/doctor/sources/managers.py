@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import processes
+from .files import text_or_nothing
 
 _NM, _NETWORKD, _IWD = "NetworkManager", "systemd-networkd", "iwd"
 _NM_DEVICES = Path("/run/NetworkManager/devices")
 _NETWORKD_LINKS = Path("/run/systemd/netif/links")
 _IWD_CONF = Path("/etc/iwd/main.conf")
-_MOST_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Managers:
     def holder(self, ifindex: int) -> tuple[str, str]:
         """Who manages a device, and the file that says so; ("", "") for nobody."""
         file = _NM_DEVICES / str(ifindex)
-        if _NM in self.running and values(_text(file)).get("managed") == "true":
+        if _NM in self.running and values(text_or_nothing(file)).get("managed") == "true":
             return _NM, f"{file}: managed=true"
         file = _NETWORKD_LINKS / str(ifindex)
-        state = values(_text(file)).get("ADMIN_STATE", "unmanaged")
+        state = values(text_or_nothing(file)).get("ADMIN_STATE", "unmanaged")
         if _NETWORKD in self.running and state not in ("unmanaged", ""):
             return _NETWORKD, f"{file}: ADMIN_STATE={state}"
         return "", ""
@@ -41,7 +41,7 @@ def read() -> Managers:
     # The kernel keeps 15 characters of a process's name.
     known = {name[:15]: name for name in (_NM, _NETWORKD, _IWD)}
     running = frozenset(known[process.name] for process in processes.named(*known))
-    keeps = values(_text(_IWD_CONF)).get("UseDefaultInterface", "").lower() == "true"
+    keeps = values(text_or_nothing(_IWD_CONF)).get("UseDefaultInterface", "").lower() == "true"
     return Managers(running, keeps)
 
 
@@ -49,11 +49,3 @@ def values(text: str) -> Mapping[str, str]:
     """KEY=VALUE lines, of whatever section."""
     pairs = (line.partition("=") for line in text.splitlines() if not line.startswith("#"))
     return {key.strip(): value.strip() for key, separator, value in pairs if separator}
-
-
-def _text(file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            return opened.read(_MOST_BYTES).decode(errors="replace")
-    except OSError:
-        return ""

@@ -45,17 +45,21 @@ class Stranger:
     where: str
 
 
-def read() -> list[Stranger]:
-    """Those in namespaces that we may enter: others than root see none."""
+def read() -> tuple[list[Stranger], int]:
+    """Those in namespaces that we may enter, and how many namespaces were too many to look at.
+
+    Others than root see none.
+    """
+    others = list(_others())
     found: list[Stranger] = []
     with open("/proc/self/ns/net") as ours:
-        for where, path in list(_others())[:_MOST]:
+        for where, path in others[:_MOST]:
             try:
                 with _socket_in(path) as netlink:
                     found += _on_ours(netlink, where, ours.fileno())
             except OSError:  # it has gone, or is not ours to enter
                 continue
-    return found
+    return found, len(others[_MOST:])
 
 
 def _others() -> Iterator[tuple[str, str]]:

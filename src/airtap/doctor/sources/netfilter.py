@@ -7,8 +7,8 @@ devices and verdicts, so what is needed of them is read here. It takes CAP_NET_A
 import os
 import socket
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...kernel.genetlink import messages
@@ -25,7 +25,12 @@ _TYPE_MASK = 0x3FFF
 _RECEIVE_BYTES = 1 << 17
 _MOST_MESSAGES = 20_000
 _ANSWER_S = 5.0
+# Verdicts: include/uapi/linux/netfilter.h, nf_tables.h (enum nft_verdicts)
 _NF_DROP = 0
+_VERDICTS = {_NF_DROP: "drop", 1: "accept", -3: "jump", -4: "goto"}
+# enum nft_meta_keys: IIFNAME, OIFNAME, BRI_IIFNAME, BRI_OIFNAME
+_DEVICE_NAMES = {6, 7, 17, 18}
+_VERDICT_REGISTER = bytes(4)
 _LEGACY = "/proc/net/ip_tables_names"
 # enum nf_inet_hooks, nf_dev_hooks; family numbers of include/uapi/linux/netfilter.h
 _FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 7: "bridge", 10: "ip6"}
@@ -34,10 +39,23 @@ _FORWARD = 2
 
 
 @dataclass(frozen=True)
+class Rule:
+    """verdict: "drop" (or reject), "accept", "jump", "goto", "map" (of verdicts), or "" for none.
+
+    target: the chain to go on with. devices: the names by which alone it selects, none at all for
+    a rule that selects nothing; None if it asks for more.
+    """
+
+    verdict: str
+    target: str = ""
+    devices: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
 class Chain:
     """A base chain. hook: "ingress", "egress" (of devices) or "forward".
 
-    drops: handles of rules of its table that drop or reject.
+    rules: of all chains of its table, by chain and in their order.
     """
 
     family: str
@@ -46,7 +64,7 @@ class Chain:
     hook: str
     devices: tuple[str, ...]
     policy_drop: bool
-    drops: tuple[tuple[str, int], ...] = ()
+    rules: Mapping[str, Collection[Rule]] = field(default_factory=dict)
 
 
 Attributes = list[tuple[int, bytes]]
@@ -57,15 +75,12 @@ def read() -> list[Chain]:
     chains = [chain for chain in map(_chain, _dump(_GETCHAIN, _NEWCHAIN)) if chain]
     if not chains:
         return []
-    drops: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    tables: dict[tuple[str, str], dict[str, list[Rule]]] = {}
     for family, attributes in _dump(_GETRULE, _NEWRULE):
-        if _drops(attributes):
-            table = _FAMILIES.get(family, ""), _text(_first(attributes, 1))
-            place = _text(_first(attributes, 2)), _big(_first(attributes, 3))
-            drops.setdefault(table, []).append(place)
-    return [
-        replace(chain, drops=tuple(drops.get((chain.family, chain.table), ()))) for chain in chains
-    ]
+        table = _FAMILIES.get(family, ""), _text(_first(attributes, 1))
+        rules = tables.setdefault(table, {}).setdefault(_text(_first(attributes, 2)), [])
+        rules.append(_rule(attributes))
+    return [replace(each, rules=tables.get((each.family, each.table), {})) for each in chains]
 
 
 def has_legacy_rules() -> bool:
@@ -123,18 +138,30 @@ def _place(family: str, number: int) -> str:
     return "forward" if number == _FORWARD else ""
 
 
-def _drops(rule: Attributes) -> bool:
-    for _, element in _attributes(_first(rule, 4)):
+def _rule(attributes: Attributes) -> Rule:
+    verdict, target, plain = "", "", True
+    devices: set[str] = set()
+    for _, element in _attributes(_first(attributes, 4)):
         expression = _attributes(element)
-        name = _text(_first(expression, 1))
+        name, data = _text(_first(expression, 1)), _attributes(_first(expression, 2))
         if name == "reject":
-            return True
-        if name == "immediate":
-            data = _attributes(_first(_attributes(_first(expression, 2)), 2))
-            verdict = _attributes(_first(data, 2))
-            if verdict and _first(verdict, 1) == _NF_DROP.to_bytes(4, "big"):
-                return True
-    return False
+            verdict = "drop"
+        elif name == "immediate":
+            verdict, target = _verdict(data)
+        elif name == "lookup" and _first(data, 3) == _VERDICT_REGISTER:
+            verdict, plain = "map", False
+        elif name == "cmp" and not _big(_first(data, 2)):  # NFT_CMP_EQ
+            devices.add(_text(_first(_attributes(_first(data, 3)), 1)))
+        elif name != "counter" and not (name == "meta" and _big(_first(data, 2)) in _DEVICE_NAMES):
+            plain = False
+    return Rule(verdict, target, frozenset(devices) if plain else None)
+
+
+def _verdict(data: Attributes) -> tuple[str, str]:
+    """Of an immediate expression, and the chain that it names."""
+    verdict = _attributes(_first(_attributes(_first(data, 2)), 2))
+    code = int.from_bytes(_first(verdict, 1), "big", signed=True)
+    return (_VERDICTS.get(code, "") if verdict else ""), _text(_first(verdict, 2))
 
 
 def _attributes(octets: bytes) -> Attributes:

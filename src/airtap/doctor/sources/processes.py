@@ -8,10 +8,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """started: s since 1970."""
+    """uid: the real one. started: s since 1970."""
 
     pid: int
     name: str
+    uid: int
     started: float
 
 
@@ -30,10 +31,19 @@ def named(*names: str) -> list[Process]:
         try:
             name = (entry / "comm").read_text(errors="replace").rstrip("\n")
             if name in wanted and os.readlink(entry / "ns/net") == ours:
-                found.append(Process(int(entry.name), name, _started(entry)))
+                found.append(Process(int(entry.name), name, _uid(entry), _started(entry)))
         except (OSError, ValueError, IndexError):  # it has ended, or is another user's
             continue
     return sorted(found, key=lambda process: process.pid)
+
+
+def _uid(entry: Path) -> int:
+    [line] = [
+        line
+        for line in (entry / "status").read_text(errors="replace").splitlines()
+        if line.startswith("Uid:")
+    ]
+    return int(line.split()[1])
 
 
 def _started(entry: Path) -> float:

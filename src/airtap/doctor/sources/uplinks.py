@@ -36,8 +36,9 @@ class Device:
     """A guest's device.
 
     owner: None for those that others made, such as libvirt. node: of its tap; wrong_node: whether
-    that of its name is another device's. held: whether a process has it open; None if that cannot
-    be told. addresses: of the host's on it. manager: who configures it, and by which evidence.
+    that of its name is another device's. held: whether a process has it open; None if that was not
+    asked, or cannot be told. addresses: of the host's on it. manager: who configures it, and by
+    which evidence.
     """
 
     link: Link
@@ -76,7 +77,6 @@ class Uplink:
     filters: tuple[Filter, ...]
     driver: str
     sysctls: Mapping[str, int]
-    manager: tuple[str, str]
     ports: tuple[str, ...] = ()
 
     @property
@@ -94,12 +94,16 @@ class Uplink:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What is dumped at once. addresses, qdiscs: by ifindex; strangers: of all uplinks."""
+    """What is dumped at once. addresses, qdiscs: by ifindex; strangers: of all uplinks.
+
+    unseen: what could not be looked at, for people; "" for nothing.
+    """
 
     links: Collection[Link]
     qdiscs: Mapping[int, str]
     addresses: Mapping[int, tuple[str, ...]]
     strangers: Collection[Stranger]
+    unseen: str
 
 
 async def surroundings(ipr: AsyncIPRoute, links: Collection[Link]) -> Surroundings:
@@ -112,20 +116,30 @@ async def surroundings(ipr: AsyncIPRoute, links: Collection[Link]) -> Surroundin
                 addresses[message["index"]] = (*addresses.get(message["index"], ()), address)
     except NetlinkError as exc:
         raise LinkError(exc.code, f"dump addresses: {exc.args[-1]}") from exc
-    return Surroundings(links, await clsact.qdiscs(ipr), addresses, namespaces.read())
+    strangers, left = namespaces.read()
+    unseen = f"{left} of the network namespaces" if left else ""
+    return Surroundings(links, await clsact.qdiscs(ipr), addresses, strangers, unseen)
 
 
 class Reader:
     """Reads uplinks of one moment."""
 
     def __init__(
-        self, ipr: AsyncIPRoute, around: Surroundings, config: Config, managers: Managers
+        self,
+        ipr: AsyncIPRoute,
+        around: Surroundings,
+        config: Config,
+        managers: Managers,
+        *,
+        guarded: bool,
     ) -> None:
+        """guarded: airtapd sees to devices that nobody holds."""
         self._ipr = ipr
         self._around = around
         self._links = around.links
         self._config = config
         self._managers = managers
+        self._guarded = guarded
 
     async def uplink(self, link: Link, *, asked: bool) -> Uplink:
         """Raises Problem no-nl80211, LinkError."""
@@ -149,7 +163,6 @@ class Reader:
             filters=tuple(await clsact.filters(self._ipr, link.index)),
             driver=_driver(link.name),
             sysctls=_sysctls(link.name) | (_bridge_sysctls() if link.kind == "bridge" else {}),
-            manager=self._managers.holder(link.index),
             ports=await self._one_mac_ports(inspected),
         )
 
@@ -201,13 +214,17 @@ class Reader:
             owner=Owner.from_alias(link.alias) if link.group == GROUP else None,
             node=node,
             wrong_node=wrong,
-            held=_is_held(node) if link.group == GROUP and node and not wrong else None,
+            held=_is_held(node) if self._doubts(link) and node and not wrong else None,
             sysctls=_sysctls(link.name),
             addresses=self._around.addresses.get(link.index, ()),
             manager=self._managers.holder(link.index),
             qdisc=self._around.qdiscs.get(link.index, ""),
             filters=tuple(await clsact.filters(self._ipr, link.index)),
         )
+
+    def _doubts(self, link: Link) -> bool:
+        """Whether a check asks who holds it: to ask gives a guest's device a second queue."""
+        return link.group == GROUP and not (link.up and self._guarded)
 
 
 def names(links: Collection[Link], config: Config) -> set[str]:

@@ -2,10 +2,10 @@
 
 import os
 import pwd
-import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from ... import acl
@@ -15,17 +15,17 @@ from ...errors import Problem
 from ...kernel.peer import Peer, with_rights_of
 from ...libvirt import session_conf
 from ...libvirt.scan import NAMESPACE
+from .files import text_or_nothing
 
 _HELPER = "airtap-bridge-helper"
 _MOST_NETWORKS = 256
-_MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class User:
     """uid: of the user who has to be allowed: with sudo, the one who has typed it. sudo: so.
 
-    rules: of the ACL as this user may read it; or why there are none.
+    rules: of the ACL as this user may read it; or why there are none. no_acl: there is no file.
     """
 
     uid: int
@@ -34,6 +34,7 @@ class User:
     sudo: bool
     acl_path: str
     rules: Acl | Problem
+    no_acl: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,24 +56,37 @@ async def read(acl_path: str) -> User:
     """Who asks, and what they may. sudo(8) says who they were before."""
     uid = os.geteuid()
     peer = _sudo_user() if uid == 0 else None
+    no_acl = False
     try:
         if peer:
             rules: Acl | Problem = await with_rights_of(peer, partial(acl.load, acl_path))
         else:
             rules = acl.load(acl_path)
     except Problem as problem:
-        rules = problem
+        rules, no_acl = problem, isinstance(problem.__cause__, FileNotFoundError)
     who = peer.uid if peer else uid
-    return User(who, _name(who), uid == 0, peer is not None, acl_path, rules)
+    return User(who, _name(who), uid == 0, peer is not None, acl_path, rules, no_acl)
 
 
-def session(user: User) -> Session | None:
-    """The user's libvirt of their own; None for root's."""
+async def session(user: User) -> Session | None:
+    """The user's libvirt of their own, as they may read it; None for root's.
+
+    None too where root may not take on their rights.
+    """
     if user.uid == 0:
         return None
-    file = session_conf.path() if not user.root else _home(user.uid) / ".config/libvirt/qemu.conf"
-    helper = session_conf.value(_text(file))
-    usable = os.access(helper, os.X_OK)
+    peer = _sudo_user() if user.sudo else None
+    if peer:
+        file = _home(user.uid) / ".config/libvirt/qemu.conf"
+        with suppress(Problem):
+            return await with_rights_of(peer, partial(_session, file))
+        return None
+    return _session(session_conf.path())
+
+
+def _session(file: Path) -> Session:
+    helper = session_conf.value(text_or_nothing(file))
+    usable = os.access(helper, os.X_OK, effective_ids=True)  # this thread's rights
     return Session(str(file), helper, usable, _our_networks(file.parent), _our_helper())
 
 
@@ -84,23 +98,11 @@ def _our_helper() -> str:
 
 
 def _our_networks(directory: Path) -> tuple[str, ...]:
-    found = []
-    with suppress(OSError):
-        for file in sorted((directory / "qemu/networks").glob("*.xml"))[:_MOST_NETWORKS]:
-            if NAMESPACE in _text(file):
-                found.append(file.stem)
-    return tuple(found)
-
-
-def _text(file: Path) -> str:
-    """Of a file of the user's, read as root perhaps: bounded, and waiting for nobody."""
-    try:
-        fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    with open(fd, "rb") as opened:
-        regular = stat.S_ISREG(os.fstat(fd).st_mode)
-        return opened.read(_MOST_BYTES).decode(errors="replace") if regular else ""
+    files: list[Path] = []
+    with suppress(OSError), os.scandir(directory / "qemu/networks") as entries:
+        files = sorted(Path(entry) for entry in islice(entries, _MOST_NETWORKS))
+    ours = [each for each in files if each.suffix == ".xml" and NAMESPACE in text_or_nothing(each)]
+    return tuple(each.stem for each in ours)
 
 
 def _sudo_user() -> Peer | None:
