@@ -22,7 +22,7 @@ HOST, BROADCAST, MULTICAST, OTHERHOST = range(4)  # linux/if_packet.h
 # struct __sk_buff: ifindex and cb are what test_run takes of it (net/bpf/test_run.c).
 _CONTEXT = struct.Struct("=40xI4x5I124x")
 HOUR = 3600.0
-PROGRAMS = ("learn", "up", "down", "across")
+PROGRAMS = ("learn", "up", "down", "across", "meet")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Rig:
     def __init__(self, content: bytes, devices: list[int]) -> None:
         self.devices = devices
         self._object = Object(content, "probe")
-        for name in (*PROGRAMS, "meet", "call", "tell"):
+        for name in (*PROGRAMS, "call", "tell"):
             self._object.leave_out(name)
         self._object.load()
         self.macnat = Macnat(self._object, None)
@@ -82,6 +82,9 @@ class Rig:
             self.macnat.forget(entry.address, entry.vlan)
         for ifindex in self.macnat.guests():
             self.macnat.remove_guest(ifindex)
+        macs = self._object.map("macs")
+        for mac, _ in list(macs.items()):
+            macs.delete(mac)
         self.macnat.set_timing(alive=HOUR, refresh=HOUR)
 
     def age(self) -> None:

@@ -1,7 +1,7 @@
 """What trace.h tells of frames, and that a bent line of it is noticed."""
 
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
@@ -77,6 +77,7 @@ def way_up(rig: Rig) -> None:
     assert (up.name, up.whose, up.verdict) == ("up", a, PASS)
     assert (up.before, up.after, up.before_length) == (frame, sent, len(frame))
     assert learn.time < up.time
+    assert (learn.key, learn.key_family) == (bytes(16), 0)  # and not what another guest learned
 
 
 def guards(rig: Rig) -> None:
@@ -91,10 +92,14 @@ def guards(rig: Rig) -> None:
     for number in range(16):
         rig.run("learn", packet(MAC_A, ROUTER, f"10.0.0.{number + 1}", LAN), a)
     rig.run("learn", packet(MAC_A, ROUTER, "10.0.0.16", LAN), a)
-    *_, last, again = told(rig)
+    rig.run("learn", packet(MAC_A, ROUTER, HOST, LAN), a)
+    rig.run("learn", packet(MAC_A, ROUTER, "10.0.0.16", LAN), a)
+    *_, last, again, refused, plain = told(rig)
     assert (last.said, last.key[:4], last.key_family) == (LEARNED | EVICTED, IP10_16, 4)
     assert (last.evicted[:4], last.evicted_family) == (IPv4Address(A).packed, 4)
-    assert again.said == 0
+    assert (again.said, again.key_family, again.evicted_family) == (0, 0, 0)
+    assert (refused.reason, refused.evicted) == (1, bytes(16))
+    assert (plain.reason, plain.key, plain.evicted) == (0, bytes(16), bytes(16))
 
 
 def way_down(rig: Rig) -> None:
@@ -112,6 +117,24 @@ def way_down(rig: Rig) -> None:
         ("down", NOBODY, PASS),
         *[("down", EVERYONE, PASS)] * 2,
         ("down", NOBODY, DROP),
+    ]
+
+
+def from_host(rig: Rig) -> None:
+    """What meet gives the guest, and what is for all; what passes its MAC by is nobody's."""
+    a, b = begin(rig)
+    rig.macnat.set_on_link({IPv4Network("192.0.2.0/24")})
+    for mac, index in ((MAC_A, a), (MAC_B, b)):
+        rig.macnat.introduce(mac, index)
+    for mac, address in ((MAC_A, A), (MAC_A, "198.51.100.1"), (MAC_A, B), (MAC_A, LAN)):
+        rig.run("meet", packet(UPLINK, mac, HOST, address), 1)
+    for mac, address in ((MAC_B, B), (MAC_B, "198.51.100.1"), (ROUTER, LAN)):
+        rig.run("meet", packet(UPLINK, mac, HOST, address), 1)
+    rig.run("meet", packet(UPLINK, "ff:ff:ff:ff:ff:ff", HOST, "255.255.255.255"), 1)
+    assert facts(rig) == [
+        ("meet", a, REDIRECT),
+        *[("meet", NOBODY, PASS)] * 3,
+        ("meet", EVERYONE, PASS),
     ]
 
 
@@ -156,10 +179,18 @@ def room(rig: Rig) -> None:
 
 
 IP10_16 = IPv4Address("10.0.0.16").packed
-CHECKS = (way_up, guards, way_down, siblings, room)
+CHECKS = (way_up, guards, way_down, from_host, siblings, room)
 MUTANTS = {
     "before is after": ("copy_head(skb, r->after, &", "copy_head(skb, r->before, &"),
     "notes of former frames": ("\tr->said = 0;\n", ""),
+    "addresses of former frames": ("\tr->key = (struct key){};\n", ""),
+    "evicted in former frames": ("\tr->evicted = (struct key){};\n", ""),
+    "reasons of former frames": ("\tr->reason = 0;\n", ""),
+    "what the host sends to the router": ("if (r->verdict != TC_ACT_REDIRECT)", "if (0)"),
+    "the host's to other guests": (
+        "\tif (r->whose == NOBODY)\n\t\treturn false;\n\tif (r->verdict", "\tif (r->verdict"
+    ),
+    "the host's broadcasts": ("return r->said;", "return false;"),
     "no reasons": ("r->reason = what >> 8;", ""),
     "evicted as learned": ("if ((what & 0xff) == EVICTED)", "if (0)"),
     "other guests' on the way up": ("return r->whose != NOBODY && (r->program == UP", "return (1"),

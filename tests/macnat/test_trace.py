@@ -352,6 +352,19 @@ def test_what_is_nobodys_is_for_root(lan: Lan, airtapd: Airtapd) -> None:
         assert not [line for line in trace.lines if any(address in line for address in others)]
 
 
+def test_what_the_host_sends_to_the_routers_mac(lan: Lan, airtapd: Airtapd) -> None:
+    """A guest may bear it. Its owner sees nothing that goes to the LAN; root sees that it does."""
+    with airtapd.attach(lan.near, FAR_MAC, uid=OWNER) as tap, lan.frames() as frames:
+        wait_for(lambda: airtapd.status()["uplinks"][0]["host_access"], 20, "host access")
+        with tracing(airtapd, tap.device, uid=OWNER) as trace, tracing(airtapd, tap.device) as root:
+            sandbox.command("ping", "-n", "-c1", "-w20", ROUTER4)
+            past = f"not for an address that {tap.device} has on this link: to the LAN"
+            root.told("host -> guest", f"ICMP echo request {HOST4} > {ROUTER4}", past)
+            frames.send(bytes(claim("192.0.2.9", "02:00:5e:00:53:09")))
+            trace.says(".*ARP announcement: 192.0.2.9 .*")
+            assert not [line for line in trace.lines if f"> {ROUTER4}" in line]
+
+
 def test_the_end_of_all(lan: Lan, airtapd: Airtapd) -> None:
     """Of the guest, of airtapd, and of airtapd without a word."""
     with raw_guest(airtapd) as guest, tracing(airtapd, guest.device) as trace:

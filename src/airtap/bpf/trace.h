@@ -12,8 +12,8 @@
  * A flood fills the ring, and what finds no room is counted and lost: user space empties the ring
  * at its own pace, unasked (BPF_RB_NO_WAKEUP).
  *
- * Behind the shorter of a head's length and SNAP a record has bytes of earlier frames. They are for
- * nobody: user space cuts them off.
+ * Of earlier frames, which may be another guest's, a record has bytes behind a head that is shorter
+ * than SNAP, and nothing else. They are for nobody: user space cuts them off.
  */
 
 #define SNAP 384 /* up to the message type of DHCP */
@@ -124,6 +124,9 @@ __noinline int begin_trace(struct __sk_buff *skb, __u32 program)
 	if (!copy_head(skb, r->before, &r->before_length))
 		return 0;
 	r->said = 0;
+	r->reason = 0;
+	r->key = (struct key){};
+	r->evicted = (struct key){};
 	r->program = program;
 	r->generation = generation();
 	return 0;
@@ -206,8 +209,14 @@ static __always_inline bool is_heard(struct __sk_buff *skb, struct record *r, st
 	return r->whose != NOBODY;
 }
 
-/* Whom a frame concerns that comes by the uplink on its way out: the host's, for the guest whom meet
- * knows at its MAC, or for all; or that of a macvtap's guest. */
+/*
+ * Whom a frame concerns that comes by the uplink on its way out:
+ * - of a macvtap's guest: that guest
+ * - the host's, sent to a group: everyone, if it was handed over
+ * - the host's, at a guest's MAC: that guest, if meet gives it to the guest. If it goes to the LAN,
+ *   nobody: the guest may have chosen its router's MAC, and must not read what goes there
+ * - other frames of the host's: not to be traced
+ */
 static __always_inline bool is_leaving(struct record *r, struct config *cfg)
 {
 	struct who from = {};
@@ -228,7 +237,11 @@ static __always_inline bool is_leaving(struct record *r, struct config *cfg)
 	}
 	guest = bpf_map_lookup_elem(&macs, &to);
 	r->whose = guest ? tracee(*guest) : NOBODY;
-	return r->whose != NOBODY;
+	if (r->whose == NOBODY)
+		return false;
+	if (r->verdict != TC_ACT_REDIRECT)
+		r->whose = NOBODY;
+	return true;
 }
 
 /* Whom a frame on a guest's own device concerns: who sent it, or to whom across takes it. */
