@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from airtap.kernel.libbpf import Object
+from airtap.kernel.libbpf import Map, Object
 from airtap.kernel.macnat import Macnat, Role
 from hatch_build import SOURCES, compile_object
 from lab.sandbox import command
@@ -86,6 +86,13 @@ class Rig:
         for mac, _ in list(macs.items()):
             macs.delete(mac)
         self.macnat.set_timing(alive=HOUR, refresh=HOUR)
+
+    def records(self) -> bytes:
+        """What the programs have written of frames, on all processors, told or not."""
+        one = self._object.map("records")
+        last = Path("/sys/devices/system/cpu/possible").read_text().strip().rpartition("-")[2]
+        size = one.value_size * (int(last) + 1)  # a multiple of 8, as the kernel has them here
+        return Map(one.name, one.fd, one.key_size, size).lookup(bytes(one.key_size)) or b""
 
     def age(self) -> None:
         """Make every learned address unused for two hours."""

@@ -65,6 +65,7 @@ def begin(rig: Rig, kind: str = "macvtap") -> tuple[int, int]:
 def way_up(rig: Rig) -> None:
     """A guest's frames: as found and as left; another guest's are not told of."""
     a, b = begin(rig)
+    rig.macnat.tracer.add(NOBODY, None)
     frame = packet(MAC_A, ROUTER, A, LAN)
     rig.run("learn", frame, a)
     sent = rig.run("up", frame, 1).frame
@@ -105,6 +106,8 @@ def guards(rig: Rig) -> None:
 def way_down(rig: Rig) -> None:
     """What is for the guest, for all, for nobody; and not what is another's or the host's."""
     a, _ = begin(rig)
+    rig.macnat.tracer.add(NOBODY, None)
+    rig.run("down", packet(ROUTER, "02:00:00:00:00:99", LAN, A), 1)  # flooded, for another host
     for address in (A, B, HOST, "192.0.2.99"):
         rig.run("down", packet(ROUTER, UPLINK, LAN, address), 1)
     rig.run("down", packet(ROUTER, "02:00:00:00:00:99", LAN, "192.0.2.99"), 1)
@@ -126,6 +129,7 @@ def from_host(rig: Rig) -> None:
     rig.macnat.set_on_link({IPv4Network("192.0.2.0/24")})
     for mac, index in ((MAC_A, a), (MAC_B, b)):
         rig.macnat.introduce(mac, index)
+    rig.macnat.tracer.add(NOBODY, None)
     for mac, address in ((MAC_A, A), (MAC_A, "198.51.100.1"), (MAC_A, B), (MAC_A, LAN)):
         rig.run("meet", packet(UPLINK, mac, HOST, address), 1)
     for mac, address in ((MAC_B, B), (MAC_B, "198.51.100.1"), (ROUTER, LAN)):
@@ -136,6 +140,32 @@ def from_host(rig: Rig) -> None:
         *[("meet", NOBODY, PASS)] * 3,
         ("meet", EVERYONE, PASS),
     ]
+
+
+def not_even_copied(rig: Rig) -> None:
+    """What the host sends to the LAN does not pay for a trace."""
+    a, _ = begin(rig)
+    rig.macnat.introduce(MAC_A, a)
+    rig.run("meet", packet(UPLINK, MAC_A, HOST, "203.0.113.1"), 1)
+    assert IPv4Address("203.0.113.1").packed in rig.records()
+    for program, mac in (("meet", ROUTER), ("up", ROUTER), ("up", MAC_A)):
+        rig.run(program, packet(UPLINK, mac, HOST, "203.0.113.2"), 1)
+    assert IPv4Address("203.0.113.2").packed not in rig.records()
+
+
+def nobodys(rig: Rig) -> None:
+    """What is nobody's takes no room while nobody hears it."""
+    a, _ = begin(rig)
+    stray = packet(ROUTER, UPLINK, LAN, "192.0.2.99")
+    rig.run("down", stray, 1)
+    assert facts(rig) == []
+    rig.macnat.tracer.add(NOBODY, None)
+    rig.run("down", stray, 1)
+    assert facts(rig) == [("down", NOBODY, PASS)]
+    rig.macnat.tracer.remove(NOBODY)
+    rig.run("down", stray, 1)
+    rig.run("learn", packet(MAC_A, ROUTER, A, LAN), a)
+    assert facts(rig) == [("learn", a, PASS)]
 
 
 def siblings(rig: Rig) -> None:
@@ -179,7 +209,16 @@ def room(rig: Rig) -> None:
 
 
 IP10_16 = IPv4Address("10.0.0.16").packed
-CHECKS = (way_up, guards, way_down, from_host, siblings, room)
+CHECKS = (
+    way_up,
+    guards,
+    way_down,
+    from_host,
+    not_even_copied,
+    nobodys,
+    siblings,
+    room,
+)
 MUTANTS = {
     "before is after": ("copy_head(skb, r->after, &", "copy_head(skb, r->before, &"),
     "notes of former frames": ("\tr->said = 0;\n", ""),
@@ -195,10 +234,16 @@ MUTANTS = {
     "evicted as learned": ("if ((what & 0xff) == EVICTED)", "if (0)"),
     "other guests' on the way up": ("return r->whose != NOBODY && (r->program == UP", "return (1"),
     "other guests' on the way down": (
-        "!is_host(&key);\n\tr->whose = tracee(entry->ifindex);\n\treturn r->whose != NOBODY;",
-        "!is_host(&key);\n\treturn true;",
+        "w))\n\t\treturn false;\n\tr->whose = tracee(entry->ifindex);\n\treturn r->whose != NOBODY;",
+        "w))\n\t\treturn false;\n\treturn true;",
     ),
     "the host's is nobody's": ("same(to.w, cfg->parent.w) && !is_host(&key)", "true"),
+    "at a foreign MAC": ("if (!same(to.w, entry->mac.w))", "if (0)"),
+    "nobody's for nobody": ("(r->whose == NOBODY && !is_all_seen())", "0"),
+    "nobody's for none": ("(r->whose == NOBODY && !is_all_seen())", "r->whose == NOBODY"),
+    "the host's are copied": ("if (is_hosts_own(skb, program))", "if (0)"),
+    "the host's on the way up are copied": ("return program == UP || !(", "return !("),
+    "the host's to guests are not": (" || bpf_map_lookup_elem(&macs, &to));", ");"),
     "groups unheard": (
         "if (is_group(to.w)) {\n\t\tr->whose = EVERYONE;\n\t\treturn true",
         "if (0) {",

@@ -179,8 +179,11 @@ class Traces:
         there = self._at(listener.uplink)
         if not there:
             tracer.stop()
-        elif all(other.ifindex != listener.ifindex for other in there):
+            return
+        if all(other.ifindex != listener.ifindex for other in there):
             tracer.remove(listener.ifindex)
+        if not any(other.sees_all for other in there):
+            tracer.remove(NOBODY)
 
     def _at(self, uplink: Uplink) -> list[_Listener]:
         return [listener for listener in self._listeners if listener.uplink is uplink]
@@ -232,11 +235,13 @@ class Traces:
 
 
 def _follow(listener: _Listener) -> None:
-    """Have the programs tell of a guest, at the MAC that it has now."""
+    """Have the programs tell of a guest, at the MAC that it has now, and of what is nobody's."""
     uplink = listener.uplink
     is_macvtap = uplink.role.kind == "macvtap"
     mac = uplink.children.get(listener.ifindex) if is_macvtap else None
     uplink.nat.tracer.add(listener.ifindex, mac)
+    if listener.sees_all:
+        uplink.nat.tracer.add(NOBODY, None)
 
 
 def _is_guest(link: Link) -> bool:
