@@ -23,6 +23,7 @@ from scapy.utils import RawPcapNgReader
 
 from airtap.kernel.libbpf import Object
 from airtap.kernel.macnat import pin_directory
+from airtap.server import IDLE_S
 from lab import sandbox
 from lab.airtap import BIN, Airtapd
 from lab.lan import FAR_MAC, HOST4, HOST6, NEAR_MAC, ROUTER4, ROUTER6, Lan, wait_for
@@ -392,9 +393,13 @@ def test_the_end_of_all(lan: Lan, airtapd: Airtapd) -> None:
 
 
 def test_floods_are_lost_and_harm_nobody(lan: Lan, airtapd: Airtapd) -> None:
-    """A guest that floods, a client that reads and says what was lost, and one that never reads."""
+    """A guest that floods, a client that reads and says what was lost, and one that does not read.
+
+    However long that is, its trace goes on, and it is told what it lost.
+    """
     before = resident(airtapd)
     with (
+        airtapd.attach(lan.near, SIBLING_MAC),  # for whom the programs stay
         raw_guest(airtapd) as guest,
         tracing(airtapd, guest.device) as trace,
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as deaf,
@@ -402,13 +407,39 @@ def test_floods_are_lost_and_harm_nobody(lan: Lan, airtapd: Airtapd) -> None:
         deaf.connect(airtapd.socket)
         deaf.send(json.dumps({"op": "trace", "guest": guest.device}).encode())
         frame = bytes(Ether(src=ROGUE_MAC, dst=FAR_MAC) / IP(src=ROGUE4, dst=ROUTER4) / ICMP())
-        until = time.monotonic() + 4
+        until = time.monotonic() + IDLE_S + 2
         while time.monotonic() < until:
             guest.send(frame, 5000)
             assert airtapd.guests()
         trace.says(r"\d+ events lost")
         assert resident(airtapd) - before < 20 * MIB
         assert trace.end() == 0
+        deaf.settimeout(20)
+        while json.loads(deaf.recv(1 << 16)).get("lost", 0) == 0:
+            pass
+        while json.loads(deaf.recv(1 << 16))["events"]:
+            pass
+        for _ in range(10):
+            guest.send(frame, 1000)
+            assert airtapd.guests()
+        airtapd.airtap("release", guest.device)
+        wait_for(lambda: generation() == 0, 20, "the deaf client's guest to be traced no more")
+        while "ended" not in (message := json.loads(deaf.recv(1 << 16))):
+            pass
+        assert message == {"ended": "guest-gone"}
+
+
+def test_the_trace_of_who_hangs_up_unread_ends(lan: Lan, airtapd: Airtapd) -> None:
+    with (
+        raw_guest(airtapd) as guest,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as deaf,
+    ):
+        deaf.connect(airtapd.socket)
+        deaf.send(json.dumps({"op": "trace", "guest": guest.device}).encode())
+        wait_for(lambda: generation() != 0, 20, "the trace to begin")
+        for _ in range(10):
+            guest.send(bytes(claim(ROGUE4, ROGUE_MAC)), 1000)
+            assert airtapd.guests()
         deaf.close()
         wait_for(lambda: generation() == 0, 20, "the trace of the deaf client to end")
     assert lan.ping(HOST4, timeout=5)
