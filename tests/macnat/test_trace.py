@@ -495,4 +495,19 @@ def test_without_macnat() -> None:
 @pytest.mark.parametrize("count", ["0", "-3", "many"])
 def test_wrong_counts(count: str) -> None:
     argv = [str(BIN / "airtap"), "trace", "airtap0", f"--count={count}"]
-    assert subprocess.run(argv, capture_output=True).returncode == 2
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "argument --count: must be a whole number above 0" in done.stderr
+
+
+def test_a_hostile_name(lan: Lan, airtapd: Airtapd) -> None:
+    """A device's name can hold what steers a terminal."""
+    name = "\x1b[2J"
+    with airtapd.attach(lan.near, GUEST_MAC) as tap:
+        sandbox.command("ip", "link", "set", tap.device, "down")
+        sandbox.command("ip", "link", "set", tap.device, "name", name)
+        sandbox.command("ip", "link", "set", name, "up")
+        with tracing(airtapd, GUEST_MAC) as trace:
+            assert trace.lines[0].startswith(f"'\\x1b[2J' ({GUEST_MAC})")
+            airtapd.airtap("release", name)
+            trace.says(r"airtap: '\\x1b\[2J' is gone")
