@@ -227,15 +227,16 @@ MUTANTS = {
     "reasons of former frames": ("\tr->reason = 0;\n", ""),
     "what the host sends to the router": ("if (r->verdict != TC_ACT_REDIRECT)", "if (0)"),
     "the host's to other guests": (
-        "\tif (r->whose == NOBODY)\n\t\treturn false;\n\tif (r->verdict", "\tif (r->verdict"
+        "\tif (r->whose == NOBODY)\n\t\treturn false;\n\tif (r->verdict",
+        "\tif (r->verdict",
     ),
     "the host's broadcasts": ("return r->said;", "return false;"),
     "no reasons": ("r->reason = what >> 8;", ""),
     "evicted as learned": ("if ((what & 0xff) == EVICTED)", "if (0)"),
     "other guests' on the way up": ("return r->whose != NOBODY && (r->program == UP", "return (1"),
     "other guests' on the way down": (
-        "w))\n\t\treturn false;\n\tr->whose = tracee(entry->ifindex);\n\treturn r->whose != NOBODY;",
-        "w))\n\t\treturn false;\n\treturn true;",
+        "false;\n\tr->whose = tracee(entry->ifindex);\n\treturn r->whose != NOBODY;",
+        "false;\n\treturn true;",
     ),
     "the host's is nobody's": ("same(to.w, cfg->parent.w) && !is_host(&key)", "true"),
     "at a foreign MAC": ("if (!same(to.w, entry->mac.w))", "if (0)"),

@@ -91,7 +91,7 @@ def test_an_equals_sign(made: Path, shell: Shell) -> None:
 
 
 def test_within_a_value_that_bash_takes_apart(made: Path) -> None:
-    lines = ["airtap doctor --connect=qemu:", "airtap trace 52:5", "airtap trace 52:54:00:00:00:01 "]
+    lines = ["airtap doctor --connect=qemu:", "airtap trace 52:5", "airtap trace 52:54:00:00:00:1 "]
     assert shells.bash(made, lines) == [set(), set(), set()]
 
 
