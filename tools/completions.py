@@ -248,12 +248,15 @@ _airtap_value() {{
 }}
 
 _airtap() {{
-    local cur=${{COMP_WORDS[COMP_CWORD]}} path= option= count=0 i word
+    local cur=${{COMP_WORDS[COMP_CWORD]}} path= option= joined= count=0 i word
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${{COMP_WORDS[i]}}
-        [ "$word" = = ] && continue  # readline takes --kind=macvtap for three words
+        # readline takes --kind=macvtap for three words, and qemu:///system, too.
+        [[ $word == [=:]* ]] && joined=yes && continue
         if [[ $option && $word != -* ]]; then
             option=
+        elif [ "$joined" ]; then
+            :
         elif [[ $word == -* ]]; then
             option=
             _airtap_value "$path:$word" && option=$word
@@ -263,9 +266,11 @@ _airtap() {{
                 *) count=$((count + 1));;
             esac
         fi
+        joined=
     done
     COMPREPLY=()
-    [ "$cur" = = ] && cur=
+    [[ $cur == [=:]* ]] && joined=yes cur=
+    [[ $joined && ! $option ]] && return
     if [[ $cur == -* ]]; then
         count=-
     elif [ "$option" ]; then

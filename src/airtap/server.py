@@ -29,7 +29,8 @@ MAX_CONNECTIONS = 512
 # Places that users cannot fill, so that root can always look and release.
 KEPT_FOR_ROOT = 64
 MAX_CONNECTIONS_PER_USER = 128
-# How long a peer may keep a connection without sending a request, or without reading.
+# How long a peer may keep a connection without sending a request, or without reading an answer.
+# A trace goes on until its reader hangs up.
 IDLE_S = 10.0
 _ACCEPT_BURST = 16
 _REFUSALS_A_MINUTE = 30
@@ -191,9 +192,11 @@ class Server:
                 request = _request(packet)
                 op = request.get("op")
                 if stream := self._streams.get(str(op)):
+                    # Whoever stops reading a trace keeps no more than by reading it.
+                    patience = None if op == "trace" else IDLE_S
                     async with aclosing(stream(request, peer)) as messages:
                         async for message in messages:
-                            await self._send(connection, message)
+                            await self._send(connection, message, patience=patience)
                     answer: Message = {"ok": True, "version": __version__}
                 elif call := self._calls.get(str(op)):
                     answer, fd = await call(request, peer)
@@ -216,12 +219,20 @@ class Server:
                 os.close(fd)
 
     async def _send(
-        self, connection: socket.socket, message: Message, fd: int | None = None
+        self,
+        connection: socket.socket,
+        message: Message,
+        fd: int | None = None,
+        *,
+        patience: float | None = IDLE_S,
     ) -> None:
-        """Send one packet. Raises ConnectionError or TimeoutError: the peer does not read."""
+        """Send one packet. Raises ConnectionError or TimeoutError: the peer does not read.
+
+        patience: for how many seconds it may not; None: until it hangs up.
+        """
         packet = wire.encode(message)
         if fd is None:
-            async with asyncio.timeout(IDLE_S):
+            async with asyncio.timeout(patience):
                 await self._loop.sock_sendall(connection, packet)
             return
         try:

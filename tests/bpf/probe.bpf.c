@@ -71,3 +71,11 @@ int probe_across(struct __sk_buff *skb)
 	trace(skb, ACROSS);
 	return observe(skb, traced(skb, ACROSS, cross_frame(skb)));
 }
+
+SEC("tc")
+int probe_meet(struct __sk_buff *skb)
+{
+	prepare(skb);
+	trace(skb, MEET);
+	return observe(skb, traced(skb, MEET, meet_frame(skb)));
+}

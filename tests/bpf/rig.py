@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from airtap.kernel.libbpf import Object
+from airtap.kernel.libbpf import Map, Object
 from airtap.kernel.macnat import Macnat, Role
 from hatch_build import SOURCES, compile_object
 from lab.sandbox import command
@@ -22,7 +22,7 @@ HOST, BROADCAST, MULTICAST, OTHERHOST = range(4)  # linux/if_packet.h
 # struct __sk_buff: ifindex and cb are what test_run takes of it (net/bpf/test_run.c).
 _CONTEXT = struct.Struct("=40xI4x5I124x")
 HOUR = 3600.0
-PROGRAMS = ("learn", "up", "down", "across")
+PROGRAMS = ("learn", "up", "down", "across", "meet")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Rig:
     def __init__(self, content: bytes, devices: list[int]) -> None:
         self.devices = devices
         self._object = Object(content, "probe")
-        for name in (*PROGRAMS, "meet", "call", "tell"):
+        for name in (*PROGRAMS, "call", "tell"):
             self._object.leave_out(name)
         self._object.load()
         self.macnat = Macnat(self._object, None)
@@ -82,7 +82,17 @@ class Rig:
             self.macnat.forget(entry.address, entry.vlan)
         for ifindex in self.macnat.guests():
             self.macnat.remove_guest(ifindex)
+        macs = self._object.map("macs")
+        for mac, _ in list(macs.items()):
+            macs.delete(mac)
         self.macnat.set_timing(alive=HOUR, refresh=HOUR)
+
+    def records(self) -> bytes:
+        """What the programs have written of frames, on all processors, told or not."""
+        one = self._object.map("records")
+        last = Path("/sys/devices/system/cpu/possible").read_text().strip().rpartition("-")[2]
+        size = one.value_size * (int(last) + 1)  # a multiple of 8, as the kernel has them here
+        return Map(one.name, one.fd, one.key_size, size).lookup(bytes(one.key_size)) or b""
 
     def age(self) -> None:
         """Make every learned address unused for two hours."""

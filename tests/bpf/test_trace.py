@@ -1,7 +1,7 @@
 """What trace.h tells of frames, and that a bent line of it is noticed."""
 
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
@@ -65,6 +65,7 @@ def begin(rig: Rig, kind: str = "macvtap") -> tuple[int, int]:
 def way_up(rig: Rig) -> None:
     """A guest's frames: as found and as left; another guest's are not told of."""
     a, b = begin(rig)
+    rig.macnat.tracer.add(NOBODY, None)
     frame = packet(MAC_A, ROUTER, A, LAN)
     rig.run("learn", frame, a)
     sent = rig.run("up", frame, 1).frame
@@ -77,6 +78,7 @@ def way_up(rig: Rig) -> None:
     assert (up.name, up.whose, up.verdict) == ("up", a, PASS)
     assert (up.before, up.after, up.before_length) == (frame, sent, len(frame))
     assert learn.time < up.time
+    assert (learn.key, learn.key_family) == (bytes(16), 0)  # and not what another guest learned
 
 
 def guards(rig: Rig) -> None:
@@ -91,15 +93,21 @@ def guards(rig: Rig) -> None:
     for number in range(16):
         rig.run("learn", packet(MAC_A, ROUTER, f"10.0.0.{number + 1}", LAN), a)
     rig.run("learn", packet(MAC_A, ROUTER, "10.0.0.16", LAN), a)
-    *_, last, again = told(rig)
+    rig.run("learn", packet(MAC_A, ROUTER, HOST, LAN), a)
+    rig.run("learn", packet(MAC_A, ROUTER, "10.0.0.16", LAN), a)
+    *_, last, again, refused, plain = told(rig)
     assert (last.said, last.key[:4], last.key_family) == (LEARNED | EVICTED, IP10_16, 4)
     assert (last.evicted[:4], last.evicted_family) == (IPv4Address(A).packed, 4)
-    assert again.said == 0
+    assert (again.said, again.key_family, again.evicted_family) == (0, 0, 0)
+    assert (refused.reason, refused.evicted) == (1, bytes(16))
+    assert (plain.reason, plain.key, plain.evicted) == (0, bytes(16), bytes(16))
 
 
 def way_down(rig: Rig) -> None:
     """What is for the guest, for all, for nobody; and not what is another's or the host's."""
     a, _ = begin(rig)
+    rig.macnat.tracer.add(NOBODY, None)
+    rig.run("down", packet(ROUTER, "02:00:00:00:00:99", LAN, A), 1)  # flooded, for another host
     for address in (A, B, HOST, "192.0.2.99"):
         rig.run("down", packet(ROUTER, UPLINK, LAN, address), 1)
     rig.run("down", packet(ROUTER, "02:00:00:00:00:99", LAN, "192.0.2.99"), 1)
@@ -113,6 +121,51 @@ def way_down(rig: Rig) -> None:
         *[("down", EVERYONE, PASS)] * 2,
         ("down", NOBODY, DROP),
     ]
+
+
+def from_host(rig: Rig) -> None:
+    """What meet gives the guest, and what is for all; what passes its MAC by is nobody's."""
+    a, b = begin(rig)
+    rig.macnat.set_on_link({IPv4Network("192.0.2.0/24")})
+    for mac, index in ((MAC_A, a), (MAC_B, b)):
+        rig.macnat.introduce(mac, index)
+    rig.macnat.tracer.add(NOBODY, None)
+    for mac, address in ((MAC_A, A), (MAC_A, "198.51.100.1"), (MAC_A, B), (MAC_A, LAN)):
+        rig.run("meet", packet(UPLINK, mac, HOST, address), 1)
+    for mac, address in ((MAC_B, B), (MAC_B, "198.51.100.1"), (ROUTER, LAN)):
+        rig.run("meet", packet(UPLINK, mac, HOST, address), 1)
+    rig.run("meet", packet(UPLINK, "ff:ff:ff:ff:ff:ff", HOST, "255.255.255.255"), 1)
+    assert facts(rig) == [
+        ("meet", a, REDIRECT),
+        *[("meet", NOBODY, PASS)] * 3,
+        ("meet", EVERYONE, PASS),
+    ]
+
+
+def not_even_copied(rig: Rig) -> None:
+    """What the host sends to the LAN does not pay for a trace."""
+    a, _ = begin(rig)
+    rig.macnat.introduce(MAC_A, a)
+    rig.run("meet", packet(UPLINK, MAC_A, HOST, "203.0.113.1"), 1)
+    assert IPv4Address("203.0.113.1").packed in rig.records()
+    for program, mac in (("meet", ROUTER), ("up", ROUTER), ("up", MAC_A)):
+        rig.run(program, packet(UPLINK, mac, HOST, "203.0.113.2"), 1)
+    assert IPv4Address("203.0.113.2").packed not in rig.records()
+
+
+def nobodys(rig: Rig) -> None:
+    """What is nobody's takes no room while nobody hears it."""
+    a, _ = begin(rig)
+    stray = packet(ROUTER, UPLINK, LAN, "192.0.2.99")
+    rig.run("down", stray, 1)
+    assert facts(rig) == []
+    rig.macnat.tracer.add(NOBODY, None)
+    rig.run("down", stray, 1)
+    assert facts(rig) == [("down", NOBODY, PASS)]
+    rig.macnat.tracer.remove(NOBODY)
+    rig.run("down", stray, 1)
+    rig.run("learn", packet(MAC_A, ROUTER, A, LAN), a)
+    assert facts(rig) == [("learn", a, PASS)]
 
 
 def siblings(rig: Rig) -> None:
@@ -156,18 +209,42 @@ def room(rig: Rig) -> None:
 
 
 IP10_16 = IPv4Address("10.0.0.16").packed
-CHECKS = (way_up, guards, way_down, siblings, room)
+CHECKS = (
+    way_up,
+    guards,
+    way_down,
+    from_host,
+    not_even_copied,
+    nobodys,
+    siblings,
+    room,
+)
 MUTANTS = {
     "before is after": ("copy_head(skb, r->after, &", "copy_head(skb, r->before, &"),
     "notes of former frames": ("\tr->said = 0;\n", ""),
+    "addresses of former frames": ("\tr->key = (struct key){};\n", ""),
+    "evicted in former frames": ("\tr->evicted = (struct key){};\n", ""),
+    "reasons of former frames": ("\tr->reason = 0;\n", ""),
+    "what the host sends to the router": ("if (r->verdict != TC_ACT_REDIRECT)", "if (0)"),
+    "the host's to other guests": (
+        "\tif (r->whose == NOBODY)\n\t\treturn false;\n\tif (r->verdict",
+        "\tif (r->verdict",
+    ),
+    "the host's broadcasts": ("return r->said;", "return false;"),
     "no reasons": ("r->reason = what >> 8;", ""),
     "evicted as learned": ("if ((what & 0xff) == EVICTED)", "if (0)"),
     "other guests' on the way up": ("return r->whose != NOBODY && (r->program == UP", "return (1"),
     "other guests' on the way down": (
-        "!is_host(&key);\n\tr->whose = tracee(entry->ifindex);\n\treturn r->whose != NOBODY;",
-        "!is_host(&key);\n\treturn true;",
+        "false;\n\tr->whose = tracee(entry->ifindex);\n\treturn r->whose != NOBODY;",
+        "false;\n\treturn true;",
     ),
     "the host's is nobody's": ("same(to.w, cfg->parent.w) && !is_host(&key)", "true"),
+    "at a foreign MAC": ("if (!same(to.w, entry->mac.w))", "if (0)"),
+    "nobody's for nobody": ("(r->whose == NOBODY && !is_all_seen())", "0"),
+    "nobody's for none": ("(r->whose == NOBODY && !is_all_seen())", "r->whose == NOBODY"),
+    "the host's are copied": ("if (is_hosts_own(skb, program))", "if (0)"),
+    "the host's on the way up are copied": ("return program == UP || !(", "return !("),
+    "the host's to guests are not": (" || bpf_map_lookup_elem(&macs, &to));", ");"),
     "groups unheard": (
         "if (is_group(to.w)) {\n\t\tr->whose = EVERYONE;\n\t\treturn true",
         "if (0) {",

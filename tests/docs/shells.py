@@ -18,6 +18,7 @@ source {directory}/airtap.bash
 while read -r line; do
     [ "$line" ] || continue
     line=${{line//=/ = }}
+    line=${{line//:/ : }}
     read -ra COMP_WORDS <<<"$line"
     [[ $line == *" TAB" ]] && COMP_WORDS[-1]=
     COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)) COMPREPLY=()

@@ -77,6 +77,7 @@ def test_after_an_options_value(made: Path, shell: Shell) -> None:
         "airtap network define wifi --kind ipv": {"ipvtap"},
         "airtap --version network un": {"undefine"},
         "airtap parent 4addr wlan0 ": {"on", "off"},
+        "airtap doctor --connect qemu:///system l": {n for n in host_links() if n[0] == "l"},
         "airtap domain connect web --parent wlan0 --mode p": {"private", "passthrough", "passthru"},
     }
     assert dict(zip(lines, shell(made, list(lines)), strict=True)) == lines
@@ -87,6 +88,11 @@ def test_an_equals_sign(made: Path, shell: Shell) -> None:
     """bash sees three words and completes the last; fish says the whole."""
     [found] = shell(made, ["airtap network define --kind=ses"])
     assert found in ({"session"}, {"--kind=session"})
+
+
+def test_within_a_value_that_bash_takes_apart(made: Path) -> None:
+    lines = ["airtap doctor --connect=qemu:", "airtap trace 52:5", "airtap trace 52:54:00:00:00:1 "]
+    assert shells.bash(made, lines) == [set(), set(), set()]
 
 
 def test_a_hostile_device_name_is_only_a_name(made: Path) -> None:

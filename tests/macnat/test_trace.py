@@ -23,6 +23,7 @@ from scapy.utils import RawPcapNgReader
 
 from airtap.kernel.libbpf import Object
 from airtap.kernel.macnat import pin_directory
+from airtap.server import IDLE_S
 from lab import sandbox
 from lab.airtap import BIN, Airtapd
 from lab.lan import FAR_MAC, HOST4, HOST6, NEAR_MAC, ROUTER4, ROUTER6, Lan, wait_for
@@ -352,6 +353,19 @@ def test_what_is_nobodys_is_for_root(lan: Lan, airtapd: Airtapd) -> None:
         assert not [line for line in trace.lines if any(address in line for address in others)]
 
 
+def test_what_the_host_sends_to_the_routers_mac(lan: Lan, airtapd: Airtapd) -> None:
+    """A guest may bear it. Its owner sees nothing that goes to the LAN; root sees that it does."""
+    with airtapd.attach(lan.near, FAR_MAC, uid=OWNER) as tap, lan.frames() as frames:
+        wait_for(lambda: airtapd.status()["uplinks"][0]["host_access"], 20, "host access")
+        with tracing(airtapd, tap.device, uid=OWNER) as trace, tracing(airtapd, tap.device) as root:
+            sandbox.command("ping", "-n", "-c1", "-w20", ROUTER4)
+            past = f"not for an address that {tap.device} has on this link: to the LAN"
+            root.told("host -> guest", f"ICMP echo request {HOST4} > {ROUTER4}", past)
+            frames.send(bytes(claim("192.0.2.9", "02:00:5e:00:53:09")))
+            trace.says(".*ARP announcement: 192.0.2.9 .*")
+            assert not [line for line in trace.lines if f"> {ROUTER4}" in line]
+
+
 def test_the_end_of_all(lan: Lan, airtapd: Airtapd) -> None:
     """Of the guest, of airtapd, and of airtapd without a word."""
     with raw_guest(airtapd) as guest, tracing(airtapd, guest.device) as trace:
@@ -379,9 +393,13 @@ def test_the_end_of_all(lan: Lan, airtapd: Airtapd) -> None:
 
 
 def test_floods_are_lost_and_harm_nobody(lan: Lan, airtapd: Airtapd) -> None:
-    """A guest that floods, a client that reads and says what was lost, and one that never reads."""
+    """A guest that floods, a client that reads and says what was lost, and one that does not read.
+
+    However long that is, its trace goes on, and it is told what it lost.
+    """
     before = resident(airtapd)
     with (
+        airtapd.attach(lan.near, SIBLING_MAC),  # for whom the programs stay
         raw_guest(airtapd) as guest,
         tracing(airtapd, guest.device) as trace,
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as deaf,
@@ -389,13 +407,39 @@ def test_floods_are_lost_and_harm_nobody(lan: Lan, airtapd: Airtapd) -> None:
         deaf.connect(airtapd.socket)
         deaf.send(json.dumps({"op": "trace", "guest": guest.device}).encode())
         frame = bytes(Ether(src=ROGUE_MAC, dst=FAR_MAC) / IP(src=ROGUE4, dst=ROUTER4) / ICMP())
-        until = time.monotonic() + 4
+        until = time.monotonic() + IDLE_S + 2
         while time.monotonic() < until:
             guest.send(frame, 5000)
             assert airtapd.guests()
         trace.says(r"\d+ events lost")
         assert resident(airtapd) - before < 20 * MIB
         assert trace.end() == 0
+        deaf.settimeout(20)
+        while json.loads(deaf.recv(1 << 16)).get("lost", 0) == 0:
+            pass
+        while json.loads(deaf.recv(1 << 16))["events"]:
+            pass
+        for _ in range(10):
+            guest.send(frame, 1000)
+            assert airtapd.guests()
+        airtapd.airtap("release", guest.device)
+        wait_for(lambda: generation() == 0, 20, "the deaf client's guest to be traced no more")
+        while "ended" not in (message := json.loads(deaf.recv(1 << 16))):
+            pass
+        assert message == {"ended": "guest-gone"}
+
+
+def test_the_trace_of_who_hangs_up_unread_ends(lan: Lan, airtapd: Airtapd) -> None:
+    with (
+        raw_guest(airtapd) as guest,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as deaf,
+    ):
+        deaf.connect(airtapd.socket)
+        deaf.send(json.dumps({"op": "trace", "guest": guest.device}).encode())
+        wait_for(lambda: generation() != 0, 20, "the trace to begin")
+        for _ in range(10):
+            guest.send(bytes(claim(ROGUE4, ROGUE_MAC)), 1000)
+            assert airtapd.guests()
         deaf.close()
         wait_for(lambda: generation() == 0, 20, "the trace of the deaf client to end")
     assert lan.ping(HOST4, timeout=5)
@@ -451,4 +495,19 @@ def test_without_macnat() -> None:
 @pytest.mark.parametrize("count", ["0", "-3", "many"])
 def test_wrong_counts(count: str) -> None:
     argv = [str(BIN / "airtap"), "trace", "airtap0", f"--count={count}"]
-    assert subprocess.run(argv, capture_output=True).returncode == 2
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "argument --count: must be a whole number above 0" in done.stderr
+
+
+def test_a_hostile_name(lan: Lan, airtapd: Airtapd) -> None:
+    """A device's name can hold what steers a terminal."""
+    name = "\x1b[2J"
+    with airtapd.attach(lan.near, GUEST_MAC) as tap:
+        sandbox.command("ip", "link", "set", tap.device, "down")
+        sandbox.command("ip", "link", "set", tap.device, "name", name)
+        sandbox.command("ip", "link", "set", name, "up")
+        with tracing(airtapd, GUEST_MAC) as trace:
+            assert trace.lines[0].startswith(f"'\\x1b[2J' ({GUEST_MAC})")
+            airtapd.airtap("release", name)
+            trace.says(r"airtap: '\\x1b\[2J' is gone")

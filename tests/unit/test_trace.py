@@ -246,6 +246,15 @@ def test_echoes_of_others_are_not_told() -> None:
     ]
 
 
+def test_what_the_host_sends_past_another_guest_is_not_told() -> None:
+    def past(mac: str) -> Record:
+        return told("meet", Ether(src=UPLINK, dst=mac) / IP(src=LAN, dst=A), whose=NOBODY)
+
+    assert lines(story(), past(OTHER)) == []
+    to_lan = "not for an address that airtap0 has on this link: to the LAN"
+    assert lines(story(), past(GUEST)) == [("host -> guest", (to_lan,))]
+
+
 def test_malformed_nd_is_said() -> None:
     bad = ETHER / IPv6(src="fe80::1") / ICMPv6ND_NS(tgt="fe80::2") / ICMPv6NDOptSrcLLAddr(len=0)
     found = lines(story(), told("learn", bad), told("up", bad, verdict=DROP))

@@ -14,15 +14,16 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 from lab.airtap import BIN, Airtapd
-from lab.lan import SLOWNESS, Lan
+from lab.lan import SLOWNESS, Lan, wait_for
 from lab.sandbox import dying_with_us
 
 MAC = "52:54:00:00:00:01"
-LEAVE = "\x1b[?25h\x1b[?1049l"
+LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 
 
 class Terminal:
@@ -83,7 +84,7 @@ def on_terminal(airtapd: Airtapd, *options: str) -> Iterator[Terminal]:
 
 def test_watch_on_a_terminal(lan: Lan, airtapd: Airtapd) -> None:
     with airtapd.attach(lan.near, MAC), on_terminal(airtapd, "--watch", "0.2") as terminal:
-        terminal.shows("\x1b[?1049h")
+        terminal.shows("\x1b[?1049h\x1b[?25l\x1b[?7l")
         terminal.shows("every 0.2 s")
         terminal.shows(f"\x1b[1m{lan.near}\x1b[0m: ethernet")
         terminal.shows(MAC)
@@ -94,6 +95,8 @@ def test_watch_on_a_terminal(lan: Lan, airtapd: Airtapd) -> None:
         terminal.shows(MAC)
         terminal.process.send_signal(signal.SIGTSTP)
         terminal.shows(LEAVE)
+        stat = Path(f"/proc/{terminal.process.pid}/stat")
+        wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", 20, "it to stop")
         terminal.process.send_signal(signal.SIGCONT)
         terminal.shows("\x1b[?1049h")
         terminal.shows(MAC)
@@ -105,10 +108,13 @@ def test_watch_on_a_terminal(lan: Lan, airtapd: Airtapd) -> None:
         assert terminal.seen.endswith(LEAVE)
 
 
-def test_the_terminal_is_restored_when_ended(lan: Lan, airtapd: Airtapd) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_the_terminal_is_restored_when_ended(
+    lan: Lan, airtapd: Airtapd, number: signal.Signals
+) -> None:
     with on_terminal(airtapd, "--watch", "30", "--color=never") as terminal:
         terminal.shows("no guests")
-        assert terminal.end(signal.SIGTERM) == 128 + signal.SIGTERM
+        assert terminal.end(number) == 128 + number
         assert terminal.seen.endswith(LEAVE)
         assert "\x1b[1m" not in terminal.seen
 
@@ -142,4 +148,6 @@ def test_watch_for_programs(lan: Lan, airtapd: Airtapd, option: str) -> None:
 
 def test_wrong_intervals(lan: Lan, airtapd: Airtapd) -> None:
     for interval in ("0", "-1", "nan", "soon", "1e9"):
-        assert airtapd.airtap("status", f"--watch={interval}", check=False).returncode == 2
+        refused = airtapd.airtap("status", f"--watch={interval}", check=False)
+        assert refused.returncode == 2
+        assert "argument --watch: must be 0.1 to 86400 seconds" in refused.stderr

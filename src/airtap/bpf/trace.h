@@ -12,8 +12,8 @@
  * A flood fills the ring, and what finds no room is counted and lost: user space empties the ring
  * at its own pace, unasked (BPF_RB_NO_WAKEUP).
  *
- * Behind the shorter of a head's length and SNAP a record has bytes of earlier frames. They are for
- * nobody: user space cuts them off.
+ * Of earlier frames, which may be another guest's, a record has bytes behind a head that is shorter
+ * than SNAP, and nothing else. They are for nobody: user space cuts them off.
  */
 
 #define SNAP 384 /* up to the message type of DHCP */
@@ -52,7 +52,8 @@ struct record {
 };
 
 /* A guest that is traced, by its device (mac is 0) or, as a frame of a macvtap's guest comes by the
- * uplink, by its MAC (ifindex is 0). Two guests on ipvtaps may use one MAC. */
+ * uplink, by its MAC (ifindex is 0). Two guests on ipvtaps may use one MAC. The device NOBODY is
+ * there while somebody listens who may see all. */
 struct who {
 	__u32 ifindex;
 	struct mac mac;
@@ -110,6 +111,23 @@ static __always_inline bool copy_head(struct __sk_buff *skb, __u8 *head, __u32 *
 	return length >= ETH_HLEN && !bpf_skb_load_bytes(skb, 0, head, length);
 }
 
+/* Whether a frame on its way out is the host's, and for no guest: see is_leaving(). */
+static __always_inline bool is_hosts_own(struct __sk_buff *skb, __u32 program)
+{
+	__u32 zero = 0;
+	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+	struct ethhdr eth;
+	struct mac to = {};
+
+	if (!cfg || (program != MEET && (program != UP || cfg->kind != MACVTAP)))
+		return false;
+	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) ||
+	    !same((__u16 *)eth.h_source, cfg->parent.w))
+		return false;
+	__builtin_memcpy(to.w, eth.h_dest, ETH_ALEN);
+	return program == UP || !(is_group(to.w) || bpf_map_lookup_elem(&macs, &to));
+}
+
 __noinline int begin_trace(struct __sk_buff *skb, __u32 program)
 {
 	struct record *r = this_record();
@@ -121,9 +139,15 @@ __noinline int begin_trace(struct __sk_buff *skb, __u32 program)
 	if ((program == MEET || program == DOWN) &&
 	    (skb->tc_index == FROM_GUEST || skb->tc_index == REFUSED_HERE))
 		return 0;
+	/* These are the most, and must not pay for a trace that does not concern them. */
+	if (is_hosts_own(skb, program))
+		return 0;
 	if (!copy_head(skb, r->before, &r->before_length))
 		return 0;
 	r->said = 0;
+	r->reason = 0;
+	r->key = (struct key){};
+	r->evicted = (struct key){};
 	r->program = program;
 	r->generation = generation();
 	return 0;
@@ -174,10 +198,18 @@ static __always_inline __u32 tracee(__u32 ifindex)
 	return found(&who);
 }
 
+/* Whether somebody listens who may see what is nobody's. */
+static __always_inline bool is_all_seen(void)
+{
+	struct who nobody = { .ifindex = NOBODY };
+
+	return bpf_map_lookup_elem(&tracees, &nobody);
+}
+
 /*
  * Whom a frame from the LAN concerns:
  * - sent to a group, or made so: everyone
- * - for the address of a guest: that guest
+ * - for the address of a guest, and left at its MAC: that guest
  * - at the uplink's MAC and for nobody's address here, or dropped as an echo: nobody, which is said
  *   to those who may see all
  * - the host's, or not for this host at all: not to be traced
@@ -202,12 +234,20 @@ static __always_inline bool is_heard(struct __sk_buff *skb, struct record *r, st
 	entry = bpf_map_lookup_elem(&addresses, &key);
 	if (!entry)
 		return same(to.w, cfg->parent.w) && !is_host(&key);
+	if (!same(to.w, entry->mac.w))
+		return false;
 	r->whose = tracee(entry->ifindex);
 	return r->whose != NOBODY;
 }
 
-/* Whom a frame concerns that comes by the uplink on its way out: the host's, for the guest whom meet
- * knows at its MAC, or for all; or that of a macvtap's guest. */
+/*
+ * Whom a frame concerns that comes by the uplink on its way out:
+ * - of a macvtap's guest: that guest
+ * - the host's, sent to a group: everyone, if it was handed over
+ * - the host's, at a guest's MAC: that guest, if meet gives it to the guest. If it goes to the LAN,
+ *   nobody: the guest may have chosen its router's MAC, and must not read what goes there
+ * - other frames of the host's: not to be traced
+ */
 static __always_inline bool is_leaving(struct record *r, struct config *cfg)
 {
 	struct who from = {};
@@ -220,15 +260,17 @@ static __always_inline bool is_leaving(struct record *r, struct config *cfg)
 		r->whose = found(&from);
 		return r->whose != NOBODY && (r->program == UP || r->said || r->verdict != PASS);
 	}
-	if (r->program != MEET)
-		return false;
 	if (is_group(to.w)) {
 		r->whose = EVERYONE;
 		return r->said;
 	}
 	guest = bpf_map_lookup_elem(&macs, &to);
 	r->whose = guest ? tracee(*guest) : NOBODY;
-	return r->whose != NOBODY;
+	if (r->whose == NOBODY)
+		return false;
+	if (r->verdict != TC_ACT_REDIRECT)
+		r->whose = NOBODY;
+	return true;
 }
 
 /* Whom a frame on a guest's own device concerns: who sent it, or to whom across takes it. */
@@ -268,7 +310,7 @@ __noinline int end_trace(struct __sk_buff *skb, __u32 program, int verdict)
 		wanted = is_leaving(r, cfg);
 	else
 		wanted = is_said(skb, r);
-	if (!wanted)
+	if (!wanted || (r->whose == NOBODY && !is_all_seen()))
 		return 0;
 	r->time = bpf_ktime_get_ns();
 	r->tag = skb->vlan_tci;

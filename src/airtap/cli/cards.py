@@ -16,7 +16,7 @@ from .. import client, config
 from ..config import MODES, Config
 from ..errors import Problem
 from ..names import device_name
-from .common import add_card, add_uri, libvirt_mode, uri
+from .common import add_card, add_uri, libvirt_mode, seconds, uri
 
 # lxml, libvirt and netlink are imported where they are needed: airtap status needs none of them.
 if TYPE_CHECKING:
@@ -101,18 +101,10 @@ def _add_timeout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=seconds,
+        type=seconds(0, 3600),
         default=_TIMEOUT_S,
         help=f"how long a guest may take to release a card; default: {_TIMEOUT_S:g}",
     )
-
-
-def seconds(text: str) -> float:
-    """A length of time on a command line. Raises ValueError."""
-    length = float(text)
-    if not 0 <= length <= 3600:
-        raise ValueError(text)
-    return length
 
 
 def _renew(arguments: argparse.Namespace) -> None:

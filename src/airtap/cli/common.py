@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 
 # Of macvtaps; libvirt and ip(8) spell the last one differently.
 MODES = ("bridge", "private", "vepa", "passthrough", "passthru")
@@ -22,6 +23,21 @@ def add_card(parser: argparse.ArgumentParser) -> None:
         metavar="MAC|N",
         help="which network card, by MAC address or by number from 1; needed if there are several",
     )
+
+
+def seconds(least: float, most: float) -> Callable[[str], float]:
+    """A type for argparse: a length of time."""
+
+    def length(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            found = -1.0
+        if not least <= found <= most:
+            raise argparse.ArgumentTypeError(f"must be {least:g} to {most:g} seconds")
+        return found
+
+    return length
 
 
 def libvirt_mode(mode: str) -> str:

@@ -17,12 +17,14 @@ from typing import Any
 from .. import client, wire
 from ..errors import Problem
 from ..report import gather
+from .common import seconds
 from .status_table import Json, Rates, View, rates, table
 
 _COLOURS = ("auto", "always", "never")
 _INTERVAL_S = 2.0
-# Of the terminal: xterm's control sequences, as all of Linux's terminals take them.
-_SCREEN, _NO_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+# Of the terminal: xterm's control sequences, as all of Linux's terminals take them. Another screen,
+# no cursor, and no wrapping of a line with letters that are two columns wide.
+_SCREEN, _NO_SCREEN = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K\r\n", "\x1b[J"
 
 
@@ -38,7 +40,7 @@ def add_parser(commands: Any) -> None:
         "--watch",
         metavar="SECONDS",
         nargs="?",
-        type=_seconds,
+        type=seconds(0.1, 86400),
         const=_INTERVAL_S,
         help=f"again every so many seconds, until Ctrl-C; default: {_INTERVAL_S:g}",
     )
@@ -49,13 +51,6 @@ def add_parser(commands: Any) -> None:
         help="auto: on a terminal, unless NO_COLOR is set",
     )
     parser.set_defaults(run=run)
-
-
-def _seconds(text: str) -> float:
-    length = float(text)
-    if not 0.1 <= length <= 86400:
-        raise ValueError(text)
-    return length
 
 
 def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
@@ -128,7 +123,7 @@ def _watch(arguments: argparse.Namespace, connection: client.Connection) -> None
 @contextmanager
 def _terminal() -> Iterator[None]:
     """A screen of our own, gone at the end, whatever ends us. SIGWINCH is for sigtimedwait()."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, _end)
     signal.signal(signal.SIGTSTP, _stop)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH})

@@ -14,6 +14,7 @@ from ..errors import Problem, reason
 from ..trace import pcapng
 from ..trace.record import Record, record
 from ..trace.story import Line, Setting, Story, tagged
+from .columns import printable
 
 _BEFORE, _AFTER = 0, 1
 _ENDED = {
@@ -57,10 +58,9 @@ def add_parser(commands: Any) -> None:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    if not text.isascii() or not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError("must be a whole number above 0")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
@@ -149,8 +149,9 @@ def _record(event: str) -> Record:
 
 
 def _setting(described: dict[str, Any]) -> Setting:
-    names = ("device", "ifindex", "mac", "uplink", "uplink_mac", "kind", "macnat", "host_access")
+    names = ("ifindex", "mac", "uplink_mac", "kind", "macnat", "host_access")
     known = {name: described[name] for name in names}
+    known |= {name: printable(described[name]) for name in ("device", "uplink")}
     return Setting(**known, addresses=tuple(described["addresses"]))
 
 

@@ -42,7 +42,8 @@ class Tracer:
     def add(self, ifindex: int, mac: str | None) -> None:
         """Trace the guest of a device, also one that is traced already.
 
-        mac: its own, if that is a macvtap and the MAC is known.
+        mac: its own, if that is a macvtap and the MAC is known. NOBODY as ifindex: also tell of
+        frames that are nobody's.
         """
         if self._ring is None:
             self._begin()

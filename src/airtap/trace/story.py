@@ -80,7 +80,8 @@ class Story:
         if record.name == "down":
             yield from self._from_lan(record)
         elif record.name == "meet" and mac(record.before[6:12]) == self.setting.uplink_mac:
-            yield _line(record, "host -> guest", _from_host(record, self.setting))
+            if record.whose != NOBODY or mac(record.before[:6]) == self.setting.mac:
+                yield _line(record, "host -> guest", _from_host(record, self.setting))
         else:
             yield from self._from_guest(record)
 

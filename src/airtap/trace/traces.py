@@ -179,8 +179,19 @@ class Traces:
         there = self._at(listener.uplink)
         if not there:
             tracer.stop()
-        elif all(other.ifindex != listener.ifindex for other in there):
+            return
+        if all(other.ifindex != listener.ifindex for other in there):
             tracer.remove(listener.ifindex)
+        if not any(other.sees_all for other in there):
+            tracer.remove(NOBODY)
+
+    def _drop(self, listener: _Listener) -> None:
+        """Listen no more for a guest that has gone, whose MAC another may bear from now on.
+
+        Its client is told when it next reads, which can be long hence.
+        """
+        self._end(listener)
+        listener.news.set()
 
     def _at(self, uplink: Uplink) -> list[_Listener]:
         return [listener for listener in self._listeners if listener.uplink is uplink]
@@ -194,7 +205,8 @@ class Traces:
         if self._ending:
             return "daemon-ends"
         at_work = self._is_at_work(listener.uplink)
-        if at_work and listener.ifindex in listener.uplink.children:
+        listens = listener in self._listeners
+        if listens and at_work and listener.ifindex in listener.uplink.children:
             return ""
         try:
             self._links.name_of(listener.ifindex)
@@ -217,7 +229,7 @@ class Traces:
             there = self._at(uplink)
             if not self._is_at_work(uplink):
                 for listener in there:
-                    listener.news.set()
+                    self._drop(listener)
                 continue
             for packed in uplink.nat.tracer.read(_HELPING):
                 whose, program = concerns(packed)
@@ -228,15 +240,17 @@ class Traces:
                 if listener.ifindex in uplink.children:
                     _follow(listener)
                 else:
-                    listener.news.set()
+                    self._drop(listener)
 
 
 def _follow(listener: _Listener) -> None:
-    """Have the programs tell of a guest, at the MAC that it has now."""
+    """Have the programs tell of a guest, at the MAC that it has now, and of what is nobody's."""
     uplink = listener.uplink
     is_macvtap = uplink.role.kind == "macvtap"
     mac = uplink.children.get(listener.ifindex) if is_macvtap else None
     uplink.nat.tracer.add(listener.ifindex, mac)
+    if listener.sees_all:
+        uplink.nat.tracer.add(NOBODY, None)
 
 
 def _is_guest(link: Link) -> bool:
