@@ -5,6 +5,7 @@ when the first such test is collected (lab/sandbox.py).
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from lab.airtap import Airtapd
 from lab.lan import Lan, wait_for
 
 UNIT = Path(__file__).parent / "unit"
+
+
+def pytest_configure() -> None:
+    # A shell's `make test &` has it ignored, also in the commands that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -113,7 +113,8 @@ def test_another_network(
     wait_for(lambda: other.ping(address), 20, "the guest to answer")
     assert of_a(airtapd, GUEST_MAC) == []
     assert address in known(airtapd, GUEST_MAC)
-    assert f"network card {GUEST_MAC}: link down and up" in airtapd.log()[said:]
+    told = f"network card {GUEST_MAC}: link down and up"
+    wait_for(lambda: told in airtapd.log()[said:], 20, "airtapd to have told the guest")
     roam(station, lan)
     wait_for(lambda: lan.ping(guest.address), 30, "the guest to be back")
 
