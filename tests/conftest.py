@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from lab import sandbox
 from lab.airtap import Airtapd
@@ -21,6 +22,9 @@ UNIT = Path(__file__).parent / "unit"
 def pytest_configure() -> None:
     # A shell's `make test &` has it ignored, also in the commands that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Two emulated processors keep ours busy meanwhile: that an example takes long is no failure.
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
