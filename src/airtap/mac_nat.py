@@ -271,7 +271,7 @@ class MacNat:
                 self._met.clear()
             if link is None:
                 return 0
-            self._seen[index] = link.parent if _is_child(link) else 0
+            self._seen[index] = link.parent if is_child(link) else 0
         return self._seen[index]
 
     async def _link(self, index: int) -> Link | None:
@@ -283,7 +283,7 @@ class MacNat:
     async def _look_at_all(self) -> None:
         self._seen.clear()
         dump = await self._links.dump()
-        for parent in {link.parent for link in dump if _is_child(link)} | self._uplinks.keys():
+        for parent in {link.parent for link in dump if is_child(link)} | self._uplinks.keys():
             await self._try(parent, None)
 
     async def _look_at(self, index: int, devices: set[int] | None) -> None:
@@ -331,7 +331,7 @@ class MacNat:
         the programs takes longer than to make it.
         """
         macvtaps = [child for child in children if child.kind == "macvtap"]
-        if not (any(map(_is_sociable, macvtaps)) or (active and active.meeting)):
+        if not (any(map(is_sociable, macvtaps)) or (active and active.meeting)):
             return []
         loop = asyncio.get_running_loop()
         observable = []
@@ -351,7 +351,7 @@ class MacNat:
         else:
             found = [await self._link(index) for index in among]
             links = [link for link in found if link is not None]
-        return [link for link in links if _is_child(link, parent)]
+        return [link for link in links if is_child(link, parent)]
 
     async def _role(self, link: Link, kind: str) -> macnat.Role:
         """What is to be on at an uplink for children of a kind. Raises Problem no-nl80211."""
@@ -436,7 +436,7 @@ class MacNat:
         """Take what has no place in a role off an uplink and its children."""
         await macnat.detach(self._ipr, link.index, keep=role.on_parent)
         for child in await self._links.dump():
-            if _is_child(child, link.index):
+            if is_child(child, link.index):
                 keeps = role.translate or child.kind in MODES
                 await macnat.detach(self._ipr, child.index, role.on_child if keeps else ())
 
@@ -455,7 +455,7 @@ class MacNat:
                 await self._add_child(
                     active, link.index, await self._guest_mac(active, link, known)
                 )
-                active.let_meet(link.index, active.role.host_access and _is_sociable(link))
+                active.let_meet(link.index, active.role.host_access and is_sociable(link))
             except LinkNotFound:
                 continue  # its own notification follows
             except (LinkError, BpfError) as exc:  # no fault of its siblings
@@ -502,7 +502,7 @@ async def clear(links: Links, ipr: AsyncIPRoute, index: int) -> None:
 
     What is not there, the uplink among it, is success. Raises LinkError.
     """
-    children = [link.index for link in await links.dump() if _is_child(link, index)]
+    children = [link.index for link in await links.dump() if is_child(link, index)]
     for device in (*children, index):
         with suppress(LinkNotFound):
             await macnat.detach(ipr, device)
@@ -535,12 +535,13 @@ def _said(role: macnat.Role) -> str:
     return " and ".join(names) or "delivery"
 
 
-def _is_sociable(child: Link) -> bool:
+def is_sociable(child: Link) -> bool:
     """Whether the host may meet a child's guest."""
     return child.kind in MODES and child.mode == "bridge"
 
 
-def _is_child(link: Link, parent: int | None = None) -> bool:
+def is_child(link: Link, parent: int | None = None) -> bool:
+    """Whether a device counts as a child of parent, None: of any: see above."""
     if FAMILY.get(link.kind) == "ipvtap":
         counts = link.kind == "ipvtap" and link.group == GROUP
     else:

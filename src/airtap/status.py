@@ -6,10 +6,9 @@ from collections.abc import AsyncGenerator
 
 from . import uplink
 from .broker import Broker
-from .config import MODES
 from .errors import Problem
 from .guests import Loss
-from .kernel.links import FAMILY, GROUP, Link, Links
+from .kernel.links import FAMILY, Link, Links
 from .kernel.macnat import GuestCounters, Learned
 from .kernel.peer import Peer
 from .mac_nat import MacNat
@@ -34,7 +33,7 @@ async def packets(
     targets = {target for alias in broker.config.aliases.values() for target in alias}
     named = {*broker.config.parents, *await uplink.devices(links, targets)}
     for link in dump:
-        guests = [child for child in children[link.index] if _is_guest(child)]
+        guests = [child for child in children[link.index] if uplink.is_guest(child)]
         if not guests and link.name not in named:
             continue
         yield {"uplink": await _uplink(link, children[link.index], broker.mac_nat)}
@@ -50,11 +49,6 @@ async def packets(
     for loss in broker.losses():
         if peer.uid in (0, loss.guest.owner.uid):
             yield {"lost": _loss(loss)}
-
-
-def _is_guest(link: Link) -> bool:
-    """Macvtaps and ipvtaps are, whoever made them (libvirt makes its own); taps are if we did."""
-    return link.kind in MODES or link.group == GROUP
 
 
 async def _uplink(link: Link, children: list[Link], mac_nat: MacNat) -> dict[str, object]:

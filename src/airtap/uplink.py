@@ -11,6 +11,7 @@ from .kernel import wifi
 from .kernel.links import (
     ARPHRD_ETHER,
     FAMILY,
+    GROUP,
     IFF_LOOPBACK,
     IFF_LOWER_UP,
     Link,
@@ -49,13 +50,14 @@ async def choose(links: Links, config: Config, name: str) -> str:
     there = []
     for device in await devices(links, targets):
         with suppress(LinkNotFound):
-            if _is_up(await links.by_name(device)):
+            if is_up(await links.by_name(device)):
                 return device
             there.append(device)
     return (*there, *targets)[0]
 
 
-def _is_up(link: Link) -> bool:
+def is_up(link: Link) -> bool:
+    """Whether a device is up and has carrier: a cable that is plugged in, a network joined."""
     return link.up and bool(link.flags & IFF_LOWER_UP)
 
 
@@ -98,6 +100,11 @@ async def inspect(link: Link) -> Uplink:
     if link.kind == "bridge":
         return Uplink(link, "bridge")
     return Uplink(link, await wifi.uplink_type(link.name, link.index) or "ethernet")
+
+
+def is_guest(link: Link) -> bool:
+    """Macvtaps and ipvtaps are, whoever made them (libvirt makes its own); taps are if we did."""
+    return link.kind in MODES or link.group == GROUP
 
 
 async def a_child(links: Links, parent: Link) -> Link | None:

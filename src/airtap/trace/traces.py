@@ -14,14 +14,14 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ..config import MODES
 from ..errors import Problem
 from ..kernel.libbpf import BpfError
-from ..kernel.links import GROUP, Link, LinkNotFound, Links
+from ..kernel.links import Link, LinkNotFound, Links
 from ..kernel.peer import Peer
 from ..mac_nat import MacNat
 from ..mac_nat_uplink import Uplink
 from ..owner import Owner, guest_mac
+from ..uplink import is_guest
 from .record import EVERYONE, NOBODY, SNAP, concerns
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class Traces:
             self._end(listener)
 
     async def _find(self, guest: str, peer: Peer) -> Link:
-        guests = [link for link in await self._links.dump() if _is_guest(link)]
+        guests = [link for link in await self._links.dump() if is_guest(link)]
         owners = {link.index: Owner.from_alias(link.alias) for link in guests}
 
         def is_own(link: Link) -> bool:
@@ -251,10 +251,6 @@ def _follow(listener: _Listener) -> None:
     uplink.nat.tracer.add(listener.ifindex, mac)
     if listener.sees_all:
         uplink.nat.tracer.add(NOBODY, None)
-
-
-def _is_guest(link: Link) -> bool:
-    return link.kind in MODES or link.group == GROUP
 
 
 def _is_called(link: Link, owner: Owner | None, guest: str) -> bool:

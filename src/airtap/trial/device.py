@@ -1,8 +1,8 @@
 """The first steps: is the uplink fit, can airtapd make a device on it, is MAC NAT as needed?"""
 
+from ..uplink import is_up
 from . import airtapd
 from .guest import TrialGuest
-from .host import is_up
 from .scene import Scene
 from .steps import Failed
 

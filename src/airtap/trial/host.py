@@ -10,7 +10,7 @@ from pyroute2 import AsyncIPRoute
 from .. import uplink
 from ..errors import Problem
 from ..kernel.addresses import host_addresses
-from ..kernel.links import FAMILY, IFF_LOWER_UP, Link, LinkNotFound, Links, open_links, rtnetlink
+from ..kernel.links import FAMILY, Link, LinkNotFound, Links, open_links, rtnetlink
 from ..kernel.neighbours import neighbour_mac
 from ..kernel.ping import Address, Echo, Pinger, ping
 
@@ -74,11 +74,6 @@ class Host:
         """Raises OSError."""
         with Pinger(address, self.name) as pinger:
             return await ping(pinger, seconds)
-
-
-def is_up(link: Link) -> bool:
-    """Whether a device is up and has carrier: a cable that is plugged in, a network joined."""
-    return link.up and bool(link.flags & IFF_LOWER_UP)
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from ...kernel import clsact, tap
 from ...kernel.clsact import Filter
 from ...kernel.links import FAMILY, GROUP, Link, LinkError
 from ...kernel.macnat import Role
-from ...mac_nat import gives_its_mac
+from ...mac_nat import gives_its_mac, is_child, is_sociable
 from ...owner import Owner
 from ...uplink import Uplink as Inspected
 from . import namespaces
@@ -168,17 +168,13 @@ class Reader:
 
     async def _role(self, inspected: Inspected, children: Collection[Link]) -> Role | None:
         """As MacNat._role() has it, for the guests that are there."""
-        guests = [
-            each
-            for each in children
-            if FAMILY[each.kind] == "macvtap" or (each.kind == "ipvtap" and each.group == GROUP)
-        ]
+        guests = [each for each in children if is_child(each)]
         if not guests or inspected.type in ("bridge", "other"):
             return None
         kind = FAMILY[guests[0].kind]
         translate = await gives_its_mac(inspected.link, kind, self._config)
         access = self._config.parent(inspected.link.name).host_access
-        sociable = any(each.kind in MODES and each.mode == "bridge" for each in guests)
+        sociable = any(map(is_sociable, guests))
         meets = access and sociable and (translate or kind == "macvtap")
         if kind == "macvtap" and not translate and not meets:
             return None
