@@ -18,7 +18,7 @@ PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 	iputils-ping busybox-static systemd clang libbpf1 libbpf-dev \
 	linux-libc-dev iperf3 isc-dhcp-client dhcpcd-base iputils-arping \
 	hostapd wpasupplicant iw kmod libvirt-daemon iptables virtinst \
-	debootstrap lintian python3-docutils man-db bash zsh fish ipxe python3-lxml
+	debootstrap lintian python3-docutils man-db bash zsh fish ipxe
 
 .PHONY: help setup tools test test-unit test-wifi test-wifi-slow lint demo bench man completions \
 	build install uninstall deb dist clean
@@ -57,9 +57,9 @@ $(KERNELS): | $(READY)
 	$(BIN)/python -m lab.kernels
 	touch $@
 
-# Roots of Debian 12 and 13 to install the package in; `make clean` for newer ones.
-$(ROOTS): lab/roots.py | $(READY)
-	$(BIN)/python -m lab.roots
+# Roots of Debian 12 and 13 to make and install the package in; `make clean` for newer ones.
+$(ROOTS): lab/roots.py debian/control | $(READY)
+	$(BIN)/python -m lab.roots pyroute2==$(PYROUTE2) $(BUILD_PACKAGES) $(DEB_PACKAGES)
 	touch $@
 
 test: setup lint deb dist
@@ -70,7 +70,7 @@ test-unit: tools
 
 # Fifty events, and a guest that runs Linux, emulated twice: half an hour for a real machine's minute.
 test-wifi-slow: setup
-	AIRTAP_MACHINE_TEST_S=1800 $(BIN)/python -m pytest tests/wifi/slow_*.py
+	$(BIN)/python -m pytest tests/wifi/slow_*.py
 
 test-wifi: setup
 	$(BIN)/python -m pytest tests/wifi

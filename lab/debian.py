@@ -49,8 +49,11 @@ mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
 mkdir run/shared
 mount --bind {shared} run/shared
+# No chroot: whoever enters a mount namespace below, as libvirt does, is at that one's root.
+pivot_root . .
+umount --lazy .
 exec env -i container=lab PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
-    chroot . /lib/systemd/systemd --unit=multi-user.target
+    /lib/systemd/systemd --unit=multi-user.target
 """
 
 _ALONE = (

@@ -16,20 +16,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from airtap import config, wire
-from lab import programs, sandbox
+from lab import sandbox
 from lab.airtap import answers
 from lab.guest import GUEST_UID
-from lab.kernels import REPOSITORY
 from lab.lan import Lan, Subnet, end_process, wait_for
 from lab.libvirt import Libvirtd, LibvirtdWithoutKvm
-from lab.overlay import Overlay
+from lab.programs import Programs
 from lab.running import Running
 
 ELSEWHERE = Subnet("198.51.100.", "2001:db8:e::")
 OTHER_MAC = "02:00:5e:00:53:11"
 ISO = Path("/usr/lib/ipxe/ipxe.iso")
 ACL = Path("/etc/airtap/bridge.conf")
-HOOKS = Path("/etc/libvirt/hooks")
 
 _ONE_MAC = '[parents.wlan0]\nmacnat = "on"  # as by itself on a Wi-Fi station\n'
 
@@ -62,9 +60,7 @@ class Host(Running):
             undo.callback(shutil.rmtree, self.directory)
             self.directory.chmod(0o755)
             shutil.copy(ISO, self.directory / "live.iso")
-            # Before libvirtd starts, which keeps the mounts that it finds.
-            undo.enter_context(Overlay("/usr", "/var/lib/dpkg", "/var/lib/apt", "/var/cache"))
-            programs.install()
+            undo.enter_context(Programs())
             undo.enter_context(self.lan)
             undo.enter_context(self.cable)
             self._configure(undo)
@@ -109,20 +105,6 @@ class Host(Running):
                 end_process(process)
                 output.seek(0)
                 print(output.read().decode(errors="replace"))  # shown with a test that fails
-
-    def uninstall(self) -> None:
-        """Be as before airtap was installed, beside a checkout with its package."""
-        (self.directory / "dist").symlink_to(REPOSITORY / "dist")
-        self.airtapd.terminate()
-        self.airtapd.wait()
-        programs.remove()
-        for path in (ACL.parent, HOOKS):
-            shutil.rmtree(path)
-
-    def set_up(self) -> None:
-        """Have airtapd take wlan0 for what it is in the documentation."""
-        with open(config.DEFAULT_PATH, "a") as file:
-            file.write(_ONE_MAC)
 
     def _argv(self, script: str, uid: int) -> list[str]:
         user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import libvirt
-
 from airtap import acl, cli, config, wire
 from lab.airtap import answers, run_helper
 from lab.guest import GUEST_UID
@@ -21,13 +19,12 @@ from lab.linux import leases
 from tests.docs.examples import REPOSITORY, Example
 from tests.docs.host import ACL, Host
 from tests.libvirt.conftest import booted, connected, direct_card
+from tests.wifi.test_wifi_readme import COMMANDS, SECTION
 
 MAC = "52:54:00:12:34:56"
 
 # A command that is not run here: a test file that has it run, or the reason why no test does.
 ELSEWHERE = {
-    "make deb": "make test has run it before, for what is installed here and in tests/install",
-    "systemctl reload libvirtd": "there is no systemd: its signal is sent instead",
     "make setup": "it has made what these tests run with",
     "make lint": "make test begins with it",
     "make test": "this is a part of it",
@@ -43,27 +40,9 @@ def as_printed(host: Host, example: Example, uid: int = 0) -> str:
     return "".join(host.run(c, uid) for c in example.commands if c not in ELSEWHERE)
 
 
-def virt_manager(host: Host, install: Example, start: Example, connect: Example) -> None:
-    """With the package's own programs, and Debian's Python, libvirt and lxml."""
-    host.uninstall()
-    *before, reload, define = install.commands
-    assert (before[0], reload) == ("make deb", "systemctl reload libvirtd")
-    host.run(before[1])
-    host.libvirtd.reload()
-    host.set_up()
-    host.run(define)
-    as_printed(host, start)
-    [(mac, address)] = wait_for(lambda: list(host.lan.leases().items()), 60, "a lease") or []
-    wait_for(lambda: host.lan.fetched(address), 60, "the guest to boot")
-    with connected(host.libvirtd) as connection:
-        web = connection.lookupByName("web")
-        defined = web.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
-        assert mac in defined
-        web.destroy()
-        web.undefine()
-        connection.defineXML(defined.replace("network='wifi'", "network='default'"))
-        assert "+      <source network='wifi'/>" in as_printed(host, connect)
-        connection.lookupByName("web").undefine()
+def laptop(host: Host, *shown: Example) -> None:
+    """On Wi-Fi, on a laptop that has no airtap yet."""
+    assert [command for example in shown for command in example.commands] == COMMANDS
 
 
 def qemu(host: Host, allow: Example, start: Example) -> None:
@@ -276,7 +255,7 @@ def elsewhere(host: Host, *shown: Example) -> None:
 
 Scene = Callable[..., None]
 SCENES: dict[tuple[str, str], Scene] = {
-    ("README.md", "virt-manager, on a laptop with Wi-Fi"): virt_manager,
+    ("README.md", SECTION): laptop,
     ("README.md", "QEMU's command line"): qemu,
     ("README.md", "A user's own libvirt: unprivileged virt-manager, GNOME Boxes"): session,
     ("README.md", "Does it work?"): look_around,

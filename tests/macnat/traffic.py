@@ -31,6 +31,7 @@ GUEST6, SIBLING6, ROGUE6 = "2001:db8::21", "2001:db8::22", "2001:db8::23"
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 _VNET_HDR = bytes(10)
 
+REACH_S = 5.0  # a neighbour is asked for three times, a second apart
 _SOL_PACKET = 263  # linux/if_packet.h
 _PACKET_OUTGOING = 4
 _PACKET_AUXDATA = 8
@@ -253,11 +254,18 @@ def running(guest: PumpGuest, argv: Sequence[str]) -> Iterator[subprocess.Popen[
 
 
 def reach_each_other(lan: Lan, guests: Sequence[PumpGuest]) -> None:
-    """The LAN and every guest, over every address of theirs."""
+    """The LAN and every guest, over every address of theirs; at once, or within REACH_S."""
     for guest in guests:
         for address in guest.addresses(4) + guest.addresses(6):
-            assert lan.ping(address), f"the LAN does not reach {guest.namespace} at {address}"
+            assert lan.ping(address, timeout=REACH_S), _unreached(lan, guest, address)
             for other in guests:
-                assert other is guest or other.ping(address), f"{other.namespace} to {address}"
+                reached = other is guest or other.ping(address, timeout=REACH_S)
+                assert reached, _unreached(other, guest, address)
         for address in ("192.0.2.1", "2001:db8::1"):
-            assert guest.ping(address), f"{guest.namespace} does not reach {address}"
+            assert guest.ping(address, timeout=REACH_S), _unreached(guest, lan, address)
+
+
+def _unreached(asker: Lan | PumpGuest, asked: Lan | PumpGuest, address: str) -> str:
+    """What both have noted of each other by now."""
+    noted = [f"{one.namespace}:\n{one.run('ip', 'neighbour').stdout}" for one in (asker, asked)]
+    return "\n".join([f"{asker.namespace} does not reach {asked.namespace} at {address}", *noted])

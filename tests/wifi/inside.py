@@ -17,10 +17,17 @@ from lab.machine import SHARED
 KERNEL = os.environ.get("AIRTAP_MACHINE_KERNEL")
 
 REPORTS = SHARED / "reports"
-# For a test with its fixtures; outside gives the machine up a little later.
-TEST_S = int(os.environ.get("AIRTAP_MACHINE_TEST_S", "300"))
 _SO_TIMESTAMP = 29  # asm-generic/socket.h
 _AGAIN_S = 60  # a fixture's end may hang as well
+
+
+def limit(item: pytest.Item) -> int:
+    """Seconds for a test with its fixtures; outside gives the machine up a little later.
+
+    A module whose tests take longer has a TEST_S.
+    """
+    assert isinstance(item, pytest.Function)
+    return getattr(item.module, "TEST_S", 300)
 
 
 class TooLong(Exception):
@@ -45,8 +52,8 @@ class Inside:
             file.write(line + "\n")
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self) -> Iterator[None]:
-        signal.setitimer(signal.ITIMER_REAL, TEST_S, _AGAIN_S)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        signal.setitimer(signal.ITIMER_REAL, limit(item), _AGAIN_S)
         try:
             return (yield)
         finally:
@@ -54,4 +61,4 @@ class Inside:
 
 
 def _too_long(*_: object) -> None:
-    raise TooLong(f"still not done after {TEST_S} s")
+    raise TooLong("still not done")

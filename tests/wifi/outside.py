@@ -22,14 +22,14 @@ import pytest
 
 from lab.kernels import REPOSITORY, SUITES, kernel
 from lab.machine import Machine
-from tests.wifi.inside import REPORTS, TEST_S
+from tests.wifi.inside import REPORTS, limit
 
 HERE = Path(__file__).parent
 KERNELS = tuple(SUITES)
 
 # Seconds. Booting takes 20 on an idle machine with two processors.
 _BOOT_S = 240.0
-_SILENCE_S = TEST_S + 120.0
+_MORE_SILENCE_S = 120.0  # than any test may take
 _WHOLE_S = 80 * 60.0
 _TAIL = 6000  # characters
 
@@ -72,7 +72,7 @@ class Outside:
         version = kernel_of(item)
         if version not in self._runs:
             items = [
-                other.nodeid
+                other
                 for other in item.session.items
                 if other.path.is_relative_to(HERE) and kernel_of(other) == version
             ]
@@ -89,11 +89,12 @@ def kernel_of(item: pytest.Item) -> str:
 class Run:
     """One machine with the tests of its kernel."""
 
-    def __init__(self, version: str, nodeids: Sequence[str], config: pytest.Config) -> None:
-        self.waiting = set(nodeids)
+    def __init__(self, version: str, items: Sequence[pytest.Item], config: pytest.Config) -> None:
+        self._nodeids = [item.nodeid for item in items]
+        self._silence = max(map(limit, items)) + _MORE_SILENCE_S
+        self.waiting = set(self._nodeids)
         self._config = config
         self._version = version
-        self._nodeids = list(nodeids)
         self._machine: Machine | None = None
         self._trouble = ""
         self._heard: dict[str, list[pytest.TestReport]] = {}
@@ -107,10 +108,7 @@ class Run:
             self._machine = Machine(
                 kernel(self._version),
                 [python, "-m", "pytest", *options, *self._nodeids],
-                env={
-                    "AIRTAP_MACHINE_KERNEL": self._version,
-                    "AIRTAP_MACHINE_TEST_S": str(TEST_S),
-                },
+                env={"AIRTAP_MACHINE_KERNEL": self._version},
             )
             self._machine.start()
         except (OSError, RuntimeError) as exc:
@@ -160,9 +158,9 @@ class Run:
     def _late(self) -> str | None:
         assert self._machine
         now = time.monotonic()
-        limit = _SILENCE_S if self._machine.booted else _BOOT_S
+        most = self._silence if self._machine.booted else _BOOT_S
         doing = "without a report" if self._machine.booted else "and the machine has not booted"
-        if now - self._last > limit:
+        if now - self._last > most:
             return f"{now - self._last:.0f} s {doing}"
         if now - self._began > _WHOLE_S:
             return f"the machine is not done after {_WHOLE_S:.0f} s"

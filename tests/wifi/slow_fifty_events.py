@@ -19,6 +19,7 @@ from tests.wifi.wireless import UPLINK
 
 # What is the kernel's in it, other tests see on both.
 KERNELS = ("6.12",)
+TEST_S = 1800
 KINDS = ("ipvtap",)  # macvtap's are those of tests/libvirt/test_fifty_events.py
 
 

@@ -26,6 +26,7 @@ from tests.wifi.wireless import UPLINK
 
 # What is the kernel's in it, other tests see on both.
 KERNELS = ("6.12",)
+TEST_S = 1800
 _BOOT_S = 300
 
 
