@@ -161,9 +161,8 @@ build/vendor-$(PYROUTE2)/pyroute2:
 	$(PYTHON) -m venv build/pip
 	build/pip/bin/pip download --quiet --disable-pip-version-check --no-deps --dest build/wheels \
 		pyroute2==$(PYROUTE2)
-	build/pip/bin/pip install --quiet --disable-pip-version-check --no-deps --no-compile \
-		--no-index --find-links build/wheels --target build/vendor.new pyroute2
-	rm -rf build/vendor.new/bin && mv build/vendor.new build/vendor-$(PYROUTE2)
+	$(PYTHON) -m zipfile -e build/wheels/pyroute2-*.whl build/vendor.new
+	mv build/vendor.new build/vendor-$(PYROUTE2)
 
 install: build
 	install -d $(DESTDIR)$(LIBDIR)/hooks $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/airtap

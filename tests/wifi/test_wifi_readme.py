@@ -31,7 +31,8 @@ COMMANDS = [
     if example.section == SECTION
     for command in example.commands
 ]
-TO_A_GUEST = 5  # of them; then comes one for a guest that is defined already
+# Five of them to a guest, and one for a guest that is defined already.
+*INSTALL, START, CONNECT = COMMANDS
 NOT_COPIED = ("./.*", "./build", "./dist", "__pycache__", "*.bpf.o*")
 
 
@@ -67,6 +68,10 @@ def laptop(station: Station, checkout: Path) -> Iterator[System]:
         laptop.run("systemctl", "start", "libvirtd")
         yield laptop
         print(laptop.run("journalctl", "--no-pager", "--lines=100").stdout)
+        # wlan0 is another module's next.
+        laptop.run("systemctl", "stop", "airtapd.socket", "airtapd.service", check=False)
+        laptop.run("airtapd", "--clean-up", check=False)
+    assert "clsact" not in command("tc", "qdisc", "show", "dev", "wlan0")
 
 
 def typed(laptop: System, command: str) -> str:
@@ -74,13 +79,22 @@ def typed(laptop: System, command: str) -> str:
     return laptop.run("bash", "-c", f"cd /run/shared\n{command}", text="y\n").stdout
 
 
-@pytest.mark.parametrize("number", range(TO_A_GUEST))
-def test_command(laptop: System, number: int) -> None:
+def test_five_commands_or_fewer() -> None:
+    assert len([*INSTALL, START]) <= 5
+
+
+@pytest.mark.parametrize("number", range(len(INSTALL)))
+def test_install(laptop: System, number: int) -> None:
     """Each in a test of its own: building takes minutes here."""
-    print(typed(laptop, COMMANDS[number]))
+    print(typed(laptop, INSTALL[number]))
 
 
-def test_the_guest_is_on_the_wifi(laptop: System, lan: AccessPoint, station: Station) -> None:
+def test_doctor_has_nothing_to_say(laptop: System) -> None:
+    print(laptop.run("airtap", "doctor").stdout)
+
+
+def test_a_guest_on_the_wifi(laptop: System, lan: AccessPoint, station: Station) -> None:
+    print(typed(laptop, START))
     [(mac, address)] = wait_for(lambda: list(lan.leases().items()), 60, "a lease") or []
     assert mac in laptop.run("virsh", "dumpxml", "web").stdout
     wait_for(lambda: lan.fetched(address), 60, "the guest to boot")
@@ -93,5 +107,4 @@ def test_a_guest_that_is_defined_already(laptop: System) -> None:
     defined = laptop.run("virsh", "dumpxml", "--inactive", "web").stdout
     other = defined.replace("network='wifi'", "network='default'")
     laptop.run("virsh", "define", "/dev/stdin", text=other)
-    [connect] = COMMANDS[TO_A_GUEST:]
-    assert "+      <source network='wifi'/>" in typed(laptop, connect)
+    assert "+      <source network='wifi'/>" in typed(laptop, CONNECT)
