@@ -30,11 +30,13 @@ from . import inquiries, uplink
 from .config import MODES, Config
 from .errors import Problem
 from .former import Former
-from .kernel import macnat, wifi
+from .kernel import macnat, pins, wifi
 from .kernel.addresses import Subnet, host_addresses
 from .kernel.events import Events
 from .kernel.libbpf import BpfError
 from .kernel.links import FAMILY, GROUP, IFF_RUNNING, Link, LinkError, LinkNotFound, Links
+from .kernel.macnat_records import UNKNOWN_MAC, GuestCounters, Learned
+from .kernel.role import Role
 from .kernel.wifi_events import WifiEvents
 from .lookout import Lookout
 from .mac_nat_uplink import Uplink
@@ -105,10 +107,10 @@ class MacNat:
                 log.error("MAC NAT: %s; trying again", exc)
                 self.look_again()
                 return
-            for index, directory in list(macnat.pinned()):
+            for index, directory in list(pins.pinned()):
                 if index not in {*self._uplinks, *self._lookout.failing}:
                     await clear(self._links, self._ipr, index)
-                    macnat.remove_pins(directory)
+                    pins.remove_pins(directory)
         self._mending.look_over()
 
     @asynccontextmanager
@@ -160,12 +162,12 @@ class MacNat:
             if index in active.children:
                 active.know(index, mac)
 
-    def learned(self, uplink_index: int) -> list[macnat.Learned]:
+    def learned(self, uplink_index: int) -> list[Learned]:
         """The addresses that guests of an uplink have used; [] without our programs."""
         active = self._uplinks.get(uplink_index)
         return active.nat.addresses() if active else []
 
-    def counters(self, uplink_index: int) -> dict[int, macnat.GuestCounters]:
+    def counters(self, uplink_index: int) -> dict[int, GuestCounters]:
         """What the guards of an uplink dropped, by the guest's ifindex; {} without our programs."""
         active = self._uplinks.get(uplink_index)
         return active.nat.counters() if active else {}
@@ -353,16 +355,16 @@ class MacNat:
             links = [link for link in found if link is not None]
         return [link for link in links if is_child(link, parent)]
 
-    async def _role(self, link: Link, kind: str) -> macnat.Role:
+    async def _role(self, link: Link, kind: str) -> Role:
         """What is to be on at an uplink for children of a kind. Raises Problem no-nl80211."""
         config = self._config()
         translate = await gives_its_mac(link, kind, config)
         # Guests on ipvtaps that use the uplink's MAC are none to tell apart by theirs.
         apart = translate or kind == "macvtap"
-        return macnat.Role(kind, translate, apart and config.parent(link.name).host_access)
+        return Role(kind, translate, apart and config.parent(link.name).host_access)
 
     async def _switch_on(
-        self, link: Link, role: macnat.Role, mode: str | None
+        self, link: Link, role: Role, mode: str | None
     ) -> tuple[Uplink, frozenset[Subnet]]:
         """Programs on an uplink for a role, with all that must be known before a frame passes.
 
@@ -372,7 +374,7 @@ class MacNat:
         active = await self._vacated(link, role)
         new = active is None
         if active is None:  # in a thread: the verifier takes 0.4 s over the programs
-            nat = await asyncio.to_thread(macnat.open_macnat, macnat.pin_directory(link.index))
+            nat = await asyncio.to_thread(macnat.open_macnat, pins.pin_directory(link.index))
             active = Uplink(link, role, nat, self._former, self.look_again)
         nat = active.nat
         try:
@@ -389,7 +391,7 @@ class MacNat:
         if new:
             self._uplinks[link.index] = active
         if new or active.role != role:
-            log.info("%s is on for %s (%s)", _said(role), link.name, role.kind)
+            log.info("%s is on for %s (%s)", role, link.name, role.kind)
         active.link, active.role = link, role
         return active, subnets
 
@@ -404,7 +406,7 @@ class MacNat:
         if active := self._uplinks.get(index):
             active.settle()
 
-    async def _vacated(self, link: Link, role: macnat.Role) -> Uplink | None:
+    async def _vacated(self, link: Link, role: Role) -> Uplink | None:
         """What is on at an uplink; None if that was for children of another kind that are gone.
 
         Raises Problem parent-busy.
@@ -421,7 +423,7 @@ class MacNat:
         return None
 
     async def _set_up(
-        self, nat: macnat.Macnat, link: Link, role: macnat.Role, mode: str | None
+        self, nat: macnat.Macnat, link: Link, role: Role, mode: str | None
     ) -> frozenset[Subnet]:
         """Returns the subnets that the host is in there."""
         nat.set_role(role, mode)
@@ -432,7 +434,7 @@ class MacNat:
         await nat.attach_parent(self._ipr, link.index)
         return addresses.subnets
 
-    async def _take_off(self, link: Link, role: macnat.Role) -> None:
+    async def _take_off(self, link: Link, role: Role) -> None:
         """Take what has no place in a role off an uplink and its children."""
         await macnat.detach(self._ipr, link.index, keep=role.on_parent)
         for child in await self._links.dump():
@@ -475,8 +477,8 @@ class MacNat:
         if active.role.kind == "ipvtap" and not active.role.translate:
             return link.mac
         owner = Owner.from_alias(link.alias) if link.group == GROUP else None
-        mac = known.get(link.index, macnat.UNKNOWN_MAC)
-        if active.role.kind == "ipvtap" and owner and owner.learning and mac != macnat.UNKNOWN_MAC:
+        mac = known.get(link.index, UNKNOWN_MAC)
+        if active.role.kind == "ipvtap" and owner and owner.learning and mac != UNKNOWN_MAC:
             owner = replace(owner, learning=False, mac=mac)
             await self._links.set_alias(link.index, owner.to_alias())
             log.info("%s: the guest is %s", link.name, mac)
@@ -494,7 +496,7 @@ class MacNat:
         if active.role.translate and active.children:
             active.announce(active.link, translate=False)
         self._uplinks.pop(active.link.index).close(remove=True)
-        log.info("%s is off for %s", _said(active.role), active.link.name)
+        log.info("%s is off for %s", active.role, active.link.name)
 
 
 async def clear(links: Links, ipr: AsyncIPRoute, index: int) -> None:
@@ -527,12 +529,6 @@ async def gives_its_mac(link: Link, kind: str, config: Config) -> bool:
     if setting != "auto":
         return setting == "on"
     return kind == "ipvtap" or (await uplink.inspect(link)).type == "wifi-station"
-
-
-def _said(role: macnat.Role) -> str:
-    names = ["MAC NAT"] if role.translate else []
-    names += ["host access"] if role.host_access else []
-    return " and ".join(names) or "delivery"
 
 
 def is_sociable(child: Link) -> bool:

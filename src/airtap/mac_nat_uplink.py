@@ -13,7 +13,9 @@ from .inquiries import Inquiries
 from .kernel.addresses import Subnet
 from .kernel.frames import send
 from .kernel.links import Link
-from .kernel.macnat import Event, Macnat, Role
+from .kernel.macnat import Macnat
+from .kernel.macnat_records import Event
+from .kernel.role import Role
 from .whereabouts import Whereabouts
 
 log = logging.getLogger(__name__)

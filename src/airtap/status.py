@@ -9,7 +9,7 @@ from .broker import Broker
 from .errors import Problem
 from .guests import Loss
 from .kernel.links import FAMILY, Link, Links
-from .kernel.macnat import GuestCounters, Learned
+from .kernel.macnat_records import GuestCounters, Learned
 from .kernel.peer import Peer
 from .mac_nat import MacNat
 from .owner import Owner, guest_mac

@@ -9,7 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from airtap.kernel.libbpf import Map, Object
-from airtap.kernel.macnat import Macnat, Role
+from airtap.kernel.macnat import Macnat
+from airtap.kernel.role import Role
 from hatch_build import SOURCES, compile_object
 from lab.sandbox import command
 

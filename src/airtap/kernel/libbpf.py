@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 _BPF_ANY, _BPF_NOEXIST, _BPF_EXIST = 0, 1, 2  # include/uapi/linux/bpf.h
-_BPF_FS_MAGIC = 0xCAFE4A11  # include/uapi/linux/magic.h
 _WARN = 0  # enum libbpf_print_level
 _BATCH = 1024
 _LOG_LINES = 12
@@ -38,16 +37,6 @@ class BpfError(Exception):
 
 class NoLibbpf(Exception):
     """libbpf.so.1 is not on this host, or lacks a function."""
-
-
-def is_bpffs(directory: Path) -> bool:
-    """Tell whether a directory is in a BPF file system. Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    buffer = (ctypes.c_long * 32)()  # struct statfs, whose first word is f_type; see statfs(2)
-    if libc.statfs(os.fsencode(directory), buffer) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(directory))
-    return buffer[0] & 0xFFFFFFFF == _BPF_FS_MAGIC
 
 
 class _OpenOptions(ctypes.Structure):

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from ...kernel.clsact import EGRESS, Filter, Hook
-from ...kernel.macnat import hooks
+from ...kernel.role import hooks
 from ..finding import OK, Finding, ok, problem, warning, word
 from ..sources.uplinks import Device, Uplink
 from .daemon import start

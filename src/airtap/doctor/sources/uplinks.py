@@ -16,7 +16,7 @@ from ...errors import Problem
 from ...kernel import clsact, tap
 from ...kernel.clsact import Filter
 from ...kernel.links import FAMILY, GROUP, Link, LinkError
-from ...kernel.macnat import Role
+from ...kernel.role import Role
 from ...mac_nat import gives_its_mac, is_child, is_sociable
 from ...owner import Owner
 from ...uplink import Uplink as Inspected
