@@ -35,7 +35,7 @@ from pathlib import Path
 from pyroute2 import AsyncIPRoute
 
 from airtap.kernel.addresses import host_addresses
-from airtap.kernel.libbpf import Object
+from airtap.kernel.bpf_object import Object
 from airtap.kernel.macnat import Macnat
 from airtap.kernel.macnat_records import GUESTS, Entry, pack_key
 from airtap.names import octets

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
-from airtap.kernel.libbpf import Object
+from airtap.kernel.bpf_object import Object
 from airtap.kernel.macnat import Macnat
 from airtap.kernel.macnat_records import Entry, pack_key
 from airtap.kernel.role import Role

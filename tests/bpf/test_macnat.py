@@ -19,8 +19,10 @@ from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from airtap.errors import Problem
-from airtap.kernel import clsact, libbpf, macnat
+from airtap.kernel import clsact, macnat
 from airtap.kernel.addresses import Address
+from airtap.kernel.bpf_object import Object
+from airtap.kernel.libbpf import BpfError
 from airtap.kernel.links import LinkError, LinkNotFound
 from airtap.kernel.macnat import Macnat, open_macnat
 from airtap.kernel.macnat_records import UNKNOWN_MAC, Entry, Event, pack_key
@@ -455,7 +457,7 @@ def test_a_config_of_the_former_layout_is_replaced(pins: Path, tmp_path: Path) -
     source, target = tmp_path / "former.bpf.c", tmp_path / "former.bpf.o"
     source.write_text(FORMER_CONFIG)
     compile_object(source, target)
-    with libbpf.Object(target.read_bytes(), "former") as former:
+    with Object(target.read_bytes(), "former") as former:
         former.pin_maps(DIRECTORY)
         former.load()
     with opened() as two:
@@ -471,8 +473,8 @@ def test_a_missing_bpffs_is_named() -> None:
 
 
 def test_the_verifiers_words_are_kept() -> None:
-    with pytest.raises(libbpf.BpfError) as caught:
-        libbpf.Object(b"no object file at all", "nonsense")
+    with pytest.raises(BpfError) as caught:
+        Object(b"no object file at all", "nonsense")
     assert caught.value.text
 
 

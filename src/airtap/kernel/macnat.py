@@ -25,7 +25,9 @@ from ..names import octets
 from . import clsact
 from . import macnat_records as records
 from .addresses import Address, Subnet
-from .libbpf import BpfError, NoLibbpf, Object, Program, Ring, program_by_id
+from .bpf_map import Ring
+from .bpf_object import Object, Program, program_by_id
+from .libbpf import BpfError, NoLibbpf
 from .links import IPVLAN_MODES
 from .macnat_records import UNKNOWN_MAC, Configuration, Entry, Event, GuestCounters, Learned
 from .pins import load, remove_pins

@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import Problem
-from .libbpf import BpfError, Object
+from .bpf_object import Object
+from .libbpf import BpfError
 
 log = logging.getLogger(__name__)
 

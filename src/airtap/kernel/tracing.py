@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from ..names import octets
 from ..trace.record import trimmed
-from .libbpf import Object, Ring
+from .bpf_map import Ring
+from .bpf_object import Object
 from .macnat_records import pack_index
 
 _STATE = struct.Struct("=II")
