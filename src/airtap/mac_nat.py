@@ -173,7 +173,7 @@ class MacNat:
             await asyncio.sleep(inquiries.IDLE_S / 2)
             for active in self._uplinks.values():
                 try:
-                    active.ask_for_idle()
+                    active.inquiries.ask_for_idle()
                 except BpfError as exc:
                     log.error("MAC NAT: %s", exc)
 

@@ -12,10 +12,8 @@ def is_child(link: Link, parent: int | None = None) -> bool:
     Macvtaps and macvlans do, whoever made them (libvirt makes its own), and ipvtaps if airtap did:
     others' ipvlans have the uplink's MAC and addresses of their own.
     """
-    if FAMILY.get(link.kind) == "ipvtap":
-        counts = link.kind == "ipvtap" and link.group == GROUP
-    else:
-        counts = link.kind in FAMILY
+    ours = link.kind == "ipvtap" and link.group == GROUP
+    counts = ours or FAMILY.get(link.kind) == "macvtap"
     return counts and link.parent_here and parent in (None, link.parent)
 
 

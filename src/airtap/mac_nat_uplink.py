@@ -35,7 +35,7 @@ class Uplink:
     children: ifindex to MAC, None while it is to be learned; know() and forget() change it.
     meeting: those among them which the host may meet. stranded: those that have not been heard on
     the network where the uplink is now.
-    expected: attaches under way, for whose sake it stays on without a child.
+    expected: attaches under way, for whose sake it stays on without a child. inquiries: to guests.
     on_spoke: called with the ifindex of a child whose guest has told its MAC.
     """
 
@@ -64,7 +64,7 @@ class Uplink:
         self._awaited = 0.0
         self._former = former
         self._on_spoke = on_spoke
-        self._inquiries = Inquiries(nat, link.name)
+        self.inquiries = Inquiries(nat, link.name)
         self._loop = asyncio.get_running_loop()
         self._events = nat.watch(self._on_event)
         self._loop.add_reader(self._events, nat.consume)
@@ -72,7 +72,7 @@ class Uplink:
     def close(self, *, remove: bool = False) -> None:
         """End this object; what is attached goes on. remove: forget the pinned state too."""
         self._loop.remove_reader(self._events)
-        self._inquiries.close()
+        self.inquiries.close()
         if self._sweeping:
             self._sweeping.cancel()
         if remove:
@@ -250,10 +250,6 @@ class Uplink:
         self._unsettled = False
         self.nat.note(self._where.to_text())
 
-    def ask_for_idle(self) -> None:
-        """Ask guests for their addresses that were not seen in use for a while."""
-        self._inquiries.ask_for_idle()
-
     def _sweep(self) -> None:
         """Forget in a second what a guest uses of the left network too often to be told of it."""
         if self._sweeping is None:
@@ -276,9 +272,9 @@ class Uplink:
         if event.what in ("learned", "moved") and isinstance(event.address, IPv4Address):
             self.stranded.discard(event.ifindex)
         if event.address and event.reason == "guest-address":
-            self._inquiries.ask(event.address, event.vlan)
+            self.inquiries.ask(event.address, event.vlan)
         if event.address and event.what == "probed":
-            self._inquiries.ask_later(event.ifindex, event.address, event.vlan, event.mac)
+            self.inquiries.ask_later(event.ifindex, event.address, event.vlan, event.mac)
 
 
 def _is_there(index: int) -> bool:

@@ -168,9 +168,8 @@ class Macnat:
         """
         chosen = sorted(prefixes, key=lambda net: (not net.is_link_local, net.prefixlen, str(net)))
         if len(chosen) > records.PREFIXES:
-            log.warning(
-                "host access: %d routes are too many, the last: %s", len(chosen), chosen[-1]
-            )
+            what = "host access: %d routes are too many, the last: %s"
+            log.warning(what, len(chosen), chosen[-1])
         packed = records.pack_prefixes(chosen[: records.PREFIXES])
         self._on_links.update(_FIRST, packed.ljust(self._on_links.value_size, b"\0"))
 
