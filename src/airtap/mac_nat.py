@@ -255,15 +255,21 @@ class MacNat:
             children = self._devices.observable(children, active) if role.on_parent else []
         if active and active.role != role and devices is not None:
             await self._look_at(index, None)
-            return
-        if (children and active is None) or (active and (devices is None or index in devices)):
+        elif active or children:
+            await self._maintain(link, role, children, devices)
+
+    async def _maintain(
+        self, link: Link, role: Role, children: list[Link], devices: set[int] | None
+    ) -> None:
+        """Make an uplink on for its children, as long as there are any."""
+        active = self._uplinks.get(link.index)
+        if active is None or devices is None or link.index in devices:
             mode = children[0].mode if children else None
             active, subnets = await self._switch_on(link, role, mode)
             await self._locate(active, subnets)
-        if active:
-            await active.keep(children, devices)
-            if not active.is_needed():
-                await self._switch_off(active)
+        await active.keep(children, devices)
+        if not active.is_needed():
+            await self._switch_off(active)
 
     def _lose(self, index: int) -> None:
         if active := self._uplinks.pop(index, None):
