@@ -22,7 +22,6 @@ import os
 import resource
 import socket
 import statistics
-import struct
 import subprocess
 import sys
 import time
@@ -36,8 +35,10 @@ from pathlib import Path
 from pyroute2 import AsyncIPRoute
 
 from airtap.kernel.addresses import host_addresses
-from airtap.kernel.libbpf import Object
-from airtap.kernel.macnat import GUESTS, Macnat
+from airtap.kernel.bpf_object import Object
+from airtap.kernel.macnat import Macnat
+from airtap.kernel.macnat_records import GUESTS, Entry, pack_key
+from airtap.names import octets
 from lab import sandbox
 from lab.lan import wait_for
 from lab.sandbox import command, dying_with_us, netns_exec_prefix
@@ -54,9 +55,6 @@ AIM_TO_PLAIN = 0.97
 AIM_FLAT = 0.97
 
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
-# Structures of macnat.bpf.c: struct key, struct entry.
-_KEY = struct.Struct("=4s12xHH")
-_ENTRY = struct.Struct("=QQII6s2x")
 _NAT = """
 table ip nat {{
     chain in {{
@@ -506,11 +504,11 @@ class MacNat:
     def know(self, count: int) -> None:
         """Have one address of each of count guests in the maps, with the one that is real."""
         for number in range(1, GUESTS):
-            key = _KEY.pack(OTHERS[number].packed, 0, 4)
-            octets = bytes.fromhex(other_mac(number).replace(":", ""))
+            key = pack_key(OTHERS[number])
             if number < count:
-                entry = _ENTRY.pack(2**63, time.monotonic_ns(), other_index(number), 0, octets)
-                self._addresses.update(key, entry)
+                mac = octets(other_mac(number))
+                entry = Entry(2**63, time.monotonic_ns(), other_index(number), 0, mac)
+                self._addresses.update(key, entry.pack())
             else:
                 self._addresses.delete(key)
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
-from airtap.kernel.libbpf import Object
-from airtap.kernel.macnat import Macnat, Role
+from airtap.kernel.bpf_object import Object
+from airtap.kernel.macnat import Macnat
+from airtap.kernel.macnat_records import Entry, pack_key
+from airtap.kernel.role import Role
 from lab import sandbox
 from lab.sandbox import command
 from tests.bpf.rig import PASS, REDIRECT, compile_probe
@@ -26,7 +28,6 @@ AIM_NS = 60
 PARENT, ROUTER = bytes.fromhex("020000000001"), bytes.fromhex("020000000003")
 DEVICE, LOOPBACK = "bench0", 1
 _CONTEXT = struct.Struct("=40xI4x12s132x")  # struct __sk_buff: ifindex, cb[0] to cb[2]
-_KEY, _ENTRY = struct.Struct("=16sHH"), struct.Struct("=QQII6s2x")  # of macnat.bpf.c
 
 
 def main() -> int:
@@ -62,8 +63,8 @@ def fill(loaded: Object, count: int, ifindex: int) -> Macnat:
         macnat.add_guest(index, mac(number).hex(":"))
         macnat.introduce(mac(number).hex(":"), index)
         for address in addresses(number):
-            key = _KEY.pack(address.packed, 0, address.version)
-            held.update(key, _ENTRY.pack(2**63, time.monotonic_ns(), index, 0, mac(number)))
+            entry = Entry(2**63, time.monotonic_ns(), index, 0, mac(number))
+            held.update(pack_key(address), entry.pack())
     return macnat
 
 

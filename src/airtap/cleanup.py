@@ -9,7 +9,7 @@ import logging
 from . import wire
 from .errors import Problem
 from .guests import Guests
-from .kernel import macnat
+from .kernel import pins
 from .kernel.links import open_links, rtnetlink
 from .mac_nat import clear
 
@@ -32,9 +32,9 @@ async def clean_up(path: str) -> None:
                 )
         finally:
             await guests.close()
-        for index, directory in list(macnat.pinned()):
+        for index, directory in list(pins.pinned()):
             await clear(links, ipr, index)
-            macnat.remove_pins(directory)
+            pins.remove_pins(directory)
             log.info("MAC NAT and host access are off for device %d", index)
 
 

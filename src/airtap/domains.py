@@ -16,7 +16,8 @@ from .config import MODES, Config
 from .errors import Problem
 from .guests import Guests
 from .kernel.links import FAMILY, GROUP, Link, LinkNotFound, Links
-from .mac_nat import MacNat, gives_its_mac
+from .mac_nat import MacNat
+from .mac_nat_role import gives_its_mac
 from .names import device_name, domain_uuid, mac_address
 from .owner import Owner
 

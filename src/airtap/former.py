@@ -7,7 +7,7 @@ a neighbour that remembers it sends to the uplink's MAC without asking first: MA
 import time
 from collections.abc import Sequence
 
-from .kernel.macnat import IPV4_QUOTA, IPV6_QUOTA, Learned
+from .kernel.macnat_records import IPV4_QUOTA, IPV6_QUOTA, Learned
 
 # Neighbours ask again after a minute or so; the rest is for a slow update of a guest's system.
 _KEPT_S = 900.0

@@ -5,10 +5,11 @@ Asked when another guest wants it, when it is not used, and when the guest was a
 
 import asyncio
 import logging
+import time
 
 from .announce import probe
-from .kernel import macnat
 from .kernel.addresses import Address
+from .kernel.macnat import REFRESH_S, Macnat
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ _PROBED = 1024
 class Inquiries:
     """The open questions to one uplink's guests. uplink: its name, for the log."""
 
-    def __init__(self, nat: macnat.Macnat, uplink: str) -> None:
+    def __init__(self, nat: Macnat, uplink: str) -> None:
         self._nat = nat
         self._uplink = uplink
         self._open: dict[tuple[Address, int], asyncio.TimerHandle] = {}
@@ -44,13 +45,13 @@ class Inquiries:
         question = probe(address, vlan, self._nat.parent_mac(), held.mac)
         self._nat.tell(held.ifindex, question)
         self._open[address, vlan] = asyncio.get_running_loop().call_later(
-            _ANSWER_S, self._decide, address, vlan, macnat.now() - patience
+            _ANSWER_S, self._decide, address, vlan, time.monotonic() - patience
         )
 
     def ask_for_idle(self) -> None:
         """Ask for every address that was not seen in use for IDLE_S."""
         for entry in self._nat.addresses():
-            if entry.last_seen < macnat.now() - IDLE_S:
+            if entry.last_seen < time.monotonic() - IDLE_S:
                 self.ask(entry.address, entry.vlan, patience=3 * IDLE_S)
 
     def ask_later(self, ifindex: int, address: Address, vlan: int, mac: str) -> None:
@@ -85,6 +86,6 @@ class Inquiries:
         del self._open[address, vlan]
         held = self._nat.find(address, vlan)
         # That an address is in use is noted once in REFRESH_S.
-        if held is not None and held.last_seen < since - macnat.REFRESH_S:
+        if held is not None and held.last_seen < since - REFRESH_S:
             self._nat.forget(address, vlan)
             log.info("%s: %s is free: its guest does not answer", self._uplink, address)

@@ -6,48 +6,41 @@ has them.
 
 Theory of operation. Level-triggered: a notification, a request or a start of the daemon only puts
 a device on a list to look at. _look_at() finds out from the kernel what the uplink is and what
-stands on it, and makes MAC NAT what it should be: on while the uplink needs it and has children;
-off otherwise. Macvtaps and macvlans count whoever made them (libvirt makes its own), ipvtaps where
-airtap did: others' ipvlans have the uplink's MAC and addresses of their own. The host meets guests
-on macvtaps and ipvtaps of mode bridge: the other modes are there to keep guests apart, or to leave
-all to the switch. Looking again changes
-nothing where all is well, so it may be done at any time: after somebody deleted the qdisc, after
-a crash, after the uplink's MAC changed.
+stands on it, and makes MAC NAT what it should be (mac_nat_role.py): on while the uplink needs it
+and has children; off otherwise. Looking again changes nothing where all is well, so it may be done
+at any time: after somebody deleted the qdisc, after a crash, after the uplink's MAC changed.
 
-The maps are pinned (kernel/macnat.py), so a daemon that ends leaves MAC NAT at work.
+The maps are pinned (kernel/pins.py), so a daemon that ends leaves MAC NAT at work.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from functools import partial
 
 from pyroute2 import AsyncIPRoute
 
-from . import inquiries, uplink
+from . import inquiries
 from .config import MODES, Config
 from .errors import Problem
 from .former import Former
-from .kernel import macnat, wifi
+from .kernel import pins, wifi
 from .kernel.addresses import Subnet, host_addresses
 from .kernel.events import Events
 from .kernel.libbpf import BpfError
-from .kernel.links import FAMILY, GROUP, IFF_RUNNING, Link, LinkError, LinkNotFound, Links
+from .kernel.links import FAMILY, IFF_RUNNING, Link, LinkError, LinkNotFound, Links
+from .kernel.macnat import detach, open_macnat
+from .kernel.role import Role
 from .kernel.wifi_events import WifiEvents
 from .lookout import Lookout
+from .mac_nat_devices import Devices
+from .mac_nat_role import is_child, role_for
 from .mac_nat_uplink import Uplink
 from .mending import Mending
-from .owner import Owner, guest_mac
 
 log = logging.getLogger(__name__)
 
-# How long after their making macvtaps are left alone where MAC NAT does not need them: the first of
-# ours, and others'.
-_OWN_S = 0.5
-_FOREIGN_S = 2.0
-_SEEN = 4096
 # How long MAC NAT stays on without a child once one was announced: a guest that is started anew
 # finds it there, and to load the programs takes 0.4 s.
 _AWAIT_S = 300.0
@@ -72,8 +65,7 @@ class MacNat:
         self._ipr = ipr
         self._uplinks: dict[int, Uplink] = {}
         self._former = Former()
-        self._seen: dict[int, int] = {}  # devices that are no uplink here: ifindex to parent
-        self._met: dict[int, float] = {}  # when macvtaps were first seen
+        self._devices = Devices(links, self.look_again)
         self._changing = asyncio.Lock()
         self._lookout = Lookout(self._look_at_some)
         self._events = Events(self.look_again)
@@ -99,16 +91,16 @@ class MacNat:
         async with self._changing:
             try:
                 await host_addresses(self._ipr, 0)  # opens the socket while it can still fail early
-                self._met = {link.index: float("-inf") for link in await self._links.dump()}
+                await self._devices.note_all()
                 await self._look_at_all()
             except (Problem, LinkError, BpfError) as exc:
                 log.error("MAC NAT: %s; trying again", exc)
                 self.look_again()
                 return
-            for index, directory in list(macnat.pinned()):
+            for index, directory in list(pins.pinned()):
                 if index not in {*self._uplinks, *self._lookout.failing}:
                     await clear(self._links, self._ipr, index)
-                    macnat.remove_pins(directory)
+                    pins.remove_pins(directory)
         self._mending.look_over()
 
     @asynccontextmanager
@@ -118,7 +110,7 @@ class MacNat:
         kind: of the child. Gives whether its guest gets the uplink's MAC. Raises Problem
         no-macnat, LinkError.
         """
-        role = await self._role(link, kind)
+        role = await role_for(link, kind, self._config())
         if not role.translate and kind == "macvtap":  # the host can wait
             yield False
             return
@@ -152,7 +144,7 @@ class MacNat:
             return
         async with self._changing:
             if active := self._uplinks.get(parent.index):
-                await self._add_child(active, index, mac)
+                await active.guard(index, mac)
 
     def set_child_mac(self, index: int, mac: str) -> None:
         """Note the MAC of a child whose MAC was to be learned."""
@@ -160,37 +152,12 @@ class MacNat:
             if index in active.children:
                 active.know(index, mac)
 
-    def learned(self, uplink_index: int) -> list[macnat.Learned]:
-        """The addresses that guests of an uplink have used; [] without our programs."""
-        active = self._uplinks.get(uplink_index)
-        return active.nat.addresses() if active else []
-
-    def counters(self, uplink_index: int) -> dict[int, macnat.GuestCounters]:
-        """What the guards of an uplink dropped, by the guest's ifindex; {} without our programs."""
-        active = self._uplinks.get(uplink_index)
-        return active.nat.counters() if active else {}
-
     def is_needed(self) -> bool:
         return bool(self._uplinks)
 
     def at(self, uplink_index: int) -> Uplink | None:
         """What is at work on an uplink; None without our programs."""
         return self._uplinks.get(uplink_index)
-
-    def is_stranded(self, uplink_index: int, index: int) -> bool:
-        """Whether a guest seems not to have noticed that its uplink is on another network."""
-        active = self._uplinks.get(uplink_index)
-        return active is not None and index in active.stranded
-
-    def is_on(self, uplink_index: int) -> bool:
-        """Whether guests behind an uplink get its MAC."""
-        active = self._uplinks.get(uplink_index)
-        return active is not None and active.role.translate
-
-    def has_host_access(self, uplink_index: int) -> bool:
-        """Whether the host meets guests behind an uplink."""
-        active = self._uplinks.get(uplink_index)
-        return active is not None and active.role.host_access and bool(active.meeting)
 
     def bearer(self, uplink: Link, mac: str) -> str:
         """The name of the guest device on an uplink whose guest has this MAC, or ""."""
@@ -206,7 +173,7 @@ class MacNat:
             await asyncio.sleep(inquiries.IDLE_S / 2)
             for active in self._uplinks.values():
                 try:
-                    active.ask_for_idle()
+                    active.inquiries.ask_for_idle()
                 except BpfError as exc:
                     log.error("MAC NAT: %s", exc)
 
@@ -249,12 +216,7 @@ class MacNat:
         self._wifi_events.join()
         if not self._mending.is_awaiting:
             return
-        if None in suspects:
-            links = await self._links.dump()
-        else:
-            found = [await self._link(index) for index in suspects if index is not None]
-            links = [link for link in found if link is not None]
-        for link in links:
+        for link in await self._devices.some(suspects):
             self._mending.met(link)
 
     async def _uplink_of(self, index: int) -> int:
@@ -264,26 +226,10 @@ class MacNat:
         for parent, active in self._uplinks.items():
             if index in active.children:
                 return parent
-        if index not in self._seen:
-            link = await self._link(index)
-            if len(self._seen) > _SEEN:
-                self._seen.clear()
-                self._met.clear()
-            if link is None:
-                return 0
-            self._seen[index] = link.parent if is_child(link) else 0
-        return self._seen[index]
-
-    async def _link(self, index: int) -> Link | None:
-        try:
-            return await self._links.by_index(index)
-        except LinkNotFound:
-            return None
+        return await self._devices.parent_of(index)
 
     async def _look_at_all(self) -> None:
-        self._seen.clear()
-        dump = await self._links.dump()
-        for parent in {link.parent for link in dump if is_child(link)} | self._uplinks.keys():
+        for parent in await self._devices.parents() | self._uplinks.keys():
             await self._try(parent, None)
 
     async def _look_at(self, index: int, devices: set[int] | None) -> None:
@@ -292,93 +238,60 @@ class MacNat:
         devices: what is to be looked at, of the uplink itself and its children; None for all.
         """
         active = self._uplinks.get(index)
-        link = await self._link(index)
+        link = await self._devices.find(index)
         if link is None:
-            if active:
-                log.info("%s is gone", active.link.name)
-                self._uplinks.pop(index).close(remove=True)
-                self._mending.lost(active.link.name)
+            self._lose(index)
             return
         if active is None:
             devices = None
-        children = await self._children(index, devices)
+        children = await self._devices.children(index, devices)
         kind = FAMILY[children[0].kind] if children else active.role.kind if active else "macvtap"
         if active and active.role.kind != kind:  # the former ones are gone, or these could not be
             await self._switch_off(active)
             await self._look_at(index, None)
             return
-        role = await self._role(link, kind)
+        role = await role_for(link, kind, self._config())
         if role.observes:
-            children = self._observable(children, active) if role.on_parent else []
+            children = self._devices.observable(children, active) if role.on_parent else []
         if active and active.role != role and devices is not None:
             await self._look_at(index, None)
-            return
-        if (children and active is None) or (active and (devices is None or index in devices)):
+        elif active or children:
+            await self._maintain(link, role, children, devices)
+
+    async def _maintain(
+        self, link: Link, role: Role, children: list[Link], devices: set[int] | None
+    ) -> None:
+        """Make an uplink on for its children, as long as there are any."""
+        active = self._uplinks.get(link.index)
+        if active is None or devices is None or link.index in devices:
             mode = children[0].mode if children else None
             active, subnets = await self._switch_on(link, role, mode)
             await self._locate(active, subnets)
-        if active:
-            await self._keep(active, children, devices)
-            if not active.is_needed():
-                await self._switch_off(active)
+        await active.keep(children, devices)
+        if not active.is_needed():
+            await self._switch_off(active)
 
-    def _observable(self, children: list[Link], active: Uplink | None) -> list[Link]:
-        """Those of an uplink's children that learn is to hear, without MAC NAT.
-
-        Macvtaps of whichever mode, while the host meets one: nobody shall pass for the host. Those
-        of others only after a while: libvirt may be about to put an ingress qdisc there, and then
-        they have no room for learn. And the first of our own is to last for a moment, as to load
-        the programs takes longer than to make it.
-        """
-        macvtaps = [child for child in children if child.kind == "macvtap"]
-        if not (any(map(is_sociable, macvtaps)) or (active and active.meeting)):
-            return []
-        loop = asyncio.get_running_loop()
-        observable = []
-        for child in macvtaps:
-            age = loop.time() - self._met.setdefault(child.index, loop.time())
-            wait = (0.0 if active else _OWN_S) if child.group == GROUP else _FOREIGN_S
-            if age >= wait or (active and child.index in active.children):
-                observable.append(child)
-            else:
-                loop.call_later(wait - age, self.look_again, child.index)
-        return observable
-
-    async def _children(self, parent: int, among: set[int] | None) -> list[Link]:
-        """Children of an uplink, among devices or all."""
-        if among is None:
-            links = await self._links.dump()
-        else:
-            found = [await self._link(index) for index in among]
-            links = [link for link in found if link is not None]
-        return [link for link in links if is_child(link, parent)]
-
-    async def _role(self, link: Link, kind: str) -> macnat.Role:
-        """What is to be on at an uplink for children of a kind. Raises Problem no-nl80211."""
-        config = self._config()
-        translate = await gives_its_mac(link, kind, config)
-        # Guests on ipvtaps that use the uplink's MAC are none to tell apart by theirs.
-        apart = translate or kind == "macvtap"
-        return macnat.Role(kind, translate, apart and config.parent(link.name).host_access)
+    def _lose(self, index: int) -> None:
+        if active := self._uplinks.pop(index, None):
+            log.info("%s is gone", active.link.name)
+            active.close(remove=True)
+            self._mending.lost(active.link.name)
 
     async def _switch_on(
-        self, link: Link, role: macnat.Role, mode: str | None
+        self, link: Link, role: Role, mode: str | None
     ) -> tuple[Uplink, frozenset[Subnet]]:
         """Programs on an uplink for a role, with all that must be known before a frame passes.
 
         mode: of its children; None to leave it as it is. Returned with it: the subnets that the
         host is in there.
         """
-        active = await self._vacated(link, role)
-        new = active is None
-        if active is None:  # in a thread: the verifier takes 0.4 s over the programs
-            nat = await asyncio.to_thread(macnat.open_macnat, macnat.pin_directory(link.index))
-            active = Uplink(link, role, nat, self._former, self.look_again)
-        nat = active.nat
+        active = await self._vacated(link, role) or await self._open(link, role)
+        new = link.index not in self._uplinks
+        other = new or active.role != role
         try:
-            former = nat.parent_mac(), nat.translates()
-            subnets = await self._set_up(nat, link, role, mode)
-            if new or active.role != role:
+            former = active.nat.parent_mac(), active.nat.translates()
+            subnets = await active.set_up(link, role, mode)
+            if other:
                 await self._take_off(link, role)
             if former != (link.mac, role.translate):
                 active.announce(link, translate=role.translate)
@@ -386,12 +299,16 @@ class MacNat:
             if new:
                 active.close()
             raise
-        if new:
-            self._uplinks[link.index] = active
-        if new or active.role != role:
-            log.info("%s is on for %s (%s)", _said(role), link.name, role.kind)
+        self._uplinks[link.index] = active
+        if other:
+            log.info("%s is on for %s (%s)", role, link.name, role.kind)
         active.link, active.role = link, role
         return active, subnets
+
+    async def _open(self, link: Link, role: Role) -> Uplink:
+        # In a thread: the verifier takes 0.4 s over the programs.
+        nat = await asyncio.to_thread(open_macnat, pins.pin_directory(link.index))
+        return Uplink(link, role, nat, self._links, self._ipr, self._former, self.look_again)
 
     async def _locate(self, active: Uplink, subnets: frozenset[Subnet]) -> None:
         """Do what is to be done if an uplink is on another network. subnets: of the host there."""
@@ -404,7 +321,7 @@ class MacNat:
         if active := self._uplinks.get(index):
             active.settle()
 
-    async def _vacated(self, link: Link, role: macnat.Role) -> Uplink | None:
+    async def _vacated(self, link: Link, role: Role) -> Uplink | None:
         """What is on at an uplink; None if that was for children of another kind that are gone.
 
         Raises Problem parent-busy.
@@ -420,81 +337,20 @@ class MacNat:
         await self._switch_off(active)
         return None
 
-    async def _set_up(
-        self, nat: macnat.Macnat, link: Link, role: macnat.Role, mode: str | None
-    ) -> frozenset[Subnet]:
-        """Returns the subnets that the host is in there."""
-        nat.set_role(role, mode)
-        addresses = await host_addresses(self._ipr, link.index)
-        nat.set_host_addresses(addresses.own | addresses.gateways, addresses.broadcasts)
-        nat.set_on_link(addresses.on_link)
-        nat.set_parent(link.index, link.mac)
-        await nat.attach_parent(self._ipr, link.index)
-        return addresses.subnets
-
-    async def _take_off(self, link: Link, role: macnat.Role) -> None:
+    async def _take_off(self, link: Link, role: Role) -> None:
         """Take what has no place in a role off an uplink and its children."""
-        await macnat.detach(self._ipr, link.index, keep=role.on_parent)
+        await detach(self._ipr, link.index, keep=role.on_parent)
         for child in await self._links.dump():
             if is_child(child, link.index):
                 keeps = role.translate or child.kind in MODES
-                await macnat.detach(self._ipr, child.index, role.on_child if keeps else ())
-
-    async def _keep(self, active: Uplink, children: list[Link], among: set[int] | None) -> None:
-        """Make the guests of an uplink, among devices or all, those that are there."""
-        known = active.nat.guests()
-        gone = (known.keys() | active.children.keys()) - {link.index for link in children}
-        for index in gone if among is None else gone & among:
-            active.forget(index)
-        if among is None:
-            active.part_strangers()
-        for link in children:
-            try:
-                if link.index not in active.children:
-                    await self._prepare_foreign(link)
-                await self._add_child(
-                    active, link.index, await self._guest_mac(active, link, known)
-                )
-                active.let_meet(link.index, active.role.host_access and is_sociable(link))
-            except LinkNotFound:
-                continue  # its own notification follows
-            except (LinkError, BpfError) as exc:  # no fault of its siblings
-                log.error("%s: its guest is not heard: %s", link.name, exc)
-
-    async def _prepare_foreign(self, link: Link) -> None:
-        """Give a macvtap that others made (libvirt) what broker.py gives ours."""
-        if link.kind == "macvtap" and link.group != GROUP:
-            self._links.keep_host_off(link.name)
-            await self._links.set_allmulti(link.index)
-
-    async def _guest_mac(self, active: Uplink, link: Link, known: dict[int, str]) -> str | None:
-        """The MAC of a child's guest; None if it is a device of ours that still learns it.
-
-        known: MACs that learn has. An ipvtap's is written into the alias, where status finds it.
-        """
-        if active.role.kind == "ipvtap" and not active.role.translate:
-            return link.mac
-        owner = Owner.from_alias(link.alias) if link.group == GROUP else None
-        mac = known.get(link.index, macnat.UNKNOWN_MAC)
-        if active.role.kind == "ipvtap" and owner and owner.learning and mac != macnat.UNKNOWN_MAC:
-            owner = replace(owner, learning=False, mac=mac)
-            await self._links.set_alias(link.index, owner.to_alias())
-            log.info("%s: the guest is %s", link.name, mac)
-        return guest_mac(link.mac, owner)
-
-    async def _add_child(self, active: Uplink, index: int, mac: str | None) -> None:
-        # It may have been learned since the kernel was asked.
-        mac = mac or active.children.get(index)
-        if index not in active.children or active.children[index] != mac:
-            active.know(index, mac)
-        await active.nat.attach_child(self._ipr, index)
+                await detach(self._ipr, child.index, role.on_child if keeps else ())
 
     async def _switch_off(self, active: Uplink) -> None:
         await clear(self._links, self._ipr, active.link.index)
         if active.role.translate and active.children:
             active.announce(active.link, translate=False)
         self._uplinks.pop(active.link.index).close(remove=True)
-        log.info("%s is off for %s", _said(active.role), active.link.name)
+        log.info("%s is off for %s", active.role, active.link.name)
 
 
 async def clear(links: Links, ipr: AsyncIPRoute, index: int) -> None:
@@ -504,8 +360,7 @@ async def clear(links: Links, ipr: AsyncIPRoute, index: int) -> None:
     """
     children = [link.index for link in await links.dump() if is_child(link, index)]
     for device in (*children, index):
-        with suppress(LinkNotFound):
-            await macnat.detach(ipr, device)
+        await detach(ipr, device)
 
 
 async def _ssid(link: Link) -> bytes:
@@ -516,34 +371,3 @@ async def _ssid(link: Link) -> bytes:
         log.warning("cannot ask for the network of %s: %s", link.name, exc)
         name = None
     return (name or b"").strip(b"\0")
-
-
-async def gives_its_mac(link: Link, kind: str, config: Config) -> bool:
-    """Whether guests on children of a kind get the uplink's MAC: as configured, else as needed.
-
-    Needed is it where the uplink takes one MAC only, and on ipvtaps, which have just one.
-    """
-    setting = config.parent(link.name).macnat
-    if setting != "auto":
-        return setting == "on"
-    return kind == "ipvtap" or (await uplink.inspect(link)).type == "wifi-station"
-
-
-def _said(role: macnat.Role) -> str:
-    names = ["MAC NAT"] if role.translate else []
-    names += ["host access"] if role.host_access else []
-    return " and ".join(names) or "delivery"
-
-
-def is_sociable(child: Link) -> bool:
-    """Whether the host may meet a child's guest."""
-    return child.kind in MODES and child.mode == "bridge"
-
-
-def is_child(link: Link, parent: int | None = None) -> bool:
-    """Whether a device counts as a child of parent, None: of any: see above."""
-    if FAMILY.get(link.kind) == "ipvtap":
-        counts = link.kind == "ipvtap" and link.group == GROUP
-    else:
-        counts = link.kind in FAMILY
-    return counts and link.parent_here and parent in (None, link.parent)

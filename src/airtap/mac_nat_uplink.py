@@ -5,15 +5,23 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Address
+
+from pyroute2 import AsyncIPRoute
 
 from .announce import announcement
 from .former import Former
 from .inquiries import Inquiries
-from .kernel.addresses import Subnet
+from .kernel.addresses import Subnet, host_addresses
 from .kernel.frames import send
-from .kernel.links import Link
-from .kernel.macnat import Event, Macnat, Role
+from .kernel.libbpf import BpfError
+from .kernel.links import GROUP, Link, LinkError, LinkNotFound, Links
+from .kernel.macnat import Macnat
+from .kernel.macnat_records import UNKNOWN_MAC, Event
+from .kernel.role import Role
+from .mac_nat_role import is_sociable
+from .owner import Owner, guest_mac
 from .whereabouts import Whereabouts
 
 log = logging.getLogger(__name__)
@@ -27,7 +35,7 @@ class Uplink:
     children: ifindex to MAC, None while it is to be learned; know() and forget() change it.
     meeting: those among them which the host may meet. stranded: those that have not been heard on
     the network where the uplink is now.
-    expected: attaches under way, for whose sake it stays on without a child.
+    expected: attaches under way, for whose sake it stays on without a child. inquiries: to guests.
     on_spoke: called with the ifindex of a child whose guest has told its MAC.
     """
 
@@ -36,12 +44,16 @@ class Uplink:
         link: Link,
         role: Role,
         nat: Macnat,
+        links: Links,
+        ipr: AsyncIPRoute,
         former: Former,
         on_spoke: Callable[[int], None],
     ) -> None:
         self.link = link
         self.role = role
         self.nat = nat
+        self._links = links
+        self._ipr = ipr
         self.children: dict[int, str | None] = {}
         self.meeting: set[int] = set()
         self.stranded: set[int] = set()
@@ -52,7 +64,7 @@ class Uplink:
         self._awaited = 0.0
         self._former = former
         self._on_spoke = on_spoke
-        self._inquiries = Inquiries(nat, link.name)
+        self.inquiries = Inquiries(nat, link.name)
         self._loop = asyncio.get_running_loop()
         self._events = nat.watch(self._on_event)
         self._loop.add_reader(self._events, nat.consume)
@@ -60,7 +72,7 @@ class Uplink:
     def close(self, *, remove: bool = False) -> None:
         """End this object; what is attached goes on. remove: forget the pinned state too."""
         self._loop.remove_reader(self._events)
-        self._inquiries.close()
+        self.inquiries.close()
         if self._sweeping:
             self._sweeping.cancel()
         if remove:
@@ -72,9 +84,78 @@ class Uplink:
         """Stay needed for so long, for a child that somebody else is to make."""
         self._awaited = self._loop.time() + seconds
 
+    @property
+    def has_host_access(self) -> bool:
+        """Whether the host meets a guest."""
+        return self.role.host_access and bool(self.meeting)
+
     def is_needed(self) -> bool:
         """Whether there is a child, or is to be one."""
         return bool(self.children or self.expected) or self._loop.time() < self._awaited
+
+    async def set_up(self, link: Link, role: Role, mode: str | None) -> frozenset[Subnet]:
+        """Programs on the uplink for a role, with all that must be known before a frame passes.
+
+        mode: of the children; None to leave it as it is. Returns the subnets that the host is in
+        there. Raises BpfError, LinkError.
+        """
+        self.nat.set_role(role, mode)
+        addresses = await host_addresses(self._ipr, link.index)
+        self.nat.set_host_addresses(addresses.own | addresses.gateways, addresses.broadcasts)
+        self.nat.set_on_link(addresses.on_link)
+        self.nat.set_parent(link.index, link.mac)
+        await self.nat.attach_parent(self._ipr, link.index)
+        return addresses.subnets
+
+    async def keep(self, children: list[Link], among: set[int] | None) -> None:
+        """Make the guests, among devices or all, those on the children that are there."""
+        known = self.nat.guests()
+        gone = (known.keys() | self.children.keys()) - {link.index for link in children}
+        for index in gone if among is None else gone & among:
+            self.forget(index)
+        if among is None:
+            self._part_strangers()
+        for link in children:
+            try:
+                await self._keep_one(link, known.get(link.index, UNKNOWN_MAC))
+            except LinkNotFound:
+                continue  # its own notification follows
+            except (LinkError, BpfError) as exc:  # no fault of its siblings
+                log.error("%s: its guest is not heard: %s", link.name, exc)
+
+    async def guard(self, index: int, mac: str | None) -> None:
+        """Guard a child and learn on it. Raises BpfError, LinkError.
+
+        mac: None if it is not known; it may have been learned since the kernel was asked.
+        """
+        mac = mac or self.children.get(index)
+        if index not in self.children or self.children[index] != mac:
+            self.know(index, mac)
+        await self.nat.attach_child(self._ipr, index)
+
+    async def _keep_one(self, link: Link, heard: str) -> None:
+        """heard: the MAC that learn has."""
+        foreign = link.kind == "macvtap" and link.group != GROUP
+        if foreign and link.index not in self.children:  # what broker.py gives ours
+            self._links.keep_host_off(link.name)
+            await self._links.set_allmulti(link.index)
+        await self.guard(link.index, await self._guest_mac(link, heard))
+        self.let_meet(link.index, self.role.host_access and is_sociable(link))
+
+    async def _guest_mac(self, link: Link, heard: str) -> str | None:
+        """The MAC of a child's guest; None if it is a device of ours that still learns it.
+
+        That of an ipvtap is written into the alias once heard, where status finds it.
+        """
+        is_ipvtap = self.role.kind == "ipvtap"
+        if is_ipvtap and not self.role.translate:
+            return link.mac
+        owner = Owner.from_alias(link.alias) if link.group == GROUP else None
+        if is_ipvtap and owner and owner.learning and heard != UNKNOWN_MAC:
+            owner = replace(owner, learning=False, mac=heard)
+            await self._links.set_alias(link.index, owner.to_alias())
+            log.info("%s: the guest is %s", link.name, heard)
+        return guest_mac(link.mac, owner)
 
     def know(self, index: int, mac: str | None) -> None:
         """Note a child, or its MAC; a guest that was here before has its addresses again.
@@ -115,7 +196,7 @@ class Uplink:
         if mac and mac != self.link.mac and self.nat.met_at(mac) not in self.children:
             self.nat.introduce(mac, index)
 
-    def part_strangers(self) -> None:
+    def _part_strangers(self) -> None:
         """Have the host meet nobody who is no child any more (of an earlier daemon)."""
         for mac, index in self.nat.meeting().items():
             if index not in self.meeting or self.children.get(index) != mac:
@@ -169,10 +250,6 @@ class Uplink:
         self._unsettled = False
         self.nat.note(self._where.to_text())
 
-    def ask_for_idle(self) -> None:
-        """Ask guests for their addresses that were not seen in use for a while."""
-        self._inquiries.ask_for_idle()
-
     def _sweep(self) -> None:
         """Forget in a second what a guest uses of the left network too often to be told of it."""
         if self._sweeping is None:
@@ -195,9 +272,9 @@ class Uplink:
         if event.what in ("learned", "moved") and isinstance(event.address, IPv4Address):
             self.stranded.discard(event.ifindex)
         if event.address and event.reason == "guest-address":
-            self._inquiries.ask(event.address, event.vlan)
+            self.inquiries.ask(event.address, event.vlan)
         if event.address and event.what == "probed":
-            self._inquiries.ask_later(event.ifindex, event.address, event.vlan, event.mac)
+            self.inquiries.ask_later(event.ifindex, event.address, event.vlan, event.mac)
 
 
 def _is_there(index: int) -> bool:

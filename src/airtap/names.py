@@ -57,6 +57,14 @@ def mac_address(text: str) -> str:
     return mac
 
 
+def octets(mac: str) -> bytes:
+    """A MAC address as it stands in a frame. Raises ValueError if that is not six octets."""
+    found = bytes.fromhex(mac.replace(":", ""))
+    if len(found) != 6:
+        raise ValueError(f"not a MAC address: {mac}")
+    return found
+
+
 def random_mac() -> str:
     """A MAC address that is nobody's: locally administered (IEEE 802, 8.2)."""
     octets = bytearray(os.urandom(6))

@@ -9,9 +9,9 @@ from .broker import Broker
 from .errors import Problem
 from .guests import Loss
 from .kernel.links import FAMILY, Link, Links
-from .kernel.macnat import GuestCounters, Learned
+from .kernel.macnat_records import GuestCounters, Learned
 from .kernel.peer import Peer
-from .mac_nat import MacNat
+from .mac_nat_uplink import Uplink
 from .owner import Owner, guest_mac
 
 
@@ -36,22 +36,23 @@ async def packets(
         guests = [child for child in children[link.index] if uplink.is_guest(child)]
         if not guests and link.name not in named:
             continue
-        yield {"uplink": await _uplink(link, children[link.index], broker.mac_nat)}
-        learned = broker.mac_nat.learned(link.index)
-        counters = broker.mac_nat.counters(link.index)
+        yield {"uplink": await _uplink(link, children[link.index], broker.mac_nat.at(link.index))}
+        active = broker.mac_nat.at(link.index)  # anew: it may have ended while that was sent
+        learned = active.nat.addresses() if active else []
+        counters = active.nat.counters() if active else {}
         for guest in sorted(guests, key=lambda child: child.index):
             owner = Owner.from_alias(guest.alias)
             if peer.uid == 0 or (owner is not None and owner.uid == peer.uid):
                 own = [entry for entry in learned if entry.ifindex == guest.index]
                 shown = _guest(guest, owner, own, counters.get(guest.index))
-                stranded = broker.mac_nat.is_stranded(link.index, guest.index)
+                stranded = active is not None and guest.index in active.stranded
                 yield {"guest": {**shown, "stranded": stranded}}
     for loss in broker.losses():
         if peer.uid in (0, loss.guest.owner.uid):
             yield {"lost": _loss(loss)}
 
 
-async def _uplink(link: Link, children: list[Link], mac_nat: MacNat) -> dict[str, object]:
+async def _uplink(link: Link, children: list[Link], active: Uplink | None) -> dict[str, object]:
     kinds = {FAMILY[child.kind] for child in children if child.kind in FAMILY}
     return {
         "name": link.name,
@@ -59,8 +60,8 @@ async def _uplink(link: Link, children: list[Link], mac_nat: MacNat) -> dict[str
         "type": await _type(link),
         "mac": link.mac,
         "kind": kinds.pop() if kinds else None,
-        "macnat": mac_nat.is_on(link.index),
-        "host_access": mac_nat.has_host_access(link.index),
+        "macnat": active is not None and active.role.translate,
+        "host_access": active is not None and active.has_host_access,
     }
 
 

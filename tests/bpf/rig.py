@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from airtap.kernel.libbpf import Map, Object
-from airtap.kernel.macnat import Macnat, Role
+from airtap.kernel.bpf_map import Map
+from airtap.kernel.bpf_object import Object
+from airtap.kernel.macnat import Macnat
+from airtap.kernel.role import Role
 from hatch_build import SOURCES, compile_object
 from lab.sandbox import command
 

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address
@@ -18,10 +19,15 @@ from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from airtap.errors import Problem
-from airtap.kernel import clsact, libbpf, macnat
+from airtap.kernel import clsact, macnat
 from airtap.kernel.addresses import Address
+from airtap.kernel.bpf_object import Object
+from airtap.kernel.libbpf import BpfError
 from airtap.kernel.links import LinkError, LinkNotFound
-from airtap.kernel.macnat import CHILD, PARENT, Event, Macnat, Role, open_macnat
+from airtap.kernel.macnat import Macnat, open_macnat
+from airtap.kernel.macnat_records import UNKNOWN_MAC, Entry, Event, pack_key
+from airtap.kernel.pins import remove_pins
+from airtap.kernel.role import CHILD, PARENT, Role
 from hatch_build import compile_object
 from lab.sandbox import command
 from tests.bpf.rig import DROP, REDIRECT, Rig, devices
@@ -62,11 +68,11 @@ def test_what_is_learned_is_reported_and_listed(two: Rig) -> None:
     assert (str(entry.address), entry.vlan, entry.ifindex, entry.mac) == (
         *("192.0.2.100", 5, two.devices[0], MAC_A),
     )
-    assert abs(macnat.now() - entry.last_seen) < 5
+    assert abs(time.monotonic() - entry.last_seen) < 5
     [event] = seen
     assert (event.what, event.address, event.vlan) == ("learned", entry.address, 5)
     assert (event.ifindex, event.mac, event.reason) == (two.devices[0], MAC_A, "")
-    assert abs(macnat.now() - event.time) < 5
+    assert abs(time.monotonic() - event.time) < 5
 
 
 def test_a_flood_costs_only_the_guests_own_places_and_events(two: Rig) -> None:
@@ -197,7 +203,7 @@ def test_an_ipvtaps_guest_is_known_by_its_first_word(two: Rig) -> None:
     spoke, learned, refused = seen
     assert (spoke.what, spoke.ifindex, spoke.mac) == ("spoke", index, MAC_A)
     assert (spoke.address, spoke.other, spoke.reason) == (None, 0, "")
-    assert abs(macnat.now() - spoke.time) < 5
+    assert abs(time.monotonic() - spoke.time) < 5
     assert (learned.what, str(learned.address), learned.mac) == ("learned", "192.0.2.100", MAC_A)
     assert (refused.reason, refused.mac) == ("wrong-mac", MAC_B)
     assert two.macnat.guests()[index] == MAC_A
@@ -211,19 +217,18 @@ def test_a_macvtaps_guest_is_not_known_by_what_it_says(two: Rig) -> None:
         assert two.run("learn", packet(MAC_A, "192.0.2.100"), index).passed
         two.macnat.consume()
     assert seen == []
-    assert two.macnat.guests()[index] == macnat.UNKNOWN_MAC
+    assert two.macnat.guests()[index] == UNKNOWN_MAC
     assert two.macnat.addresses() == []
 
 
 def test_512_guests_hold_all_their_addresses_at_once(rig: Rig) -> None:
     """By hand: so many devices would take a minute to make."""
-    key, entry = struct.Struct("=16sHH"), struct.Struct("=QQII6s2x")
     addresses = rig._object.map("addresses")
     for guest in range(512):
         rig.macnat.add_guest(100_000 + guest, f"02:00:00:00:{guest >> 8:02x}:{guest & 255:02x}")
         for n in range(48):
-            octets = (guest * 48 + n).to_bytes(16, "big")
-            addresses.update(key.pack(octets, 0, 6), entry.pack(0, 0, 100_000 + guest, n, bytes(6)))
+            key = pack_key(IPv6Address(guest * 48 + n))
+            addresses.update(key, Entry(0, 0, 100_000 + guest, n, bytes(6)).pack())
     assert len(rig.macnat.addresses()) == 512 * 48
     assert len(rig.macnat.remove_guest(100_000)) == 48
     assert len(rig.macnat.guests()) == 511
@@ -255,7 +260,7 @@ def opened() -> Iterator[Macnat]:
 @pytest.fixture
 def pins() -> Iterator[Path]:
     yield DIRECTORY
-    macnat.remove_pins(DIRECTORY)
+    remove_pins(DIRECTORY)
 
 
 def filters(name: str) -> list[dict[str, Any]]:
@@ -311,7 +316,7 @@ def test_programs_on_other_maps_are_replaced(pins: Path) -> None:
             async with AsyncIPRoute() as ipr:
                 with opened() as one:
                     await one.attach_parent(ipr, ifindex)
-                macnat.remove_pins(DIRECTORY)
+                remove_pins(DIRECTORY)
                 with opened() as two:
                     assert not await two.is_attached(ipr, ifindex)
                     await two.attach_parent(ipr, ifindex)
@@ -452,11 +457,11 @@ def test_a_config_of_the_former_layout_is_replaced(pins: Path, tmp_path: Path) -
     source, target = tmp_path / "former.bpf.c", tmp_path / "former.bpf.o"
     source.write_text(FORMER_CONFIG)
     compile_object(source, target)
-    with libbpf.Object(target.read_bytes(), "former") as former:
+    with Object(target.read_bytes(), "former") as former:
         former.pin_maps(DIRECTORY)
         former.load()
     with opened() as two:
-        assert (two.kind(), two.parent_mac()) == ("macvtap", macnat.UNKNOWN_MAC)
+        assert (two.kind(), two.parent_mac()) == ("macvtap", UNKNOWN_MAC)
         assert two.guests() == {}
 
 
@@ -468,8 +473,8 @@ def test_a_missing_bpffs_is_named() -> None:
 
 
 def test_the_verifiers_words_are_kept() -> None:
-    with pytest.raises(libbpf.BpfError) as caught:
-        libbpf.Object(b"no object file at all", "nonsense")
+    with pytest.raises(BpfError) as caught:
+        Object(b"no object file at all", "nonsense")
     assert caught.value.text
 
 

@@ -9,7 +9,7 @@ from scapy.compat import raw
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 
-from airtap.kernel.macnat import Role
+from airtap.kernel.role import Role
 from airtap.trace.record import (
     DROP,
     EVERYONE,

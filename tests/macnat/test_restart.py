@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from airtap.kernel import macnat
+from airtap.kernel import pins
 from lab.airtap import BIN, Airtapd
 from lab.lan import HOST4, Lan, wait_for
 from lab.sandbox import command, dying_with_us, host_links, netns_exec_prefix
@@ -150,7 +150,7 @@ def test_stopped_for_good(counting_lan: Lan, airtapd: Airtapd) -> None:
         assert host_links() == links | {kept.device}
         for device in ("up0", kept.device):
             assert "clsact" not in command("tc", "qdisc", "show", "dev", device)
-        assert not list(macnat.pinned())
+        assert not list(pins.pinned())
         # Programs that nobody tells of it would send what the host says with its former MAC.
         counting_lan.change_near_mac("02:00:5e:00:53:99")
         wait_for(lambda: counting_lan.ping(HOST4), 10, "the host to be reached at its new MAC")

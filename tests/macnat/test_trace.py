@@ -21,8 +21,8 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 from scapy.utils import RawPcapNgReader
 
-from airtap.kernel.libbpf import Object
-from airtap.kernel.macnat import pin_directory
+from airtap.kernel.bpf_object import Object
+from airtap.kernel.pins import pin_directory
 from airtap.server import IDLE_S
 from lab import sandbox
 from lab.airtap import BIN, Airtapd

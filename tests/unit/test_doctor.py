@@ -32,7 +32,7 @@ from airtap.doctor.sources.user import User
 from airtap.errors import Problem
 from airtap.kernel.clsact import EGRESS, INGRESS, Filter
 from airtap.kernel.links import IFF_LOWER_UP, Link
-from airtap.kernel.macnat import Role, hooks
+from airtap.kernel.role import Role, hooks
 from airtap.libvirt.domains import Nic
 from airtap.libvirt.network_xml import Network
 from airtap.libvirt.networks import Entry

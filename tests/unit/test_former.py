@@ -6,7 +6,7 @@ import pytest
 
 from airtap import former
 from airtap.former import Former
-from airtap.kernel.macnat import IPV4_QUOTA, IPV6_QUOTA, Learned
+from airtap.kernel.macnat_records import IPV4_QUOTA, IPV6_QUOTA, Learned
 
 MAC, OTHER = "52:54:00:00:00:01", "52:54:00:00:00:02"
 

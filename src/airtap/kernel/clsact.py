@@ -42,34 +42,6 @@ class Hook:
     name: str
 
 
-async def attach(ipr: AsyncIPRoute, ifindex: int, hook: Hook, program: int) -> None:
-    """Put the program with descriptor program on a hook, in place of what we have there.
-
-    Raises LinkNotFound, LinkError (EEXIST: an ingress qdisc or a foreign filter is in the way).
-    """
-    try:
-        await ipr.tc("add", "clsact", ifindex)
-    except NetlinkError as exc:
-        if exc.code != errno.EEXIST:
-            raise _error(exc) from exc
-        await _expect_clsact(ipr, ifindex)
-    there = await _filters(ipr, ifindex, hook.direction)
-    if any(at == hook.priority and not name.startswith(_OURS) for at, name, _id in there):
-        raise LinkError(errno.EEXIST, f"a foreign tc filter has priority {hook.priority}")
-    try:
-        await ipr.tc(
-            "replace-filter",
-            "bpf",
-            ifindex,
-            **_place(hook),
-            fd=program,
-            name=hook.name,
-            direct_action=True,
-        )
-    except NetlinkError as exc:
-        raise _error(exc) from exc
-
-
 @dataclass(frozen=True)
 class Filter:
     """A tc filter on a device, anybody's. name, program: of a BPF one; "" and 0 else."""
@@ -80,14 +52,28 @@ class Filter:
     name: str
     program: int
 
+    @property
+    def hook(self) -> Hook:
+        return Hook(self.direction, self.priority, self.name)
+
+
+async def attach(ipr: AsyncIPRoute, ifindex: int, hook: Hook, program: int) -> None:
+    """Put the program with descriptor program on a hook, in place of what we have there.
+
+    Raises LinkNotFound, LinkError (EEXIST: an ingress qdisc or a foreign filter is in the way).
+    """
+    if not await _request(ipr, "add", "clsact", ifindex, fine=(errno.EEXIST,)):
+        await _expect_clsact(ipr, ifindex)
+    there = await _filters(ipr, ifindex, hook.direction)
+    if any(at.priority == hook.priority and not at.name.startswith(_OURS) for at in there):
+        raise LinkError(errno.EEXIST, f"a foreign tc filter has priority {hook.priority}")
+    place = _place(hook) | {"fd": program, "name": hook.name, "direct_action": True}
+    await _request(ipr, "replace-filter", "bpf", ifindex, **place)
+
 
 async def filters(ipr: AsyncIPRoute, ifindex: int) -> list[Filter]:
     """All filters of a device's clsact, or of an ingress qdisc in its place. Raises LinkError."""
-    return [
-        Filter(direction, *found)
-        for direction in (INGRESS, EGRESS)
-        for found in await _kinds(ipr, ifindex, direction)
-    ]
+    return await _filters(ipr, ifindex, INGRESS) + await _filters(ipr, ifindex, EGRESS)
 
 
 async def qdiscs(ipr: AsyncIPRoute) -> dict[int, str]:
@@ -101,9 +87,8 @@ async def qdiscs(ipr: AsyncIPRoute) -> dict[int, str]:
 
 async def attached(ipr: AsyncIPRoute, ifindex: int, hook: Hook) -> int:
     """The id of the program that we have on a hook, or 0. Raises LinkNotFound, LinkError."""
-    found = await _filters(ipr, ifindex, hook.direction)
-    ours = (hook.priority, hook.name)
-    return next((number for at, name, number in found if (at, name) == ours), 0)
+    there = await _filters(ipr, ifindex, hook.direction)
+    return next((at.program for at in there if at.hook == hook), 0)
 
 
 async def detach(ipr: AsyncIPRoute, ifindex: int, hooks: Collection[Hook]) -> None:
@@ -112,19 +97,15 @@ async def detach(ipr: AsyncIPRoute, ifindex: int, hooks: Collection[Hook]) -> No
     Raises LinkError.
     """
     with suppress(LinkNotFound):
-        left = False
-        for direction in (INGRESS, EGRESS):
-            for priority, name, _id in await _filters(ipr, ifindex, direction):
-                hook = Hook(direction, priority, name)
-                if hook in hooks:
-                    await _delete(ipr, "del-filter", "bpf", ifindex, **_place(hook))
-                else:
-                    left = True
-        if not left:  # an ingress qdisc, by its kind, is none to delete
-            await _delete(ipr, "del", "clsact", ifindex)
+        there = await filters(ipr, ifindex)
+        ours = [at.hook for at in there if at.hook in hooks]
+        for hook in ours:
+            await _request(ipr, "del-filter", "bpf", ifindex, fine=_GONE, **_place(hook))
+        if len(ours) == len(there):  # an ingress qdisc, by its kind, is none to delete
+            await _request(ipr, "del", "clsact", ifindex, fine=_GONE)
 
 
-def _place(hook: Hook) -> dict[str, int]:
+def _place(hook: Hook) -> dict[str, Any]:
     return {
         "parent": hook.direction,
         "prio": hook.priority,
@@ -133,12 +114,17 @@ def _place(hook: Hook) -> dict[str, int]:
     }
 
 
-async def _delete(ipr: AsyncIPRoute, *words: str | int, **place: int) -> None:
+async def _request(
+    ipr: AsyncIPRoute, *words: str | int, fine: Collection[int] = (), **what: Any
+) -> bool:
+    """Whether it was done; false if it failed with an errno that is fine. Raises LinkError."""
     try:
-        await ipr.tc(*words, **place)
+        await ipr.tc(*words, **what)
     except NetlinkError as exc:
-        if exc.code not in _GONE:
+        if exc.code not in fine:
             raise _error(exc) from exc
+        return False
+    return True
 
 
 async def _expect_clsact(ipr: AsyncIPRoute, ifindex: int) -> None:
@@ -157,23 +143,15 @@ async def _expect_clsact(ipr: AsyncIPRoute, ifindex: int) -> None:
         raise _error(exc) from exc
 
 
-async def _filters(ipr: AsyncIPRoute, ifindex: int, direction: int) -> list[tuple[int, str, int]]:
-    """(priority, name, program id) of the filters of a direction; "" for another kind's."""
-    return [(at, name, number) for at, _, name, number in await _kinds(ipr, ifindex, direction)]
-
-
-async def _kinds(
-    ipr: AsyncIPRoute, ifindex: int, direction: int
-) -> list[tuple[int, str, str, int]]:
-    """(priority, kind, name, program id) of the filters of a direction; "", 0 for no BPF."""
+async def _filters(ipr: AsyncIPRoute, ifindex: int, direction: int) -> list[Filter]:
     found = []
     for message in await _dump(ipr, "dump-filter", index=ifindex, parent=direction):
         options = message.get("options")
         if message["handle"]:
-            name = options.get("TCA_BPF_NAME") if message.get("kind") == "bpf" else None
-            number = options.get("TCA_BPF_ID") or 0 if name else 0
             kind = str(message.get("kind"))
-            found.append((message["info"] >> 16, kind, name or "", number))
+            name = options.get("TCA_BPF_NAME") or "" if kind == "bpf" else ""
+            number = options.get("TCA_BPF_ID") or 0 if name else 0
+            found.append(Filter(direction, message["info"] >> 16, kind, name, number))
     return found
 
 

@@ -4,13 +4,15 @@ import random
 import struct
 from collections.abc import Iterator
 
+from ..names import octets
 from ..trace.record import trimmed
-from .libbpf import Object, Ring
+from .bpf_map import Ring
+from .bpf_object import Object
+from .macnat_records import pack_index
 
 _STATE = struct.Struct("=II")
 _WHO = struct.Struct("=I6s2x")
-_INDEX = struct.Struct("=I")
-_FIRST = _INDEX.pack(0)
+_FIRST = pack_index(0)
 _NOBODYS_MAC = bytes(6)
 
 
@@ -51,7 +53,7 @@ class Tracer:
             return
         self.remove(ifindex)
         for key in _who(ifindex, mac):
-            self._tracees.update(key, _INDEX.pack(ifindex))
+            self._tracees.update(key, pack_index(ifindex))
         self._macs[ifindex] = mac
 
     def remove(self, ifindex: int) -> None:
@@ -86,4 +88,4 @@ class Tracer:
 def _who(ifindex: int, mac: str | None) -> Iterator[bytes]:
     yield _WHO.pack(ifindex, _NOBODYS_MAC)
     if mac is not None:
-        yield _WHO.pack(0, bytes.fromhex(mac.replace(":", "")))
+        yield _WHO.pack(0, octets(mac))

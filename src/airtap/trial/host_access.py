@@ -8,8 +8,8 @@ from .host import Interface
 from .scene import Scene
 from .steps import Failed, Skipped
 
-# Guests on macvtaps without MAC NAT meet the host half a second after they came (mac_nat.py),
-# plus what it takes to load the programs.
+# Guests on macvtaps without MAC NAT meet the host half a second after they came, plus what it takes
+# to load the programs (mac_nat_devices.py).
 _SOON_S = 5.0
 _LOOK_S = 0.1
 _FIREWALL = "a firewall of this host may drop it: nft list ruleset"

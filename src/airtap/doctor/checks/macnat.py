@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from ...kernel.clsact import EGRESS, Filter, Hook
-from ...kernel.macnat import hooks
+from ...kernel.role import hooks
 from ..finding import OK, Finding, ok, problem, warning, word
 from ..sources.uplinks import Device, Uplink
 from .daemon import start
@@ -74,7 +74,7 @@ def is_incomplete(uplink: Uplink) -> bool:
 
 def missing(wanted: Collection[Hook], filters: Collection[Filter]) -> list[Hook]:
     """Those of ours that are not there."""
-    there = {Hook(each.direction, each.priority, each.name) for each in filters}
+    there = {each.hook for each in filters}
     return [hook for hook in wanted if hook not in there]
 
 

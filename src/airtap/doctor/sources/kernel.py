@@ -11,9 +11,9 @@ from pathlib import Path
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ...errors import Problem, reason
-from ...kernel.libbpf import is_bpffs
 from ...kernel.links import rtnetlink
 from ...kernel.macnat import open_macnat
+from ...kernel.pins import is_bpffs
 
 KINDS = ("macvtap", "ipvtap")
 _MODULES = ("sch_ingress", "cls_bpf")

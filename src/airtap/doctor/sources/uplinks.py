@@ -4,7 +4,7 @@ import os
 import socket
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyroute2 import AsyncIPRoute
@@ -16,8 +16,8 @@ from ...errors import Problem
 from ...kernel import clsact, tap
 from ...kernel.clsact import Filter
 from ...kernel.links import FAMILY, GROUP, Link, LinkError
-from ...kernel.macnat import Role
-from ...mac_nat import gives_its_mac, is_child, is_sociable
+from ...kernel.role import Role
+from ...mac_nat_role import gives_its_mac, is_child, is_sociable, role_for
 from ...owner import Owner
 from ...uplink import Uplink as Inspected
 from . import namespaces
@@ -167,18 +167,13 @@ class Reader:
         )
 
     async def _role(self, inspected: Inspected, children: Collection[Link]) -> Role | None:
-        """As MacNat._role() has it, for the guests that are there."""
+        """What should be on for the guests that are there."""
         guests = [each for each in children if is_child(each)]
         if not guests or inspected.type in ("bridge", "other"):
             return None
-        kind = FAMILY[guests[0].kind]
-        translate = await gives_its_mac(inspected.link, kind, self._config)
-        access = self._config.parent(inspected.link.name).host_access
-        sociable = any(map(is_sociable, guests))
-        meets = access and sociable and (translate or kind == "macvtap")
-        if kind == "macvtap" and not translate and not meets:
-            return None
-        return Role(kind, translate, meets)
+        role = await role_for(inspected.link, FAMILY[guests[0].kind], self._config)
+        meets = role.host_access and any(map(is_sociable, guests))
+        return None if role.observes and not meets else replace(role, host_access=meets)
 
     async def _needs_macnat(self, inspected: Inspected) -> bool:
         if inspected.type in ("bridge", "other"):

@@ -1,0 +1,130 @@
+"""Maps and ring buffers of BPF objects, in bytes. Both raise BpfError."""
+
+import ctypes
+import errno
+from collections.abc import Callable, Iterator
+
+from .libbpf import SAMPLE, check, checked, library
+
+_BPF_ANY, _BPF_NOEXIST, _BPF_EXIST = 0, 1, 2  # include/uapi/linux/bpf.h
+_BATCH = 1024
+
+
+class Map:
+    """A map; the object that it is of owns the descriptor."""
+
+    def __init__(self, name: str, fd: int, key_size: int, value_size: int) -> None:
+        self.name = name
+        self.fd = fd
+        self.key_size = key_size
+        self.value_size = value_size
+
+    def lookup(self, key: bytes) -> bytes | None:
+        """The value of a key, or None. Raises BpfError."""
+        self._fits(key, self.key_size)
+        value = ctypes.create_string_buffer(self.value_size)
+        result = library().bpf_map_lookup_elem(self.fd, key, value)
+        return value.raw if self._done(result, "look up in", errno.ENOENT) else None
+
+    def update(self, key: bytes, value: bytes) -> None:
+        """Set a key's value. Raises BpfError (E2BIG: the map is full)."""
+        self._update(key, value, _BPF_ANY)
+
+    def insert(self, key: bytes, value: bytes) -> bool:
+        """Set the value of a key that is not there; false if it is. Raises BpfError."""
+        return self._update(key, value, _BPF_NOEXIST, errno.EEXIST)
+
+    def replace(self, key: bytes, value: bytes) -> bool:
+        """Set the value of a key that is there; false if it is not. Raises BpfError."""
+        return self._update(key, value, _BPF_EXIST, errno.ENOENT)
+
+    def delete(self, key: bytes) -> bool:
+        """Delete a key; false if it is not there. Raises BpfError."""
+        self._fits(key, self.key_size)
+        result = library().bpf_map_delete_elem(self.fd, key)
+        return self._done(result, "delete in", errno.ENOENT)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every key of a hash map and its value. Raises BpfError.
+
+        In batches: unlike the walk by BPF_MAP_GET_NEXT_KEY this does not begin again when a key
+        is deleted meanwhile (kernel/bpf/hashtab.c: __htab_map_lookup_and_delete_batch).
+        """
+        position = ctypes.c_uint32()
+        first, size = True, _BATCH
+        while True:
+            keys = ctypes.create_string_buffer(self.key_size * size)
+            values = ctypes.create_string_buffer(self.value_size * size)
+            count = ctypes.c_uint32(size)
+            start, place = None if first else ctypes.byref(position), ctypes.byref(position)
+            result: int = library().bpf_map_lookup_batch(
+                self.fd, start, place, keys, values, ctypes.byref(count), None
+            )
+            if result == -errno.ENOSPC:  # one hash bucket holds more than there is room for
+                size *= 2
+                continue
+            if result != -errno.ENOENT:
+                check(result, f"read map {self.name}")
+            for i in range(count.value):
+                key = keys.raw[i * self.key_size : (i + 1) * self.key_size]
+                yield key, values.raw[i * self.value_size : (i + 1) * self.value_size]
+            if result < 0:
+                return
+            first = False
+
+    def _update(self, key: bytes, value: bytes, flags: int, refusal: int = 0) -> bool:
+        self._fits(key, self.key_size)
+        self._fits(value, self.value_size)
+        result = library().bpf_map_update_elem(self.fd, key, value, flags)
+        return self._done(result, "write", refusal)
+
+    def _done(self, result: int, what: str, refusal: int) -> bool:
+        """Whether a call did it; refusal: the errno that only says that it did not, 0 for none."""
+        if refusal and result == -refusal:
+            return False
+        check(result, f"{what} map {self.name}")
+        return True
+
+    def _fits(self, data: bytes, size: int) -> None:
+        if len(data) != size:
+            raise ValueError(f"map {self.name}: {len(data)} bytes where {size} are needed")
+
+
+class Ring:
+    """The reading end of a ring buffer map. fd: readable when there is something to consume()."""
+
+    def __init__(self, ring: Map, on_sample: Callable[[bytes], None]) -> None:
+        """on_sample: called by consume() with each sample. Raises BpfError."""
+        self._on_sample = on_sample
+        self._samples: list[bytes] = []
+        self._limit = 0
+        self._keep = SAMPLE(self._sample)  # ctypes holds no reference to it
+        pointer = library().ring_buffer__new(ring.fd, self._keep, None, None)
+        self._ring: int | None = checked(pointer, f"read ring buffer {ring.name}")
+        self.fd: int = library().ring_buffer__epoll_fd(pointer)
+
+    def consume(self, limit: int = 1 << 30) -> None:
+        """Hand over what has come in, at most limit samples.
+
+        Without a limit this does not end while somebody writes faster than it reads. Raises
+        BpfError, and what on_sample raises.
+        """
+        self._limit = limit
+        result = library().ring_buffer__consume(self._ring)
+        samples, self._samples = self._samples, []
+        for sample in samples:
+            self._on_sample(sample)
+        if len(samples) < limit:
+            check(result, "read ring buffer")
+
+    def close(self) -> None:
+        """Stop reading. Closing twice is fine."""
+        pointer, self._ring = self._ring, None
+        if pointer is not None:
+            library().ring_buffer__free(pointer)
+
+    def _sample(self, _context: int, data: int, size: int) -> int:
+        # An exception must not pass through libbpf, so on_sample is called later.
+        self._samples.append(ctypes.string_at(data, size))
+        # This sample counts as read either way (libbpf: ringbuf.c: ringbuf_process_ring).
+        return 0 if len(self._samples) < self._limit else -errno.EAGAIN
