@@ -19,6 +19,7 @@ from airtap.libvirt.domain_xml import Wanted
 from airtap.libvirt.domains import Device, Host, Nic, nics, verdict
 from airtap.libvirt.network_xml import Network
 from airtap.libvirt.scan import scan_domain
+from airtap.uris import is_remote, is_session
 from tests.unit.links import ETH0
 
 MAC = "52:54:00:00:00:01"
@@ -336,12 +337,8 @@ def test_what_libvirt_does_not_start(kind: str, name: str, part: str, works: boo
     ],
 )
 def test_whose_libvirt(uri: str, remote: bool, session: bool) -> None:
-    class Connection:
-        def getURI(self) -> str:
-            return uri
-
-    assert domains.is_remote(Connection()) is remote
-    assert domains.is_session(Connection()) is session
+    assert is_remote(uri) is remote
+    assert is_session(uri) is session
 
 
 def test_table() -> None:

@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="for programs")
     add_uri(parser)
-    parser.set_defaults(run=run, needs_daemon=False)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:

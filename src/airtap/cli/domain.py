@@ -13,9 +13,10 @@ from .. import config
 from ..config import Config
 from ..errors import Problem
 from ..names import device_name, mac_address
+from ..uris import expect_local, is_session
 from . import cards
 from .columns import aligned, printable
-from .common import MODES, add_card, add_uri, libvirt_mode, note, uri
+from .common import MODES, add_card, add_parent, add_uri, libvirt_mode, note, say, uri
 
 # lxml, libvirt and netlink are imported where they are needed: airtap status needs none of them.
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _add_connect(actions: Any) -> None:
     add_card(parser)
     link = parser.add_mutually_exclusive_group(required=True)
     link.add_argument("--network", metavar="NAME", help="a network of the same libvirt")
-    link.add_argument("--parent", metavar="DEV", help="the uplink, or an alias in airtap.toml")
+    add_parent(link)
     parser.add_argument("--kind", choices=_KINDS, help="with --parent; default: macvtap")
     parser.add_argument(
         "--mode",
@@ -79,7 +80,7 @@ def _add_connect(actions: Any) -> None:
         " with an alias of several devices, where the mode is always that of airtap.toml",
     )
     _add_common(parser)
-    parser.set_defaults(run=partial(_connect, parser), needs_daemon=False)
+    parser.set_defaults(run=partial(_connect, parser))
 
 
 def _add_disconnect(actions: Any) -> None:
@@ -91,7 +92,7 @@ def _add_disconnect(actions: Any) -> None:
     )
     add_card(parser)
     _add_common(parser)
-    parser.set_defaults(run=_disconnect, needs_daemon=False)
+    parser.set_defaults(run=_disconnect)
 
 
 def _add_list(actions: Any) -> None:
@@ -103,7 +104,7 @@ def _add_list(actions: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="for programs")
     add_uri(parser)
-    parser.set_defaults(run=_list, needs_daemon=False)
+    parser.set_defaults(run=_list)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -131,13 +132,13 @@ def _connect(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
         after = rewrite(xml)
         target = f"{wanted.kind} {wanted.name}"
         if is_idle(xml, after, card.mac):
-            _say(f"domain {name}: network card {card.mac} is on {target} already")
+            say(f"domain {name}: network card {card.mac} is on {target} already")
             return
-        _say(diff(xml, after, name, "connected"))
+        say(diff(xml, after, name, "connected"))
         if arguments.dry_run:
             return
         handle = _redefine(connection, handle, rewrite, xml)
-        _say(f"domain {name}: network card {card.mac} is now on {target}")
+        say(f"domain {name}: network card {card.mac} is now on {target}")
         kept = scan_domain(domains.definition(handle, secrets=False).encode())
         _tell(connection, handle, kept, card, settings)
 
@@ -154,16 +155,16 @@ def _disconnect(arguments: argparse.Namespace) -> None:
         before = scan_domain(xml.encode())
         mac = chosen_mark(before, name, arguments.nic)
         rewrite = partial(domain_xml.disconnect, mac=mac)
-        _say(diff(xml, rewrite(xml), name, "disconnected"))
+        say(diff(xml, rewrite(xml), name, "disconnected"))
         if arguments.dry_run:
             return
         handle = _redefine(connection, handle, rewrite, xml)
         if any(card.mac == mac for card in before.interfaces):
-            _say(f"domain {name}: network card {mac} is as it was before")
+            say(f"domain {name}: network card {mac} is as it was before")
         else:
-            _say(f"domain {name}: network card {mac} is gone, and now airtap's note of it too")
+            say(f"domain {name}: network card {mac} is gone, and now airtap's note of it too")
         if delay := domains.delays(handle):
-            _say(delay)
+            say(delay)
 
 
 def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) -> "Wanted":
@@ -181,13 +182,8 @@ def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) ->
             )
         return Wanted("network", arguments.network)
     kind = arguments.kind or "macvtap"
-    if domains.is_remote(connection):
-        raise Problem(
-            "remote-host",
-            f"{connection.getURI()} is another host's libvirt, whose devices cannot be seen here",
-            "run airtap there",
-        )
-    if domains.is_session(connection):
+    expect_local(connection.getURI())
+    if is_session(connection.getURI()):
         raise Problem(
             "bad-uri",
             f"the libvirt of a session makes no {kind}, nor can it have one made",
@@ -316,13 +312,13 @@ def _tell(
     from ..libvirt import domains
 
     if delay := domains.delays(handle):
-        _say(delay)
+        say(delay)
     [nic] = [nic for nic in domains.nics(kept) if nic.mac == before.mac]
     works, why = domains.verdict(nic, domains.look_around(connection, [nic], settings))
     if works is False:
         note(f"it cannot work so: {why}")
     elif why:
-        _say(f"does it work? {_told((works, why))}")
+        say(f"does it work? {_told((works, why))}")
     [now] = [card for card in kept.interfaces if card.mac == before.mac]
     if lost := left_out(before, now):
         note(f"not on {nic.kind} {nic.name}, and so left out: {', '.join(lost)}")
@@ -352,7 +348,7 @@ def _list(arguments: argparse.Namespace) -> None:
         host = domains.look_around(connection, cards, config.load(None))
     rows = [(entry, [(nic, domains.verdict(nic, host)) for nic in entry.nics]) for entry in found]
     text = json.dumps({"domains": [_json(*row) for row in rows]}, indent=2)
-    _say(text if arguments.json else table(rows))
+    say(text if arguments.json else table(rows))
 
 
 def table(domains: "list[tuple[Entry, list[tuple[Nic, Verdict]]]]") -> str:
@@ -403,7 +399,3 @@ def _nic_json(nic: "Nic", works: bool | None, why: str) -> Json:
         "works": works,
         "why": why or None,
     }
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)

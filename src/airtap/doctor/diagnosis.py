@@ -14,6 +14,7 @@ from ..config import Config
 from ..errors import Problem, reason
 from ..kernel.links import FAMILY, Link, LinkError, LinkNotFound, Links, open_links, rtnetlink
 from ..names import device_name
+from ..uris import SYSTEM
 from . import contents
 from .checks import libvirt as libvirt_checks
 from .checks.kernel import Needs
@@ -166,7 +167,7 @@ def _libvirt(uri: str | None, settings: Config, links: Sequence[Link]) -> Guests
     """None where there is no libvirt."""
     if uri is None and not hooks.is_in_use():
         return None
-    asked = libvirt.read(uri or libvirt.SYSTEM, settings, [link.name for link in links])
+    asked = libvirt.read(uri or SYSTEM, settings, [link.name for link in links])
     return Guests(asked, root=os.geteuid() == 0)
 
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from threading import Thread
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..errors import Problem
+from ..uris import is_session
 
 # How long libvirt may take to answer: a session's daemon is started first.
 _OPEN_S = 30.0
@@ -76,7 +76,7 @@ def connected(uri: str, *, read_only: bool = False) -> Iterator[Any]:
     except libvirt.libvirtError as exc:
         code = exc.get_error_code()
         hints = [hint for name, hint in _HINTS.items() if getattr(libvirt, name) == code]
-        if urlsplit(uri).path == "/session":  # a user's own, started by the attempt to reach it
+        if is_session(uri):  # a user's own, started by the attempt to reach it
             hints = []
         raise Problem("no-connection", f"cannot reach {uri}: {_said(exc)}", "".join(hints)) from exc
     with suppress(libvirt.libvirtError):  # libvirt's drivers without a daemon have no such thing

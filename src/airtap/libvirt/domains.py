@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from .. import uplink
 from ..config import Config, Parent
 from ..errors import Problem
 from ..kernel.links import Link, open_links
 from ..uplink import Uplink
+from ..uris import is_remote, is_session
 from . import networks
 from .connection import binding, problems
 from .parents import takes_one_mac
@@ -86,17 +86,6 @@ class Host:
     session: bool
     networks: Mapping[str, networks.Entry]
     devices: Mapping[str, Device]
-
-
-def is_remote(connection: Any) -> bool:
-    """Whether this libvirt is another host's, whose devices cannot be seen here."""
-    return bool(urlsplit(connection.getURI()).netloc)
-
-
-def is_session(connection: Any) -> bool:
-    """Whether this libvirt is an ordinary user's, which can make no macvtaps."""
-    path: str = urlsplit(connection.getURI()).path
-    return path == "/session"
 
 
 def entries(connection: Any) -> list[Entry]:
@@ -215,10 +204,10 @@ def look_around(connection: Any, cards: Iterable[Nic], settings: Config) -> Host
 
     Raises Problem libvirt-error, no-nl80211.
     """
-    if is_remote(connection):
+    if is_remote(connection.getURI()):
         return None
     known = {entry.network.name: entry for entry in networks.entries(connection)}
-    session = is_session(connection)
+    session = is_session(connection.getURI())
     cards = list(cards)
     names = {nic.name for nic in cards} | {entry.network.parent for entry in known.values()}
     # Of aliases only airtapd knows: where it makes the device, it finds the parent.

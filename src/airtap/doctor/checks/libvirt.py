@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ... import __version__
+from ...uris import SYSTEM
 from ..finding import Finding, ok, problem, warning, word
 from ..sources.hooks import Hook
-from ..sources.libvirt import SYSTEM, Card, Domain, Libvirt
+from ..sources.libvirt import Card, Domain, Libvirt
 from ..sources.user import Session
 
 _REINSTALL = "install airtap anew: apt install --reinstall airtap, or make install"

@@ -10,6 +10,7 @@ from ...config import Config
 from ...errors import Problem
 from ...libvirt.connection import connected, problems
 from ...libvirt.scan import scan_domain
+from ...uris import expect_local, is_session
 
 # These need lxml, without which a diagnosis is to do the rest.
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SYSTEM = "qemu:///system"
 _ANSWER_S = 30.0
 _RUNNING = ("running", "idle", "paused", "in shutdown", "pmsuspended")
 
@@ -69,8 +69,7 @@ def _read(uri: str, settings: Config, devices: frozenset[str]) -> Libvirt:
     from ...libvirt import domains, networks
 
     with connected(uri, read_only=True) as connection:
-        if domains.is_remote(connection):
-            raise Problem("remote-host", f"{uri} is another host's libvirt", "run airtap there")
+        expect_local(connection.getURI())
         entries = domains.entries(connection)
         host = domains.look_around(connection, [n for e in entries for n in e.nics], settings)
         marks = _marks(connection)
@@ -88,7 +87,7 @@ def _read(uri: str, settings: Config, devices: frozenset[str]) -> Libvirt:
         ]
         return Libvirt(
             uri,
-            session=domains.is_session(connection),
+            session=is_session(connection.getURI()),
             networks=tuple(networks.entries(connection)),
             domains=tuple(found),
             devices=devices,
