@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from itertools import count
 from typing import Any
 
 from .. import client, wire
@@ -68,7 +67,7 @@ def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
 def fetch(connection: client.Connection) -> Json:
     """Ask airtapd for its status."""
     connection.send(wire.encode({"op": "status"}))
-    return gather(wire.decode(connection.receive()[0]) for _ in count()).to_json()
+    return gather(lambda: connection.receive()[0]).to_json()
 
 
 def _reports(connection: client.Connection) -> Iterator[Json | Problem]:
