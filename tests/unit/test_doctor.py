@@ -275,9 +275,10 @@ def test_libvirt_that_cannot_be_reached(uri: str, root: bool, says: list[str]) -
 )
 def test_remedies_mean_the_libvirt_that_was_asked(uri: str, connect: str) -> None:
     assert Guests(Libvirt(uri)).connect == connect
-    nic = Nic(1, "52:54:00:00:00:01", "ipvtap", "eth9", connected=True)
-    card = Card(nic, False, "there is no device eth9", "macvtap0", False)
-    copies = tuple(Domain(name, name, False, (card,)) for name in ("web", "copy"))
+    mac = "52:54:00:00:00:01"
+    nic = Nic(1, mac, "ipvtap", "eth9", connected=True, device="macvtap0", own=False)
+    card = Card(nic, False, "there is no device eth9")
+    copies = tuple(Domain(name, name, (card,)) for name in ("web", "copy"))
     mine = Network("mine", "macvtap", "eth0")
     gone = replace(mine, name="gone", parent="eth9")
     networks = (Entry(mine, "1", False, True), Entry(gone, "2", True, True))

@@ -192,7 +192,11 @@ def test_nics() -> None:
     xml = connect(xml, OTHER, Wanted("macvtap", "wlan1"))
     found = nics(scan_domain(xml.encode()))
     one = Nic(1, MAC, "ipvtap", "wlan0", "", prepared=True, connected=True)
-    assert replace(found[0], parts=frozenset()) == one
+    device = domain_xml.prepared_device(UUID, MAC)
+    assert replace(found[0], parts=frozenset()) == replace(one, device=device)
+    clone = xml.replace(f"<mac address='{MAC}'/>", "<mac address='52:54:00:00:00:07'/>")
+    [cloned, *_] = nics(scan_domain(clone.encode()))
+    assert (cloned.device, cloned.own, found[0].own) == (device, False, True)
     five = Nic(5, OTHER, "macvtap", "wlan1", "bridge", connected=True)
     assert replace(found[4], parts=frozenset()) == five
 

@@ -138,10 +138,9 @@ def for_this_host(xml: bytes, parents: Mapping[str, str], aliases: Collection[st
     the aliases. Marks stay. Raises Problem bad-xml, bad-name.
     """
     domain = scan_domain(xml)
-    prepared = _prepared(domain)
     edits: list[_Edit] = []
     for nic in domain.interfaces:
-        name = _replaceable(nic, prepared)
+        name = _replaceable(domain, nic)
         if name not in parents or (nic.type == "ethernet" and name in aliases):
             continue
         parent = _expect_printable(parents[name])
@@ -154,8 +153,7 @@ def for_this_host(xml: bytes, parents: Mapping[str, str], aliases: Collection[st
 
 def devices_named(domain: Domain) -> set[str]:
     """The devices below a domain's cards that for_this_host() can replace."""
-    prepared = _prepared(domain)
-    return {_replaceable(nic, prepared) for nic in domain.interfaces} - {""}
+    return {_replaceable(domain, nic) for nic in domain.interfaces} - {""}
 
 
 # Which card, and may it be touched?
@@ -211,12 +209,7 @@ def _refusal(domain: Domain, card: Interface, wanted: Wanted) -> tuple[str, str]
     return None
 
 
-def _prepared(domain: Domain) -> dict[str, str]:
-    """The parents of the devices that airtapd is to make for a domain."""
-    return {mark.device: mark.parent for mark in domain.marks if mark.device}
-
-
-def _replaceable(nic: Interface, prepared: Mapping[str, str]) -> str:
+def _replaceable(domain: Domain, nic: Interface) -> str:
     """The device below a card, "" if it has none that for_this_host() could replace."""
     if any(nic.element.all(child) for child in _STAYING):
         return ""
@@ -224,9 +217,8 @@ def _replaceable(nic: Interface, prepared: Mapping[str, str]) -> str:
         return nic.source.get("bridge", "")
     if nic.type == "direct":
         return nic.source.get("dev", "")
-    if nic.type == "ethernet" and not nic.managed:
-        return prepared.get(nic.target, "")
-    return ""
+    mark = domain.mark_of(nic)
+    return mark.parent if mark else ""
 
 
 def _expect_printable(name: str) -> str:
