@@ -3,6 +3,8 @@
 import struct
 from ipaddress import IPv4Address, IPv6Address
 
+from .names import mac_octets
+
 Address = IPv4Address | IPv6Address
 
 _ETH_P_8021Q = 0x8100
@@ -26,7 +28,7 @@ def announcement(address: Address, vlan: int, mac: str) -> bytes:
     An ARP announcement (RFC 5227, 2.3) or an unsolicited neighbour advertisement (RFC 4861,
     7.2.6).
     """
-    own = _octets(mac)
+    own = mac_octets(mac)
     if isinstance(address, IPv4Address):
         return _frame(_EVERYBODY, own, vlan, _ETH_P_ARP, _arp_request(own, address, address))
     option = bytes((_TARGET_LINK_LAYER, 1)) + own
@@ -41,7 +43,7 @@ def probe(address: Address, vlan: int, source: str, holder: str) -> bytes:
     As a newcomer asks before it uses an address: an ARP probe (RFC 5227, 2.1.1), or the
     solicitation of duplicate address detection (RFC 4862, 5.4.2).
     """
-    own, to = _octets(source), _octets(holder)
+    own, to = mac_octets(source), mac_octets(holder)
     if isinstance(address, IPv4Address):
         return _frame(to, own, vlan, _ETH_P_ARP, _arp_request(own, IPv4Address(0), address))
     nodes = _solicited_nodes(address)
@@ -55,7 +57,7 @@ def question(address: Address, mac: str) -> bytes:
     An ARP probe (RFC 5227, 2.1.1), which no ARP cache takes notice of, or a neighbour solicitation
     from mac's own link-local address (RFC 4861, 7.2.2).
     """
-    own = _octets(mac)
+    own = mac_octets(mac)
     if isinstance(address, IPv4Address):
         return _frame(_EVERYBODY, own, 0, _ETH_P_ARP, _arp_request(own, IPv4Address(0), address))
     nodes = _solicited_nodes(address)
@@ -67,7 +69,7 @@ def question(address: Address, mac: str) -> bytes:
 
 def is_answer(frame: bytes, address: Address, mac: str) -> bool:
     """Whether an untagged frame answers question(address, mac)."""
-    if frame[:6] != _octets(mac):
+    if frame[:6] != mac_octets(mac):
         return False
     if isinstance(address, IPv4Address):
         head = struct.pack("!HHHBBH", _ETH_P_ARP, 1, 0x0800, 6, 4, _ARP_REPLY)
@@ -82,17 +84,13 @@ def is_answer(frame: bytes, address: Address, mac: str) -> bool:
 
 def link_local(mac: str) -> IPv6Address:
     """The link-local address that a device with this MAC makes of it (RFC 4291, appendix A)."""
-    own = _octets(mac)
+    own = mac_octets(mac)
     identifier = bytes((own[0] ^ 2,)) + own[1:3] + b"\xff\xfe" + own[3:]
     return IPv6Address(b"\xfe\x80" + bytes(6) + identifier)
 
 
 def _solicited_nodes(address: IPv6Address) -> IPv6Address:
     return IPv6Address(int(_SOLICITED_NODES) | int(address) & 0xFFFFFF)  # RFC 4291, 2.7.1
-
-
-def _octets(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
 
 
 def _frame(to: bytes, source: bytes, vlan: int, kind: int, body: bytes) -> bytes:

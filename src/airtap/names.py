@@ -37,6 +37,11 @@ def device_name(text: str) -> str:
     return text
 
 
+def mac_octets(mac: str) -> bytes:
+    """The six bytes of a MAC address that mac_address() has let pass, or the kernel told."""
+    return bytes.fromhex(mac.replace(":", ""))
+
+
 def mac_address(text: str) -> str:
     """Return a guest's MAC address in the kernel's spelling, 52:54:00:ab:cd:ef.
 

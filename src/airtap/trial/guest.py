@@ -24,6 +24,7 @@ from ..kernel.links import IFF_UP, rtnetlink
 from ..kernel.namespace import Namespace
 from ..kernel.neighbours import forget_neighbour, neighbour_mac
 from ..kernel.ping import Address, Echo, Pinger, ping
+from ..names import mac_octets
 
 _ETH_P_IP = 0x0800
 _ETH_P_ARP = 0x0806
@@ -174,7 +175,7 @@ class TrialGuest:
 
     def send_packet(self, packets: socket.socket, packet: bytes, to: str | None = None) -> None:
         """Send an IPv4 packet to a MAC, None for all. Raises OSError."""
-        octets = _BROADCAST if to is None else bytes.fromhex(to.replace(":", ""))
+        octets = _BROADCAST if to is None else mac_octets(to)
         packets.sendto(packet, (self.name, _ETH_P_IP, 0, 0, octets))
 
     def send_waiting(self) -> None:

@@ -8,6 +8,7 @@ from ipaddress import IPv4Interface
 
 from .. import dhcp
 from ..dhcp import Answer
+from ..names import mac_octets
 from .guest import TrialGuest
 
 # When a request is sent again, in seconds after the first; then every _LATER_S.
@@ -40,7 +41,7 @@ class Lease:
         # A router passes it on; to all if neither is known: a server hears that too.
         known = [await self._guest.mac_of(hop) for hop in (server, *routers)]
         to = next((mac for mac in known if mac), None)
-        message = dhcp.release(_number(), _octets(self._guest.mac), self.answer)
+        message = dhcp.release(_number(), mac_octets(self._guest.mac), self.answer)
         with self._guest.packets() as packets:
             self._guest.send_packet(packets, message, to)
         self._guest.send_waiting()
@@ -77,7 +78,7 @@ class _Exchange:
 
     def __init__(self, guest: TrialGuest) -> None:
         self._guest = guest
-        self._mac = _octets(guest.mac)
+        self._mac = mac_octets(guest.mac)
         self._xid = _number()
 
     def discover(self) -> bytes:
@@ -111,7 +112,3 @@ class _Exchange:
 
 def _number() -> int:
     return int.from_bytes(os.urandom(4))
-
-
-def _octets(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
