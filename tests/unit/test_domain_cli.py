@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from airtap import cli, uplink
-from airtap.cli.domain import chosen_card, chosen_mark, diff, is_idle, left_out, table
+from airtap.cli.change import diff, is_idle, left_out
+from airtap.cli.domain_table import table
+from airtap.cli.nic import chosen_card, chosen_mark
 from airtap.config import Config, Parent
 from airtap.errors import Problem
 from airtap.kernel.links import IFF_LOOPBACK

@@ -16,7 +16,8 @@ from ..config import MODES, Config
 from ..errors import Problem
 from ..names import device_name
 from ..uris import expect_local
-from .common import add_card, add_parent, add_uri, libvirt_mode, say, seconds, tell, uri
+from .common import add_parent, add_uri, libvirt_mode, say, seconds, tell, uri
+from .nic import add_card, chosen_card
 
 # lxml, libvirt and netlink are imported where they are needed: airtap status needs none of them.
 if TYPE_CHECKING:
@@ -136,7 +137,6 @@ def _replug(arguments: argparse.Namespace) -> None:
 def _move(arguments: argparse.Namespace) -> None:
     from ..libvirt import cards, domains, plans, replug
     from ..libvirt.scan import scan_domain
-    from .domain import chosen_card
 
     settings = config.load(None)
     with _here(arguments) as connection, _ending() as ended, _alone(ended):

@@ -25,16 +25,6 @@ def add_parent(parser: Any, *, required: bool = False) -> None:
     )
 
 
-def add_card(parser: argparse.ArgumentParser) -> None:
-    """Let a command name one network card of a domain."""
-    parser.add_argument("domain", metavar="DOMAIN", help="its name or UUID")
-    parser.add_argument(
-        "--nic",
-        metavar="MAC|N",
-        help="which network card, by MAC address or by number from 1; needed if there are several",
-    )
-
-
 def seconds(least: float, most: float, *, above: bool = False) -> Callable[[str], float]:
     """A type for argparse: a length of time. above: least itself is too short."""
     bounds = f"above {least:g} and at most {most:g}" if above else f"{least:g} to {most:g} seconds"
