@@ -1,21 +1,18 @@
 """Networks and domains, asked of a libvirt daemon that answers in time."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from threading import Thread
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ...config import Config
 from ...errors import Problem
-from ...libvirt.connection import connected
+from ...libvirt.connection import connected, within
 from ...uris import expect_local, is_session
 
 # These need lxml, without which a diagnosis is to do the rest.
 if TYPE_CHECKING:
     from ...libvirt.domains import Nic
     from ...libvirt.networks import Entry
-
-T = TypeVar("T")
 
 _ANSWER_S = 30.0
 
@@ -52,6 +49,9 @@ def read(uri: str, settings: Config, devices: Iterable[str]) -> Libvirt:
     """devices: names of those of this host."""
     try:
         return within(_ANSWER_S, lambda: _read(uri, settings, frozenset(devices)))
+    except TimeoutError:
+        what = f"libvirt has not answered in {_ANSWER_S:g} s"
+        return Libvirt(uri, Problem("no-answer", what))
     except Problem as problem:
         return Libvirt(uri, problem)
 
@@ -73,24 +73,3 @@ def _read(uri: str, settings: Config, devices: frozenset[str]) -> Libvirt:
             ),
             devices=devices,
         )
-
-
-def within(seconds: float, function: Callable[[], T]) -> T:
-    """Call function in a thread; raise Problem no-answer if it takes longer than that."""
-    results: list[T] = []
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(function())
-        except BaseException as exc:
-            failures.append(exc)
-
-    thread = Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if failures:
-        raise failures[0]
-    if not results:
-        raise Problem("no-answer", f"libvirt has not answered in {seconds:g} s")
-    return results[0]

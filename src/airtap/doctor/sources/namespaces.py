@@ -4,16 +4,16 @@ A parent has one rx_handler, whoever's child takes it, and `ip link` shows none 
 namespace that a process or a name keeps is asked, by a socket that a thread opens in it.
 """
 
-import ctypes
 import os
 import socket
 import struct
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...kernel.links import FAMILY
+from ...kernel.namespace import enter
 from ...kernel.netlink import DUMP, ask, attribute, attributes, number, text
 
 # include/uapi/linux/rtnetlink.h, if_link.h, net_namespace.h
@@ -22,12 +22,9 @@ _IFLA_IFNAME, _IFLA_LINK, _IFLA_LINKINFO, _IFLA_LINK_NETNSID = 3, 5, 18, 37
 _INFO_KIND = 1
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _IFINFO_BYTES, _RTGEN_BYTES = 16, 4
-_CLONE_NEWNET = 0x40000000
 _NAMED = ("/run/netns", "/run/docker/netns")
 _MOST = 64
 _ANSWER_S = 2.0
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -82,27 +79,17 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _socket_in(path: str) -> socket.socket:
-    """A socket in another namespace: setns(2) moves the calling thread only."""
-    done: list[socket.socket | OSError] = []
+    """A socket in another namespace, opened by a thread: only that one goes there."""
 
-    def open_there() -> None:
-        try:
-            with open(path) as there:
-                if _libc.setns(there.fileno(), _CLONE_NEWNET):
-                    number = ctypes.get_errno()
-                    raise OSError(number, os.strerror(number))
-            done.append(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE))
-        except OSError as exc:
-            done.append(exc)
+    def open_there() -> socket.socket:
+        with open(path) as there:
+            enter(there.fileno())
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
 
-    thread = threading.Thread(target=open_there)
-    thread.start()
-    thread.join()
-    [result] = done
-    if isinstance(result, OSError):
-        raise result
-    result.settimeout(_ANSWER_S)
-    return result
+    with ThreadPoolExecutor(1) as thread:
+        netlink = thread.submit(open_there).result()
+    netlink.settimeout(_ANSWER_S)
+    return netlink
 
 
 def _on_ours(netlink: socket.socket, where: str, ours: int) -> Iterator[Stranger]:
