@@ -66,6 +66,14 @@ def note(text: str) -> None:
     tell(f"note: {text}")
 
 
+def hold_against_schema(xml: str, schema: str) -> None:
+    """Raise Problem bad-xml where libvirt's schema of that name does not allow XML."""
+    from ..libvirt.xml import validate
+
+    if not validate(xml, schema):
+        note("libvirt's schemas are not installed here: the XML goes to libvirt unchecked")
+
+
 def end_orderly(*signals: int) -> None:
     """Have signals end the program as exceptions do, so that what is under way is undone."""
     for number in signals:

@@ -14,7 +14,7 @@ from ..errors import Problem
 from ..names import device_name
 from ..uris import SESSION, SYSTEM, expect_local, is_session
 from .columns import aligned
-from .common import MODES, add_parent, add_uri, libvirt_mode, note, say, uri
+from .common import MODES, add_parent, add_uri, hold_against_schema, libvirt_mode, note, say, uri
 
 # lxml, libvirt and netlink are imported where they are needed: airtap status needs none of them.
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def _define(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> N
     from ..libvirt import networks
     from ..libvirt.connection import connected
     from ..libvirt.network_xml import network_xml
+    from ..libvirt.xml import validate
 
     settings = config.load(None)
     network = _wanted(arguments, settings)
@@ -117,7 +118,7 @@ def _define(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> N
         )
     if arguments.print:
         xml = network_xml(_with_subnets(network, []))
-        _hold_against_schema(xml)
+        validate(xml, "network")
         print(xml, end="", flush=True)
         return
     if network.kind == "session":
@@ -125,8 +126,7 @@ def _define(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> N
     default = SESSION if network.kind == "session" else SYSTEM
     with connected(arguments.connect or default) as connection:
         network = _with_subnets(network, networks.subnets(connection))
-        if not _hold_against_schema(network_xml(network)):
-            note("libvirt's schemas are not installed here: the XML goes to libvirt unchecked")
+        hold_against_schema(network_xml(network), "network")
         new = networks.define(connection, network)
     say(_outcome(network, new, one_mac))
 
@@ -198,12 +198,6 @@ def _with_subnets(network: "Network", taken: Any) -> "Network":
 
     ipv4, ipv6 = asyncio.run(parents.choose_subnets(taken))
     return replace(network, ipv4=ipv4, ipv6=ipv6)
-
-
-def _hold_against_schema(xml: str) -> bool:
-    from ..libvirt.xml import validate
-
-    return validate(xml, "network")
 
 
 def _outcome(network: "Network", new: bool, one_mac: bool) -> str:
