@@ -274,12 +274,8 @@ def _needs(found: Sequence[Uplink], settings: Config, scene: Scene, target: Targ
     return Needs(
         {kind: who for kind, who in kinds.items() if who},
         taps=next((each.name for each in found if each.inspected.type == "bridge"), ""),
-        programs=next((each.name for each in found if _uses_programs(each)), ""),
+        programs=next((each.name for each in found if each.role or each.needs_macnat), ""),
     )
-
-
-def _uses_programs(uplink: Uplink) -> bool:
-    return uplink.role is not None or uplink.needs_macnat
 
 
 def run(name: str | None, uri: str | None) -> list[Finding]:
