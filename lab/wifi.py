@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from airtap.kernel.genetlink import Family, attribute
+from airtap.kernel.genetlink import Family
+from airtap.kernel.netlink import attribute
 from lab import sandbox
 from lab.kernels import REPOSITORY
 from lab.lan import LAB, Lan, Subnet, end_process, make_host, no_router_advertisements, wait_for

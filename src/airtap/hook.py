@@ -191,12 +191,8 @@ def _for_this_host(xml: bytes) -> None:
 
 def _prepared(domain: "Domain") -> "list[tuple[Interface, Mark]]":
     """The interfaces whose devices are airtapd's to make, with their marks."""
-    marks = {mark.device: mark for mark in domain.marks if mark.device}
-    return [
-        (nic, marks[nic.target])
-        for nic in domain.interfaces
-        if nic.type == "ethernet" and not nic.managed and nic.target in marks
-    ]
+    pairs = [(nic, domain.mark_of(nic)) for nic in domain.interfaces]
+    return [(nic, mark) for nic, mark in pairs if mark]
 
 
 def _whose(domain: "Domain", nic: "Interface") -> dict[str, str]:

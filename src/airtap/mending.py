@@ -17,16 +17,15 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 from .autostart import find_program
 from .errors import Problem
 from .kernel.libbpf import BpfError
 from .kernel.links import IFF_RUNNING, Link
+from .uris import system_listens
 
 log = logging.getLogger(__name__)
 
-_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
 # The commands bound their own steps: 10 s for a guest to release a card.
 _PATIENCE_S = 120.0
 _END_S = 5.0
@@ -145,4 +144,4 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _has_libvirt() -> bool:
-    return "LIBVIRT_DEFAULT_URI" in os.environ or any(Path(path).exists() for path in _SOCKETS)
+    return "LIBVIRT_DEFAULT_URI" in os.environ or system_listens()

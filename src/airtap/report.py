@@ -1,8 +1,7 @@
 """airtapd's answer to a status request, put together from its packets."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from . import wire
@@ -35,10 +34,11 @@ class Report:
         return found, next((guest for guest in guests if guest["device"] == device), {})
 
 
-def gather(messages: Iterable[Json]) -> Report:
-    """Put the messages of an answer together. Raises Problem: what airtapd says, bad-message."""
+def gather(receive: Callable[[], bytes]) -> Report:
+    """Put an answer together of packets. Raises Problem: what airtapd says, bad-message."""
     report = Report()
-    for message in islice(messages, _MOST_PACKETS):
+    for _ in range(_MOST_PACKETS):
+        message: Json = wire.decode(receive())
         if "uplink" in message:
             report.uplinks.append({**message["uplink"], "guests": []})
         elif "guest" in message and report.uplinks:

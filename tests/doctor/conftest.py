@@ -16,6 +16,8 @@ from lab.lan import Lan, wait_for
 
 Finding = dict[str, str]
 
+_TREE = sandbox.TREE
+_DOCTOR = (str(_TREE / ".venv/bin/python"), "-I", str(_TREE / "helper/airtap"), "doctor")
 MACNAT_ON = '[parents.up0]\nmacnat = "on"\n'
 
 
@@ -26,13 +28,8 @@ class Doctor:
     env: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, *argv: str, uid: int = 0) -> subprocess.CompletedProcess[str]:
-        program = [
-            str(sandbox.TREE / ".venv/bin/python"),
-            "-I",
-            str(sandbox.TREE / "helper/airtap"),
-        ]
         return subprocess.run(
-            [*program, "doctor", *argv],
+            [*_DOCTOR, *argv],
             env=self.environment(),
             user=uid,
             group=uid,
@@ -46,13 +43,8 @@ class Doctor:
     @contextmanager
     def asking(self, *argv: str) -> Iterator[subprocess.Popen[str]]:
         """While it runs, to be awaited by whoever asks for this; what it says is one stream."""
-        program = [
-            str(sandbox.TREE / ".venv/bin/python"),
-            "-I",
-            str(sandbox.TREE / "helper/airtap"),
-        ]
         process = subprocess.Popen(
-            sandbox.dying_with_us([*program, "doctor", *argv]),
+            sandbox.dying_with_us([*_DOCTOR, *argv]),
             env=self.environment(),
             text=True,
             stdin=subprocess.DEVNULL,

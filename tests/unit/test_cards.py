@@ -339,7 +339,7 @@ def test_a_timeout_that_is_none(
 
 
 def test_another_host(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("airtap.libvirt.domains.is_remote", lambda _: True)
+    monkeypatch.setattr("airtap.uris.is_remote", lambda _: True)
     for argv in (("renew",), ("replug",), ("move", "test", "--parent", "lo")):
         assert run(monkeypatch, *argv) == 1
         assert "is another host's libvirt" in capsys.readouterr().err

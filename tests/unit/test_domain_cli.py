@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from airtap import cli, uplink
-from airtap.cli.domain import chosen_card, chosen_mark, diff, is_idle, left_out, table
+from airtap.cli.change import diff, is_idle, left_out
+from airtap.cli.domain_table import table
+from airtap.cli.nic import chosen_card, chosen_mark
 from airtap.config import Config, Parent
 from airtap.errors import Problem
 from airtap.kernel.links import IFF_LOOPBACK
@@ -19,6 +21,7 @@ from airtap.libvirt.domain_xml import Wanted
 from airtap.libvirt.domains import Device, Host, Nic, nics, verdict
 from airtap.libvirt.network_xml import Network
 from airtap.libvirt.scan import scan_domain
+from airtap.uris import is_remote, is_session
 from tests.unit.links import ETH0
 
 MAC = "52:54:00:00:00:01"
@@ -191,7 +194,11 @@ def test_nics() -> None:
     xml = connect(xml, OTHER, Wanted("macvtap", "wlan1"))
     found = nics(scan_domain(xml.encode()))
     one = Nic(1, MAC, "ipvtap", "wlan0", "", prepared=True, connected=True)
-    assert replace(found[0], parts=frozenset()) == one
+    device = domain_xml.prepared_device(UUID, MAC)
+    assert replace(found[0], parts=frozenset()) == replace(one, device=device)
+    clone = xml.replace(f"<mac address='{MAC}'/>", "<mac address='52:54:00:00:00:07'/>")
+    [cloned, *_] = nics(scan_domain(clone.encode()))
+    assert (cloned.device, cloned.own, found[0].own) == (device, False, True)
     five = Nic(5, OTHER, "macvtap", "wlan1", "bridge", connected=True)
     assert replace(found[4], parts=frozenset()) == five
 
@@ -336,12 +343,8 @@ def test_what_libvirt_does_not_start(kind: str, name: str, part: str, works: boo
     ],
 )
 def test_whose_libvirt(uri: str, remote: bool, session: bool) -> None:
-    class Connection:
-        def getURI(self) -> str:
-            return uri
-
-    assert domains.is_remote(Connection()) is remote
-    assert domains.is_session(Connection()) is session
+    assert is_remote(uri) is remote
+    assert is_session(uri) is session
 
 
 def test_table() -> None:

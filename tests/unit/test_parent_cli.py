@@ -11,7 +11,7 @@ from scapy.packet import Packet
 
 from airtap import cli
 from airtap.announce import is_answer, link_local, question
-from airtap.kernel.genetlink import attribute, attributes
+from airtap.kernel.netlink import attribute, attributes
 from airtap.kernel.wifi import ssid
 from airtap.kernel.wifi_events import changed
 

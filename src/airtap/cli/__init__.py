@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"airtap {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    parser.set_defaults(needs_daemon=True)
+    parser.set_defaults(needs_daemon=False)
     for module in (status, trace, doctor, trial, network, domain, parent, release):
         module.add_parser(commands)
     return parser

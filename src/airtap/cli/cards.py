@@ -5,7 +5,6 @@ import asyncio
 import fcntl
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,9 @@ from .. import client, config
 from ..config import MODES, Config
 from ..errors import Problem
 from ..names import device_name
-from .common import add_card, add_uri, libvirt_mode, seconds, uri
+from ..uris import expect_local
+from .common import add_parent, add_uri, libvirt_mode, say, seconds, tell, uri
+from .nic import add_card, chosen_card
 
 # lxml, libvirt and netlink are imported where they are needed: airtap status needs none of them.
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ def _add_renew(actions: Any) -> None:
         " another socket. Cards whose link is set down stay down.",
     )
     parser.add_argument("domain", metavar="DOMAIN", nargs="?", help="its name or UUID only")
-    _add_parent(parser)
+    _add_only_parent(parser)
     add_uri(parser)
-    parser.set_defaults(run=_renew, needs_daemon=False)
+    parser.set_defaults(run=_renew)
 
 
 def _add_replug(actions: Any) -> None:
@@ -66,10 +67,10 @@ def _add_replug(actions: Any) -> None:
         " address.",
         epilog=_RELEASING,
     )
-    _add_parent(parser)
+    _add_only_parent(parser)
     _add_timeout(parser)
     add_uri(parser)
-    parser.set_defaults(run=_replug, needs_daemon=False)
+    parser.set_defaults(run=_replug)
 
 
 def _add_move(actions: Any) -> None:
@@ -82,18 +83,16 @@ def _add_move(actions: Any) -> None:
         epilog=_RELEASING,
     )
     add_card(parser)
-    parser.add_argument(
-        "--parent", metavar="DEV", required=True, help="the uplink, or an alias in airtap.toml"
-    )
+    add_parent(parser, required=True)
     parser.add_argument(
         "--config", action="store_true", help="its next start too, as by airtap domain connect"
     )
     _add_timeout(parser)
     add_uri(parser)
-    parser.set_defaults(run=_move, needs_daemon=False)
+    parser.set_defaults(run=_move)
 
 
-def _add_parent(parser: argparse.ArgumentParser) -> None:
+def _add_only_parent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parent", metavar="DEV", help="only cards on this uplink, or alias of it")
 
 
@@ -117,7 +116,7 @@ def _renew(arguments: argparse.Namespace) -> None:
             uuid = cards.find(connection, arguments.domain).UUIDString()
             found = [card for card in found if card.uuid == uuid]
         if not found:
-            _say(f"no running guest has a network card on {parent or 'a macvtap or ipvtap'}")
+            say(f"no running guest has a network card on {parent or 'a macvtap or ipvtap'}")
         failed = cards.renew(found, ended)
     _report(zip(found, failed, strict=True), "link down and up, so that it asks for a new lease")
 
@@ -130,7 +129,7 @@ def _replug(arguments: argparse.Namespace) -> None:
     with _here(arguments) as connection, _ending() as ended, _alone(ended):
         found = replug.lost(connection, parent, settings, ended)
         if not found:
-            _say("no running guest has lost a network card" + (f" on {parent}" if parent else ""))
+            say("no running guest has lost a network card" + (f" on {parent}" if parent else ""))
         failed = _replacement(arguments, settings, ended).carry_out(found)
     _report(zip([plan.card for plan in found], failed, strict=True), "plugged in again")
 
@@ -138,7 +137,6 @@ def _replug(arguments: argparse.Namespace) -> None:
 def _move(arguments: argparse.Namespace) -> None:
     from ..libvirt import cards, domains, plans, replug
     from ..libvirt.scan import scan_domain
-    from .domain import chosen_card
 
     settings = config.load(None)
     with _here(arguments) as connection, _ending() as ended, _alone(ended):
@@ -150,7 +148,7 @@ def _move(arguments: argparse.Namespace) -> None:
         parent = _device(arguments.parent, settings) or ""
         here = cards.devices()
         if cards.stands_on(card, parent, here):
-            _say(f"{card} is on {parent} already")
+            say(f"{card} is on {parent} already")
         else:
             nic = domains.nics(domain)[number]
             replug.expect_fit(card, nic, parent, connection, settings)
@@ -158,8 +156,8 @@ def _move(arguments: argparse.Namespace) -> None:
             [problem] = _replacement(arguments, settings, ended).carry_out([plan])
             if problem:
                 raise problem
-            _say(f"{card} is on {card.kind} {parent} now")
-        _say(_next_start(connection, card, arguments, settings))
+            say(f"{card} is on {card.kind} {parent} now")
+        say(_next_start(connection, card, arguments, settings))
 
 
 def _next_start(
@@ -219,17 +217,10 @@ def _device(name: str | None, settings: Config) -> str | None:
 @contextmanager
 def _here(arguments: argparse.Namespace) -> Iterator[Any]:
     """A connection to a libvirt of this host. Raises Problem remote-host, no-connection."""
-    from ..libvirt import domains
     from ..libvirt.connection import connected
 
     with connected(uri(arguments)) as connection:
-        if domains.is_remote(connection):
-            raise Problem(
-                "remote-host",
-                f"{connection.getURI()} is another host's libvirt, whose devices cannot be seen"
-                " here",
-                "run airtap there",
-            )
+        expect_local(connection.getURI())
         yield connection
 
 
@@ -275,7 +266,7 @@ def _await_lock(lock: int, ended: Event) -> None:
             return
         except BlockingIOError as exc:
             if waiting:
-                _tell(waiting)
+                tell(waiting)
                 waiting = ""
             if time.monotonic() >= deadline or ended.wait(0.2):
                 what = "another airtap is replacing network cards"
@@ -285,7 +276,7 @@ def _await_lock(lock: int, ended: Event) -> None:
 def _replacement(arguments: argparse.Namespace, settings: Config, ended: Event) -> "Replacement":
     from ..libvirt.replug import Replacement
 
-    return Replacement(settings, arguments.timeout, ended, _tell)
+    return Replacement(settings, arguments.timeout, ended, tell)
 
 
 def _report(done: "Iterable[tuple[Card, Problem | None]]", what: str) -> None:
@@ -298,18 +289,10 @@ def _report(done: "Iterable[tuple[Card, Problem | None]]", what: str) -> None:
     last = None
     for card, problem in done:
         if problem is None:
-            _say(f"{card}: {what}")
+            say(f"{card}: {what}")
         elif not isinstance(problem, Ended):
             if last:
-                _tell(str(last))
+                tell(str(last))
             last = problem
     if last:
         raise last
-
-
-def _tell(text: str) -> None:
-    print(f"airtap: {text}", file=sys.stderr, flush=True)
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)

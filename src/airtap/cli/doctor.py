@@ -5,10 +5,11 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from .columns import printable
-from .common import add_uri
+from .common import add_uri, say
 
 if TYPE_CHECKING:
     from ..doctor.finding import Finding
@@ -45,7 +46,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="for programs")
     add_uri(parser)
-    parser.set_defaults(run=run, needs_daemon=False)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -60,10 +61,9 @@ def run(arguments: argparse.Namespace) -> None:
         sys.exit(130)
     told = summary(findings)
     if arguments.json:
-        print(json.dumps({"findings": [_json(f) for f in findings], "summary": told}, indent=2))
+        say(json.dumps({"findings": list(map(asdict, findings)), "summary": told}, indent=2))
     else:
-        print(text(findings, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
-    sys.stdout.flush()
+        say(text(findings, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
     sys.exit(_STATUS[str(told["level"])])
 
 
@@ -91,14 +91,3 @@ def _lines(finding: "Finding", colour: bool) -> list[str]:
         f"           seen: {printable(finding.evidence)}",
         f"           do:   {printable(finding.remedy)}",
     ]
-
-
-def _json(finding: "Finding") -> dict[str, str]:
-    return {
-        "level": finding.level,
-        "id": finding.id,
-        "subject": finding.subject,
-        "what": finding.what,
-        "evidence": finding.evidence,
-        "remedy": finding.remedy,
-    }

@@ -2,36 +2,30 @@
 
 import argparse
 import asyncio
-import difflib
 import json
 import os
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import config
 from ..config import Config
 from ..errors import Problem
-from ..names import device_name, mac_address
+from ..names import device_name
+from ..uris import expect_local, is_session
 from . import cards
-from .columns import aligned, printable
-from .common import MODES, add_card, add_uri, libvirt_mode, note, uri
+from .change import diff, is_idle, left_out, redefine
+from .common import MODES, add_parent, add_uri, libvirt_mode, note, say, uri
+from .domain_table import table, to_json, told
+from .nic import add_card, chosen_card, chosen_mark
 
 # lxml, libvirt and netlink are imported where they are needed: airtap status needs none of them.
 if TYPE_CHECKING:
     from ..libvirt.domain_xml import Wanted
-    from ..libvirt.domains import Entry, Nic
     from ..libvirt.scan import Domain, Interface
 
-Json = dict[str, Any]
-Verdict = tuple[bool | None, str]
 
 _KINDS = ("macvtap", "ipvtap")
-_COLUMNS = ("DOMAIN", "STATE", "NIC", "MAC", "ATTACHED TO", "BY AIRTAP", "WORKS")
 _HOOK = "/etc/libvirt/hooks/qemu.d/50-airtap"
-
-# What becomes of these is the change itself, and nothing that gets lost with it.
-_OF_THE_LINK = {"source", "target"}
 
 _KINDS_EXPLAINED = """\
 kinds:
@@ -70,7 +64,7 @@ def _add_connect(actions: Any) -> None:
     add_card(parser)
     link = parser.add_mutually_exclusive_group(required=True)
     link.add_argument("--network", metavar="NAME", help="a network of the same libvirt")
-    link.add_argument("--parent", metavar="DEV", help="the uplink, or an alias in airtap.toml")
+    add_parent(link)
     parser.add_argument("--kind", choices=_KINDS, help="with --parent; default: macvtap")
     parser.add_argument(
         "--mode",
@@ -79,7 +73,7 @@ def _add_connect(actions: Any) -> None:
         " with an alias of several devices, where the mode is always that of airtap.toml",
     )
     _add_common(parser)
-    parser.set_defaults(run=partial(_connect, parser), needs_daemon=False)
+    parser.set_defaults(run=partial(_connect, parser))
 
 
 def _add_disconnect(actions: Any) -> None:
@@ -91,7 +85,7 @@ def _add_disconnect(actions: Any) -> None:
     )
     add_card(parser)
     _add_common(parser)
-    parser.set_defaults(run=_disconnect, needs_daemon=False)
+    parser.set_defaults(run=_disconnect)
 
 
 def _add_list(actions: Any) -> None:
@@ -103,7 +97,7 @@ def _add_list(actions: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="for programs")
     add_uri(parser)
-    parser.set_defaults(run=_list, needs_daemon=False)
+    parser.set_defaults(run=_list)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -131,13 +125,13 @@ def _connect(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
         after = rewrite(xml)
         target = f"{wanted.kind} {wanted.name}"
         if is_idle(xml, after, card.mac):
-            _say(f"domain {name}: network card {card.mac} is on {target} already")
+            say(f"domain {name}: network card {card.mac} is on {target} already")
             return
-        _say(diff(xml, after, name, "connected"))
+        say(diff(xml, after, name, "connected"))
         if arguments.dry_run:
             return
-        handle = _redefine(connection, handle, rewrite, xml)
-        _say(f"domain {name}: network card {card.mac} is now on {target}")
+        handle = redefine(connection, handle, rewrite, xml)
+        say(f"domain {name}: network card {card.mac} is now on {target}")
         kept = scan_domain(domains.definition(handle, secrets=False).encode())
         _tell(connection, handle, kept, card, settings)
 
@@ -154,16 +148,16 @@ def _disconnect(arguments: argparse.Namespace) -> None:
         before = scan_domain(xml.encode())
         mac = chosen_mark(before, name, arguments.nic)
         rewrite = partial(domain_xml.disconnect, mac=mac)
-        _say(diff(xml, rewrite(xml), name, "disconnected"))
+        say(diff(xml, rewrite(xml), name, "disconnected"))
         if arguments.dry_run:
             return
-        handle = _redefine(connection, handle, rewrite, xml)
+        handle = redefine(connection, handle, rewrite, xml)
         if any(card.mac == mac for card in before.interfaces):
-            _say(f"domain {name}: network card {mac} is as it was before")
+            say(f"domain {name}: network card {mac} is as it was before")
         else:
-            _say(f"domain {name}: network card {mac} is gone, and now airtap's note of it too")
+            say(f"domain {name}: network card {mac} is gone, and now airtap's note of it too")
         if delay := domains.delays(handle):
-            _say(delay)
+            say(delay)
 
 
 def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) -> "Wanted":
@@ -181,13 +175,8 @@ def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) ->
             )
         return Wanted("network", arguments.network)
     kind = arguments.kind or "macvtap"
-    if domains.is_remote(connection):
-        raise Problem(
-            "remote-host",
-            f"{connection.getURI()} is another host's libvirt, whose devices cannot be seen here",
-            "run airtap there",
-        )
-    if domains.is_session(connection):
+    expect_local(connection.getURI())
+    if is_session(connection.getURI()):
         raise Problem(
             "bad-uri",
             f"the libvirt of a session makes no {kind}, nor can it have one made",
@@ -209,106 +198,6 @@ def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) ->
     return Wanted(kind, parent, libvirt_mode(mode))
 
 
-def chosen_card(domain: "Domain", name: str, choice: str | None) -> "Interface":
-    """The network card that --nic names, or the only one. Raises Problem which-nic, no-such-nic."""
-    cards = domain.interfaces
-    if not cards:
-        raise Problem("no-such-nic", f"domain {name} has no network card")
-    if choice is None:
-        if len(cards) > 1:
-            raise _which(f"domain {name} has {len(cards)} network cards", cards)
-        return cards[0]
-    wanted = mac_address(choice) if ":" in choice else choice
-    for number, card in enumerate(cards, 1):
-        if wanted in (card.mac, str(number)):
-            return card
-    raise _which(f"domain {name} has no network card {choice[:64]}", cards)
-
-
-def chosen_mark(domain: "Domain", name: str, choice: str | None) -> str:
-    """The MAC of the network card to disconnect. Raises Problem as chosen_card(), not-connected.
-
-    A MAC may also be that of a card that has gone since.
-    """
-    marked = {mark.mac for mark in domain.marks}
-    if not marked:
-        raise Problem("not-connected", f"no network card of domain {name} was connected by airtap")
-    if choice is None:
-        if len(marked) > 1:
-            cards = [card for card in domain.interfaces if card.mac in marked]
-            raise _which(f"domain {name} has {len(marked)} connected network cards", cards)
-        return next(iter(marked))
-    if ":" in choice and mac_address(choice) in marked:
-        return mac_address(choice)
-    mac = chosen_card(domain, name, choice).mac
-    if mac not in marked:
-        raise Problem(
-            "not-connected", f"network card {mac} of domain {name} was not connected by airtap"
-        )
-    return mac
-
-
-def _which(what: str, cards: "list[Interface]") -> Problem:
-    return Problem("which-nic", what, f"--nic takes: {', '.join(card.mac for card in cards)}")
-
-
-def is_idle(before: str, after: str, mac: str) -> bool:
-    """Whether to connect a card would change no more than to note that it has been done."""
-    from ..libvirt.scan import scan_domain
-
-    texts, marks = [], []
-    for xml in (before, after):
-        domain = scan_domain(xml.encode())
-        texts += [xml.encode()[nic.start : nic.end] for nic in domain.interfaces if nic.mac == mac]
-        marks.append([mark for mark in domain.marks if mark.mac == mac])
-    new = not marks[0] and not marks[1][0].device  # airtapd finds a device by its mark
-    return before == after or (new and texts[0] == texts[1])
-
-
-def diff(before: str, after: str, name: str, change: str) -> str:
-    """What changes in a domain's XML, for people: it steers no terminal."""
-    lines = difflib.unified_diff(
-        before.rstrip("\n").split("\n"),
-        after.rstrip("\n").split("\n"),
-        f"{name} (now)",
-        f"{name} ({change})",
-        lineterm="",
-    )
-    return "\n".join("\t".join(map(_escaped, line.split("\t"))) for line in lines)
-
-
-def _escaped(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def _redefine(connection: Any, handle: Any, rewrite: Callable[[str], str], shown: str) -> Any:
-    """Rewrite the whole definition as shown was, which lacks passwords. Returns the domain."""
-    from ..libvirt import domains
-
-    _expect_valid(shown, rewrite(shown), handle.name())
-    xml = domains.definition(handle, secrets=True)
-    return domains.redefine(connection, rewrite(xml), handle.name())
-
-
-def _expect_valid(before: str, after: str, name: str) -> None:
-    """Raise Problem bad-xml where libvirt's schema does not allow what would be defined."""
-    from ..libvirt.xml import validate
-
-    try:
-        if not validate(after, "domain"):
-            note("libvirt's schemas are not installed here: the XML goes to libvirt unchecked")
-    except Problem as problem:
-        try:
-            validate(before, "domain")
-        except Problem as already:
-            raise Problem(
-                "bad-xml",
-                f"domain {name} is left alone, as it is not valid already: {already.message}",
-                f"virsh edit {name} can mend it",
-            ) from problem
-        raise
-
-
 def _tell(
     connection: Any, handle: Any, kept: "Domain", before: "Interface", settings: Config
 ) -> None:
@@ -316,13 +205,13 @@ def _tell(
     from ..libvirt import domains
 
     if delay := domains.delays(handle):
-        _say(delay)
+        say(delay)
     [nic] = [nic for nic in domains.nics(kept) if nic.mac == before.mac]
     works, why = domains.verdict(nic, domains.look_around(connection, [nic], settings))
     if works is False:
         note(f"it cannot work so: {why}")
     elif why:
-        _say(f"does it work? {_told((works, why))}")
+        say(f"does it work? {told((works, why))}")
     [now] = [card for card in kept.interfaces if card.mac == before.mac]
     if lost := left_out(before, now):
         note(f"not on {nic.kind} {nic.name}, and so left out: {', '.join(lost)}")
@@ -335,13 +224,6 @@ def _tell(
             note(f"without libvirt's hook {_HOOK}, the guest will not start")
 
 
-def left_out(before: "Interface", now: "Interface") -> list[str]:
-    """The parts that a card had and has no more, as `<filterref>`."""
-    there = {child.name for child in now.element.children}
-    names = dict.fromkeys(child.name for child in before.element.children)
-    return [f"<{name}>" for name in names if name not in there | _OF_THE_LINK]
-
-
 def _list(arguments: argparse.Namespace) -> None:
     from ..libvirt import domains
     from ..libvirt.connection import connected
@@ -351,59 +233,5 @@ def _list(arguments: argparse.Namespace) -> None:
         cards = [nic for entry in found for nic in entry.nics]
         host = domains.look_around(connection, cards, config.load(None))
     rows = [(entry, [(nic, domains.verdict(nic, host)) for nic in entry.nics]) for entry in found]
-    text = json.dumps({"domains": [_json(*row) for row in rows]}, indent=2)
-    _say(text if arguments.json else table(rows))
-
-
-def table(domains: "list[tuple[Entry, list[tuple[Nic, Verdict]]]]") -> str:
-    """Network cards for people: a line each."""
-    rows = [_row(entry, nic, verdict) for entry, nics in domains for nic, verdict in nics]
-    return "\n".join(aligned([_COLUMNS, *rows])) if rows else "no network cards"
-
-
-def _row(entry: "Entry", nic: "Nic", verdict: Verdict) -> tuple[str, ...]:
-    return (
-        printable(entry.name),
-        entry.state,
-        str(nic.number),
-        nic.mac or "-",
-        printable(f"{nic.kind} {nic.name}".rstrip()),
-        "yes" if nic.connected else "no",
-        printable(_told(verdict)),
-    )
-
-
-def _told(verdict: Verdict) -> str:
-    works, why = verdict
-    if works is None:
-        return f"- ({why})" if why else "-"
-    if works:
-        return f"yes, {why}" if why else "yes"
-    return f"no: {why}"
-
-
-def _json(entry: "Entry", nics: "list[tuple[Nic, Verdict]]") -> Json:
-    return {
-        "name": entry.name,
-        "uuid": entry.uuid,
-        "state": entry.state,
-        "persistent": entry.persistent,
-        "nics": [_nic_json(nic, *verdict) for nic, verdict in nics],
-    }
-
-
-def _nic_json(nic: "Nic", works: bool | None, why: str) -> Json:
-    return {
-        "number": nic.number,
-        "mac": nic.mac or None,
-        "kind": nic.kind,
-        "name": nic.name or None,
-        "mode": nic.mode or None,
-        "connected": nic.connected,
-        "works": works,
-        "why": why or None,
-    }
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
+    text = json.dumps({"domains": [to_json(*row) for row in rows]}, indent=2)
+    say(text if arguments.json else table(rows))

@@ -3,12 +3,8 @@
 import argparse
 import asyncio
 import json
-import os
-import shutil
-import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -16,8 +12,9 @@ from .. import config
 from ..config import Config
 from ..errors import Problem
 from ..names import device_name
+from ..uris import SESSION, SYSTEM, expect_local, is_session
 from .columns import aligned
-from .common import MODES, SYSTEM, add_uri, libvirt_mode, note, uri
+from .common import MODES, add_parent, add_uri, hold_against_schema, libvirt_mode, note, say, uri
 
 # lxml, libvirt and netlink are imported where they are needed: airtap status needs none of them.
 if TYPE_CHECKING:
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-SESSION = "qemu:///session"
 _KINDS = ("macvtap", "ipvtap", "nat", "session")
 _COLUMNS = ("NAME", "KIND", "PARENT", "STATE", "AUTOSTART")
 
@@ -63,9 +59,7 @@ def _add_define(actions: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", help="as virt-manager will show it")
-    parser.add_argument(
-        "--parent", metavar="DEV", required=True, help="the uplink, or an alias in airtap.toml"
-    )
+    add_parent(parser, required=True)
     parser.add_argument("--kind", choices=_KINDS, default="macvtap", help="default: macvtap")
     parser.add_argument(
         "--mode",
@@ -82,7 +76,7 @@ def _add_define(actions: Any) -> None:
         help="kind session: write bridge_helper into your libvirt's qemu.conf",
     )
     add_uri(parser, f"{SYSTEM}, or {SESSION} for kind session")
-    parser.set_defaults(run=partial(_define, parser), needs_daemon=False)
+    parser.set_defaults(run=partial(_define, parser))
 
 
 def _add_list(actions: Any) -> None:
@@ -92,7 +86,7 @@ def _add_list(actions: Any) -> None:
     parser.add_argument("--all", action="store_true", help="also those that others made")
     parser.add_argument("--json", action="store_true", help="for programs")
     add_uri(parser)
-    parser.set_defaults(run=_list, needs_daemon=False)
+    parser.set_defaults(run=_list)
 
 
 def _add_undefine(actions: Any) -> None:
@@ -104,7 +98,7 @@ def _add_undefine(actions: Any) -> None:
     )
     parser.add_argument("name", metavar="NAME")
     add_uri(parser)
-    parser.set_defaults(run=_undefine, needs_daemon=False)
+    parser.set_defaults(run=_undefine)
 
 
 def _define(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -112,6 +106,7 @@ def _define(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> N
     from ..libvirt import networks
     from ..libvirt.connection import connected
     from ..libvirt.network_xml import network_xml
+    from ..libvirt.xml import validate
 
     settings = config.load(None)
     network = _wanted(arguments, settings)
@@ -123,7 +118,7 @@ def _define(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> N
         )
     if arguments.print:
         xml = network_xml(_with_subnets(network, []))
-        _hold_against_schema(xml)
+        validate(xml, "network")
         print(xml, end="", flush=True)
         return
     if network.kind == "session":
@@ -131,10 +126,9 @@ def _define(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> N
     default = SESSION if network.kind == "session" else SYSTEM
     with connected(arguments.connect or default) as connection:
         network = _with_subnets(network, networks.subnets(connection))
-        if not _hold_against_schema(network_xml(network)):
-            note("libvirt's schemas are not installed here: the XML goes to libvirt unchecked")
+        hold_against_schema(network_xml(network), "network")
         new = networks.define(connection, network)
-    print(_outcome(network, new, one_mac), flush=True)
+    say(_outcome(network, new, one_mac))
 
 
 def _refuse_unfit(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -150,14 +144,9 @@ def _refuse_unfit(parser: argparse.ArgumentParser, arguments: argparse.Namespace
             "an ipvtap belongs to a guest's own definition, which is for `airtap domain connect`;"
             " a macvtap network also works on Wi-Fi",
         )
-    wanted = urlsplit(arguments.connect or "")
-    if wanted.netloc:
-        raise Problem(
-            "remote-host",
-            f"{arguments.connect} is another host's libvirt, whose devices cannot be seen here",
-            "run airtap there",
-        )
-    if wanted.scheme and (wanted.path == "/session") != (arguments.kind == "session"):
+    wanted = arguments.connect or ""
+    expect_local(wanted)
+    if urlsplit(wanted).scheme and is_session(wanted) != (arguments.kind == "session"):
         raise Problem(
             "bad-uri",
             f"a network of kind {arguments.kind} does not work at {arguments.connect}",
@@ -211,12 +200,6 @@ def _with_subnets(network: "Network", taken: Any) -> "Network":
     return replace(network, ipv4=ipv4, ipv6=ipv6)
 
 
-def _hold_against_schema(xml: str) -> bool:
-    from ..libvirt.xml import validate
-
-    return validate(xml, "network")
-
-
 def _outcome(network: "Network", new: bool, one_mac: bool) -> str:
     done = "defined, started and set to start" if new else "there already, started and set to start"
     lines = [f"network {network.name}: {done} with libvirt"]
@@ -230,7 +213,7 @@ def _offer_bridge_helper(write: bool) -> None:
     from ..libvirt import session_conf
 
     file = session_conf.path()
-    line = session_conf.setting(_helper())
+    line = session_conf.setting(session_conf.helper())
     if not write:
         if not session_conf.is_set(file, line):
             print(f"{file} needs this line (--write-config writes it):\n    {line}")
@@ -245,13 +228,6 @@ _RESTART = (
 )
 
 
-def _helper() -> str:
-    """The bridge helper beside this program, else on PATH, else where packages put it."""
-    name = "airtap-bridge-helper"
-    beside = Path(os.path.abspath(sys.argv[0])).with_name(name)
-    return str(beside) if beside.exists() else shutil.which(name) or f"/usr/bin/{name}"
-
-
 def _list(arguments: argparse.Namespace) -> None:
     from ..libvirt import networks
     from ..libvirt.connection import connected
@@ -260,7 +236,7 @@ def _list(arguments: argparse.Namespace) -> None:
         found = networks.entries(connection)
     shown = [entry for entry in found if arguments.all or entry.network.ours]
     text = json.dumps({"networks": [_json(e) for e in shown]}, indent=2)
-    print(text if arguments.json else table(shown), flush=True)
+    say(text if arguments.json else table(shown))
 
 
 def table(entries: "list[Entry]") -> str:
@@ -302,4 +278,4 @@ def _undefine(arguments: argparse.Namespace) -> None:
         networks.undefine(connection, arguments.name)
     if users:
         note(f"still in use by {', '.join(users)} when it was removed")
-    print(f"network {arguments.name}: removed", flush=True)
+    say(f"network {arguments.name}: removed")

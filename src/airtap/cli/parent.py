@@ -3,12 +3,11 @@
 import argparse
 import asyncio
 import signal
-import sys
 from typing import Any
 
 from .. import config
 from ..names import device_name
-from .common import note
+from .common import end_orderly, note, say
 
 # netlink is imported where it is needed: airtap status needs none of it.
 
@@ -35,7 +34,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("device", metavar="DEV", help="the station, or an alias in airtap.toml")
     parser.add_argument("mode", choices=("on", "off"))
-    parser.set_defaults(run=_switch_4addr, needs_daemon=False)
+    parser.set_defaults(run=_switch_4addr)
 
 
 def _switch_4addr(arguments: argparse.Namespace) -> None:
@@ -44,13 +43,5 @@ def _switch_4addr(arguments: argparse.Namespace) -> None:
     name = device_name(arguments.device)
     settings = config.load(None)
     # Whoever is logged in through the station may lose that connection here.
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
-    print(
-        asyncio.run(four_address.switch(name, arguments.mode == "on", settings, note)), flush=True
-    )
-
-
-def _end(number: int, _frame: object) -> None:
-    """End orderly: what is under way is set back."""
-    sys.exit(128 + number)
+    end_orderly(signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    say(asyncio.run(four_address.switch(name, arguments.mode == "on", settings, note)))

@@ -14,7 +14,7 @@ def add_parser(commands: Any) -> None:
         "is then without a network. Devices otherwise go by themselves with their guest.",
     )
     parser.add_argument("device", metavar="DEVICE", help="as airtap status shows it")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, needs_daemon=True)
 
 
 def run(arguments: argparse.Namespace, connection: client.Connection) -> None:

@@ -11,13 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from itertools import count
 from typing import Any
 
 from .. import client, wire
 from ..errors import Problem
 from ..report import gather
-from .common import seconds
+from .common import end_orderly, say, seconds, tell
 from .status_table import Json, Rates, View, rates, table
 
 _COLOURS = ("auto", "always", "never")
@@ -50,14 +49,13 @@ def add_parser(commands: Any) -> None:
         default="auto",
         help="auto: on a terminal, unless NO_COLOR is set",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, needs_daemon=True)
 
 
 def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
     if arguments.watch is None:
         report = fetch(connection)
-        text = json.dumps(report, indent=2) if arguments.json else _shown(report, arguments)
-        print(text, flush=True)
+        say(json.dumps(report, indent=2) if arguments.json else _shown(report, arguments))
         return
     with suppress(KeyboardInterrupt):
         if arguments.json or not sys.stdout.isatty():
@@ -69,7 +67,7 @@ def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
 def fetch(connection: client.Connection) -> Json:
     """Ask airtapd for its status."""
     connection.send(wire.encode({"op": "status"}))
-    return gather(wire.decode(connection.receive()[0]) for _ in count()).to_json()
+    return gather(lambda: connection.receive()[0]).to_json()
 
 
 def _reports(connection: client.Connection) -> Iterator[Json | Problem]:
@@ -91,11 +89,11 @@ def _log(arguments: argparse.Namespace, connection: client.Connection) -> None:
     last: tuple[float, Json] | None = None
     for report in _reports(connection):
         if isinstance(report, Problem):
-            print(f"airtap: {report}", file=sys.stderr, flush=True)
+            tell(str(report))
         elif arguments.json:
-            print(json.dumps(report, separators=(",", ":")), flush=True)
+            say(json.dumps(report, separators=(",", ":")))
         else:
-            print(_shown(report, arguments, _rates(last, report)), end="\n\n", flush=True)
+            say(_shown(report, arguments, _rates(last, report)) + "\n")
             last = time.monotonic(), report
         time.sleep(arguments.watch)
 
@@ -123,8 +121,7 @@ def _watch(arguments: argparse.Namespace, connection: client.Connection) -> None
 @contextmanager
 def _terminal() -> Iterator[None]:
     """A screen of our own, gone at the end, whatever ends us. SIGWINCH is for sigtimedwait()."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, _end)
+    end_orderly(signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     signal.signal(signal.SIGTSTP, _stop)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH})
     try:
@@ -132,10 +129,6 @@ def _terminal() -> Iterator[None]:
         yield
     finally:
         print(_NO_SCREEN, end="", flush=True)
-
-
-def _end(number: int, _frame: object) -> None:
-    sys.exit(128 + number)
 
 
 def _stop(number: int, _frame: object) -> None:

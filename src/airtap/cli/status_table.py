@@ -1,10 +1,10 @@
 """The report of `airtap status` for people: lines of text, readable at 80 columns. Pure."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from .columns import printable
+from .columns import aligned, printable
 
 Json = dict[str, Any]
 # Bytes per second that a guest receives and sends, by ifindex.
@@ -33,7 +33,7 @@ class View:
     process: Callable[[int], str]
     width: int = 80
     colour: bool = False
-    rates: Rates | None = field(default=None)
+    rates: Rates | None = None
 
     def paint(self, style: str, text: str) -> str:
         return f"\x1b[{style}m{text}\x1b[0m" if self.colour and text else text
@@ -69,12 +69,11 @@ _ON = {"macnat": "MAC NAT", "host_access": "host access"}
 
 def _guests(uplink: Json, view: View) -> Iterator[str]:
     rows = [_COLUMNS, *(_row(guest, view) for guest in uplink["guests"])]
-    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
-    lines = ("  " + "  ".join(map(str.ljust, row, (*widths, 0))) for row in rows)
-    yield view.paint(_DIM, next(lines))
-    indent = " " * (2 + widths[0] + 2)
+    head, *lines = (f"  {line}" for line in aligned(rows))
+    yield view.paint(_DIM, head)
+    indent = " " * (2 + max(len(device) for device, *_ in rows) + 2)
     for guest, line in zip(uplink["guests"], lines, strict=True):
-        yield line.rstrip()
+        yield line
         yield from (indent + more for more in _more(guest, uplink, view, view.width - len(indent)))
 
 

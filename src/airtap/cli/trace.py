@@ -2,7 +2,6 @@
 
 import argparse
 import base64
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
@@ -15,6 +14,7 @@ from ..trace import pcapng
 from ..trace.record import Record, record
 from ..trace.story import Line, Setting, Story, tagged
 from .columns import printable
+from .common import say, tell
 
 _BEFORE, _AFTER = 0, 1
 _ENDED = {
@@ -54,7 +54,7 @@ def add_parser(commands: Any) -> None:
         " 'before' and, unless they were refused, 'after' translation",
     )
     parser.add_argument("--count", metavar="N", type=_count, help="end after N frames")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, needs_daemon=True)
 
 
 def _count(text: str) -> int:
@@ -84,23 +84,23 @@ def _trace(arguments: argparse.Namespace, connection: client.Connection, stack: 
     setting = _setting(described)
     file = _opened(arguments.pcap, stack)
     story, left, lost = Story(setting), arguments.count, 0
-    _say(_heading(setting))
+    say(_heading(setting))
     if file:
         _write(file, _header(setting, described["snap"]))
-        _tell(f"writing the first {described['snap']} bytes of each frame to {arguments.pcap}")
+        tell(f"writing the first {described['snap']} bytes of each frame to {arguments.pcap}")
     for message in messages:
         if "ended" in message:
             _end(setting, str(message["ended"]))
             return
         story.lossy = message["lost"] != lost
         if story.lossy:
-            _say(f"{message['lost'] - lost} events lost")
+            say(f"{message['lost'] - lost} events lost")
             lost = message["lost"]
         macs = {name: message[name] for name in ("mac", "uplink_mac")}
         story.setting = replace(setting, **macs)
         lines = list(_lines(story, message["events"]))[:left]
         for line in lines:
-            _say(shown(line))
+            say(shown(line))
             if file:
                 _write(file, b"".join(packets(line)))
         if left is not None:
@@ -131,7 +131,7 @@ def _end(setting: Setting, code: str) -> None:
     """Say why a trace ended. Raises Problem unless that is its guest's end."""
     if code in _ENDED:
         raise _ENDED[code]
-    _tell(f"{setting.device} is gone")
+    tell(f"{setting.device} is gone")
 
 
 def _lines(story: Story, events: Iterable[str]) -> Iterator[Line]:
@@ -203,11 +203,3 @@ def _write(file: BinaryIO, data: bytes) -> None:
         file.flush()
     except OSError as exc:
         raise Problem("no-file", f"cannot write {file.name}: {reason(exc)}") from exc
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
-def _tell(text: str) -> None:
-    print(f"airtap: {text}", file=sys.stderr, flush=True)

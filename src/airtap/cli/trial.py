@@ -7,13 +7,16 @@ import os
 import signal
 import sys
 import time
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import Problem
 from ..names import device_name
 from .columns import printable
+from .common import say, seconds
 
 # netlink is imported where it is needed: airtap status needs none of it.
+if TYPE_CHECKING:
+    from ..trial.steps import Report, Step, Trial
 
 _EXPLAINED = """\
 A guest in a network namespace is put on DEV by way of airtapd, as QEMU's would be, with a MAC of
@@ -59,10 +62,14 @@ def add_parser(commands: Any) -> None:
         "--kind", choices=("macvtap", "ipvtap"), help="try this only; default: both, one by one"
     )
     parser.add_argument(
-        "--timeout", type=_seconds, default=10.0, metavar="SECONDS", help="for each step (10)"
+        "--timeout",
+        metavar="SECONDS",
+        type=seconds(0, 3600, above=True),
+        default=10.0,
+        help="for each step (10)",
     )
     parser.add_argument("--json", action="store_true", help="for programs")
-    parser.set_defaults(run=run, needs_daemon=False)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -73,12 +80,12 @@ def run(arguments: argparse.Namespace) -> None:
     out = sys.stderr if arguments.json else sys.stdout
     progress = Progress(out, quiet=arguments.json)
     report = asyncio.run(_run(name, arguments.kind, arguments.timeout, progress))
-    print(json.dumps(report, indent=2) if arguments.json else _verdict(report), flush=True)
-    if not report["passed"]:
+    say(json.dumps(report.to_json(), indent=2) if arguments.json else _verdict(report))
+    if not report.passed:
         raise SystemExit(1)
 
 
-async def _run(name: str, kind: str | None, seconds: float, progress: "Progress") -> Any:
+async def _run(name: str, kind: str | None, step_s: float, progress: "Progress") -> "Report":
     """The report of a trial, which SIGINT, SIGTERM and SIGHUP end orderly."""
     from ..trial import trial
 
@@ -94,7 +101,7 @@ async def _run(name: str, kind: str | None, seconds: float, progress: "Progress"
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, end, number)
     try:
-        return (await trial.run(name, kind, seconds, progress)).to_json()
+        return await trial.run(name, kind, step_s, progress)
     except asyncio.CancelledError:
         progress.note("interrupted; what was made is undone")
         raise SystemExit(128 + got[0] if got else 1) from None
@@ -117,7 +124,7 @@ class Progress:
         self._began = 0.0
         self._ticker: asyncio.Task[None] | None = None
 
-    def trial(self, trial: Any) -> None:
+    def trial(self, trial: "Trial") -> None:
         """A trial begins, or is left out."""
         rest = f"not tried: {trial.not_tried}" if trial.not_tried else f"guest {trial.mac}"
         self._line(f"{trial.kind}: {printable(rest)}")
@@ -134,7 +141,7 @@ class Progress:
         self._what = what
         self._show()
 
-    def end(self, step: Any) -> None:
+    def end(self, step: "Step") -> None:
         """A step has ended."""
         self._what = self._title = ""
         result = _RESULTS[step.result].ljust(_RESULT_WIDTH)
@@ -175,23 +182,16 @@ class Progress:
         self._out.flush()
 
 
-def _verdict(report: Any) -> str:
-    tried = [trial["kind"] for trial in report["trials"] if trial["device"]]
-    failed = sum(s["result"] == "failed" for t in report["trials"] for s in t["steps"])
-    if report["passed"]:
-        return f"{report['device']}: guests work ({' and '.join(tried)})"
+def _verdict(report: "Report") -> str:
+    if report.passed:
+        tried = [trial.kind for trial in report.trials if trial.device]
+        return f"{report.device}: guests work ({' and '.join(tried)})"
+    failed = report.failures()
     if not failed:
-        return f"{report['device']}: nothing could be tried"
+        return f"{report.device}: nothing could be tried"
     many = "1 step" if failed == 1 else f"{failed} steps"
-    return f"{report['device']}: {many} failed; airtap doctor {report['device']} says more"
+    return f"{report.device}: {many} failed; airtap doctor {report.device} says more"
 
 
 def _time(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)  # ValueError becomes argparse's words
-    if not 0 < seconds <= 3600:
-        raise argparse.ArgumentTypeError("must be above 0 and at most 3600")
-    return seconds

@@ -14,6 +14,7 @@ from ..config import Config
 from ..errors import Problem, reason
 from ..kernel.links import FAMILY, Link, LinkError, LinkNotFound, Links, open_links, rtnetlink
 from ..names import device_name
+from ..uris import SYSTEM
 from . import contents
 from .checks import libvirt as libvirt_checks
 from .checks.kernel import Needs
@@ -166,7 +167,7 @@ def _libvirt(uri: str | None, settings: Config, links: Sequence[Link]) -> Guests
     """None where there is no libvirt."""
     if uri is None and not hooks.is_in_use():
         return None
-    asked = libvirt.read(uri or libvirt.SYSTEM, settings, [link.name for link in links])
+    asked = libvirt.read(uri or SYSTEM, settings, [link.name for link in links])
     return Guests(asked, root=os.geteuid() == 0)
 
 
@@ -273,12 +274,8 @@ def _needs(found: Sequence[Uplink], settings: Config, scene: Scene, target: Targ
     return Needs(
         {kind: who for kind, who in kinds.items() if who},
         taps=next((each.name for each in found if each.inspected.type == "bridge"), ""),
-        programs=next((each.name for each in found if _uses_programs(each)), ""),
+        programs=next((each.name for each in found if each.role or each.needs_macnat), ""),
     )
-
-
-def _uses_programs(uplink: Uplink) -> bool:
-    return uplink.role is not None or uplink.needs_macnat
 
 
 def run(name: str | None, uri: str | None) -> list[Finding]:

@@ -18,6 +18,8 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")  # TOML 1.0, "Keys"
 class Finding:
     """One thing that was looked at.
 
+    Programs get these fields as they are.
+
     level: of LEVELS. id: kebab-case and stable, for programs. subject: a device, a guest, a file
     or a part of the system. what: a short sentence. evidence: what was read, and where. remedy: the
     command or the line of a file to type; "" if ok.

@@ -11,6 +11,8 @@ import socket
 import struct
 from collections.abc import Callable
 
+from .netlink import messages
+
 # include/uapi/linux/rtnetlink.h: RTNLGRP_*
 _GROUPS = {
     "link": 1,
@@ -23,7 +25,6 @@ _GROUPS = {
 # Message types. struct ifinfomsg, ifaddrmsg and tcmsg all have the ifindex at byte 4.
 _OF_A_DEVICE = {16, 17, 20, 21, 36, 37, 44, 45}  # RTM_{NEW,DEL}{LINK,ADDR,QDISC,TFILTER}
 _ROUTE = {24, 25}
-_HEADER = struct.Struct("=IHHII")
 _INDEX = struct.Struct("=4xi")
 _RECEIVE_BYTES = 1 << 16
 _BUFFER_BYTES = 1 << 20
@@ -69,14 +70,9 @@ class Events:
 def changed(packet: bytes) -> list[int | None]:
     """The devices that the messages in a packet are about; None for all."""
     found: list[int | None] = []
-    while len(packet) >= _HEADER.size:
-        length, kind, *_ = _HEADER.unpack_from(packet)
-        if length < _HEADER.size:
-            break
-        body = packet[_HEADER.size : length]
+    for kind, body in messages(packet):
         if kind in _ROUTE:
             found.append(None)
         elif kind in _OF_A_DEVICE and len(body) >= _INDEX.size:
             found.append(_INDEX.unpack_from(body)[0])
-        packet = packet[(length + 3) & ~3 :]
     return found

@@ -28,7 +28,7 @@ class Namespace:
             try:
                 self._descriptor = _open_own()
             finally:
-                _check(_libc.setns(home, _CLONE_NEWNET))
+                enter(home)
         finally:
             os.close(home)
 
@@ -41,13 +41,18 @@ class Namespace:
         """Have this thread in the namespace: what it opens belongs there. Raises OSError."""
         home = _open_own()
         try:
-            _check(_libc.setns(self._descriptor, _CLONE_NEWNET))
+            enter(self._descriptor)
             try:
                 yield
             finally:
-                _check(_libc.setns(home, _CLONE_NEWNET))
+                enter(home)
         finally:
             os.close(home)
+
+
+def enter(descriptor: int) -> None:
+    """Have this thread in another network namespace from now on. Raises OSError."""
+    _check(_libc.setns(descriptor, _CLONE_NEWNET))
 
 
 def _open_own() -> int:

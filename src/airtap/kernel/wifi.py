@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from ..errors import Problem, reason
-from .genetlink import Attributes, Family, attribute, attributes, number
+from .genetlink import Family
+from .netlink import Attributes, attribute, attributes, number
 
 # include/uapi/linux/nl80211.h: commands, attributes, and those inside NL80211_ATTR_BSS
 _GET_INTERFACE, _SET_INTERFACE, _GET_STATION, _GET_SCAN, _FRAME = 5, 6, 17, 32, 59

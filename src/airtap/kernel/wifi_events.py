@@ -6,7 +6,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from .genetlink import NETLINK_GENERIC, Family, messages, number, of_message
+from .genetlink import NETLINK_GENERIC, Family, of_message
+from .netlink import messages, number
 
 # Interfaces that change (4-address mode), and stations that associate or leave.
 _GROUPS = ("config", "mlme")

@@ -117,9 +117,8 @@ def guests(connection: Any) -> Iterator[tuple[Any, bytes, Domain]]:
 
 def of_xml(guest: Any, xml: bytes, domain: Domain) -> list[Card]:
     """The cards in a guest's live XML, in its order."""
-    marks = {mark.device: mark for mark in domain.marks if mark.device}
     return [
-        from_interface(guest, domain, nic, marks.get(nic.target), xml[nic.start : nic.end].decode())
+        from_interface(guest, domain, nic, domain.mark_of(nic), xml[nic.start : nic.end].decode())
         for nic in domain.interfaces
     ]
 

@@ -4,15 +4,17 @@ libvirt waits for its daemon without end, deaf to Ctrl-C. So the connection is o
 and is kept alive from then on: what a daemon that hangs is asked fails.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import cache
 from threading import Thread
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 from ..errors import Problem
+from ..uris import is_session
+
+T = TypeVar("T")
 
 # How long libvirt may take to answer: a session's daemon is started first.
 _OPEN_S = 30.0
@@ -69,14 +71,15 @@ def connected(uri: str, *, read_only: bool = False) -> Iterator[Any]:
     """A virConnect to a libvirt daemon. Raises Problem no-libvirt, no-connection."""
     libvirt = binding()
     try:
-        connection = _opened(libvirt.openReadOnly if read_only else libvirt.open, uri)
+        opening = libvirt.openReadOnly if read_only else libvirt.open
+        connection = within(_OPEN_S, lambda: opening(uri))
     except TimeoutError as exc:
         what = f"{uri} did not answer within {_OPEN_S:g} s"
         raise Problem("no-connection", what, "see what libvirt's daemon is doing") from exc
     except libvirt.libvirtError as exc:
         code = exc.get_error_code()
         hints = [hint for name, hint in _HINTS.items() if getattr(libvirt, name) == code]
-        if urlsplit(uri).path == "/session":  # a user's own, started by the attempt to reach it
+        if is_session(uri):  # a user's own, started by the attempt to reach it
             hints = []
         raise Problem("no-connection", f"cannot reach {uri}: {_said(exc)}", "".join(hints)) from exc
     with suppress(libvirt.libvirtError):  # libvirt's drivers without a daemon have no such thing
@@ -87,18 +90,21 @@ def connected(uri: str, *, read_only: bool = False) -> Iterator[Any]:
         connection.close()
 
 
-def _opened(opening: Any, uri: str) -> Any:
-    """What opening a URI gives. Raises TimeoutError, libvirtError."""
-    future: Future[Any] = Future()
+def within(seconds: float, function: Callable[[], T]) -> T:
+    """What a function returns, called in a thread. Raises TimeoutError, and what it raises.
+
+    The thread is a daemon: it ends with us, also where libvirt never answers it.
+    """
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            future.set_result(opening(uri))
-        except Exception as exc:
+            future.set_result(function())
+        except BaseException as exc:
             future.set_exception(exc)
 
-    Thread(target=run, name="libvirt: open", daemon=True).start()
-    return future.result(_OPEN_S)
+    Thread(target=run, name="libvirt: asked", daemon=True).start()
+    return future.result(seconds)
 
 
 def _said(error: Any) -> str:

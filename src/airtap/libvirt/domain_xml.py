@@ -1,18 +1,20 @@
 """Rewriting the network cards of a domain's XML. Pure: neither libvirt nor lxml is needed.
 
-Nothing is parsed and written again: new text is put into the old, at the places that scan.py
-found, so all else stays as it was, byte for byte, and what people get to see as a diff is short.
+Nothing is parsed and written again: new text is put into the old (splice.py), so all else stays as
+it was, byte for byte, and what people get to see as a diff is short.
 https://libvirt.org/formatdomain.html#network-interfaces is the format; what the QEMU driver takes
 of it is in libvirt's domain_validate.c and qemu_validate.c.
 """
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ..errors import Problem
-from .scan import NAMESPACE, Domain, Element, Interface, scan_domain
+from .marks import marked, unmarked
+from .scan import Domain, Element, Interface, scan_domain
+from .splice import Edit, in_attribute, lead, spliced, tag, value_at, without
 
 # The type that a card gets by the kind of connection that is wanted.
 _TYPES = {"network": "network", "macvtap": "direct", "ipvtap": "ethernet"}
@@ -37,21 +39,6 @@ _STAYING = ("vlan", "filterref", "port", "mtu")
 
 # Names that libvirt gives to taps, and takes out again of what it defines.
 _GENERATED = re.compile(r"(vnet|macvtap|macvlan)[0-9]+")
-
-_OURS = f"{NAMESPACE}}}domain"
-_HEADS = ("name", "uuid", "genid", "title", "description")  # what libvirt has before <metadata>
-
-_ATTRIBUTE = re.compile(rb"""\s+([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
-_NAME = re.compile(rb"<([^\s/>]+)")
-_BLANK_METADATA = re.compile(r"<metadata\s*(/>|>\s*</metadata\s*>)", re.ASCII)
-
-_IN_TEXT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"})
-_IN_ATTRIBUTE = _IN_TEXT | str.maketrans(
-    {'"': "&quot;", "'": "&apos;", "\n": "&#10;", "\t": "&#9;"}
-)
-
-# document[start:end] becomes text.
-_Edit = tuple[int, int, bytes]
 
 
 @dataclass(frozen=True)
@@ -101,8 +88,8 @@ def connect(xml: str, nic: Interface, wanted: Wanted) -> str:
         link = {"dev": device, "managed": "no"}
         note |= {"device": device, "parent": wanted.name, "kind": wanted.kind}
     _expect_printable(wanted.name)
-    document = _spliced(document, _connected(document, card, wanted.type, link))
-    return _marked(document, note, original).decode()
+    document = spliced(document, _connected(document, card, wanted.type, link))
+    return marked(document, note, original).decode()
 
 
 def disconnect(xml: str, mac: str) -> str:
@@ -127,7 +114,7 @@ def disconnect(xml: str, mac: str) -> str:
         )
     if card:
         document = _put_back(document, card, marks[0].original.encode())
-    return _unmarked(document, mac).decode()
+    return unmarked(document, mac).decode()
 
 
 def for_this_host(xml: bytes, parents: Mapping[str, str], aliases: Collection[str] = ()) -> bytes:
@@ -138,10 +125,9 @@ def for_this_host(xml: bytes, parents: Mapping[str, str], aliases: Collection[st
     the aliases. Marks stay. Raises Problem bad-xml, bad-name.
     """
     domain = scan_domain(xml)
-    prepared = _prepared(domain)
-    edits: list[_Edit] = []
+    edits: list[Edit] = []
     for nic in domain.interfaces:
-        name = _replaceable(nic, prepared)
+        name = _replaceable(domain, nic)
         if name not in parents or (nic.type == "ethernet" and name in aliases):
             continue
         parent = _expect_printable(parents[name])
@@ -149,13 +135,12 @@ def for_this_host(xml: bytes, parents: Mapping[str, str], aliases: Collection[st
             edits += _connected(xml, nic, "direct", {"dev": parent, "mode": "bridge"})
         elif parent != name:
             edits += _moved(xml, nic, parent)
-    return _spliced(xml, edits)
+    return spliced(xml, edits)
 
 
 def devices_named(domain: Domain) -> set[str]:
     """The devices below a domain's cards that for_this_host() can replace."""
-    prepared = _prepared(domain)
-    return {_replaceable(nic, prepared) for nic in domain.interfaces} - {""}
+    return {_replaceable(domain, nic) for nic in domain.interfaces} - {""}
 
 
 # Which card, and may it be touched?
@@ -211,12 +196,7 @@ def _refusal(domain: Domain, card: Interface, wanted: Wanted) -> tuple[str, str]
     return None
 
 
-def _prepared(domain: Domain) -> dict[str, str]:
-    """The parents of the devices that airtapd is to make for a domain."""
-    return {mark.device: mark.parent for mark in domain.marks if mark.device}
-
-
-def _replaceable(nic: Interface, prepared: Mapping[str, str]) -> str:
+def _replaceable(domain: Domain, nic: Interface) -> str:
     """The device below a card, "" if it has none that for_this_host() could replace."""
     if any(nic.element.all(child) for child in _STAYING):
         return ""
@@ -224,9 +204,8 @@ def _replaceable(nic: Interface, prepared: Mapping[str, str]) -> str:
         return nic.source.get("bridge", "")
     if nic.type == "direct":
         return nic.source.get("dev", "")
-    if nic.type == "ethernet" and not nic.managed:
-        return prepared.get(nic.target, "")
-    return ""
+    mark = domain.mark_of(nic)
+    return mark.parent if mark else ""
 
 
 def _expect_printable(name: str) -> str:
@@ -239,28 +218,28 @@ def _expect_printable(name: str) -> str:
 # Cards.
 
 
-def _connected(xml: bytes, nic: Interface, new: str, link: Mapping[str, str]) -> list[_Edit]:
+def _connected(xml: bytes, nic: Interface, new: str, link: Mapping[str, str]) -> list[Edit]:
     """Give a card another type, and link as its <target> if that is ethernet, else <source>."""
-    start, end = _value(xml, nic.element, "type")
+    start, end = value_at(xml, nic.element, "type")
     quote = xml[end : end + 1].decode()
-    text = _tag("target" if new == "ethernet" else "source", link, quote, "/>")
+    text = tag("target" if new == "ethernet" else "source", link, quote, "/>")
     leaving = [child for child in nic.element.children if _leaves(child, new)]
     old = next((child for child in leaving if child.name in ("source", "target")), None)
     if old:
         place = old.start, old.end, text
     else:
         mac = nic.element.first("mac")
-        place = mac.end, mac.end, _lead(xml, mac) + text
-    gone = [_without(xml, child) for child in leaving if child is not old]
+        place = mac.end, mac.end, lead(xml, mac) + text
+    gone = [without(xml, child) for child in leaving if child is not old]
     return [(start, end, new.encode()), place, *gone]
 
 
-def _moved(xml: bytes, nic: Interface, parent: str) -> list[_Edit]:
+def _moved(xml: bytes, nic: Interface, parent: str) -> list[Edit]:
     """Put a macvtap onto another parent; its mode and all else stay."""
-    start, end = _value(xml, nic.element.first("source"), "dev")
+    start, end = value_at(xml, nic.element.first("source"), "dev")
     targets = [child for child in nic.element.all("target") if _leaves(child, "direct")]
-    text = parent.translate(_IN_ATTRIBUTE).encode()
-    return [(start, end, text), *(_without(xml, target) for target in targets)]
+    text = in_attribute(parent).encode()
+    return [(start, end, text), *(without(xml, target) for target in targets)]
 
 
 def _leaves(child: Element, new: str) -> bool:
@@ -278,7 +257,7 @@ def _leaves(child: Element, new: str) -> bool:
 
 def _put_back(xml: bytes, card: Interface, original: bytes) -> bytes:
     """Replace a card by what it was. Raises Problem bad-mark: anybody may write metadata."""
-    document = _spliced(xml, [(card.start, card.end, original)])
+    document = spliced(xml, [(card.start, card.end, original)])
     try:
         cards = scan_domain(document).interfaces
     except Problem:
@@ -287,123 +266,3 @@ def _put_back(xml: bytes, card: Interface, original: bytes) -> bytes:
     if this not in [(nic.start, nic.end, nic.mac) for nic in cards]:
         raise Problem("bad-mark", f"the metadata does not tell what network card {card.mac} was")
     return document
-
-
-# Marks. Each step finds its elements anew, in what the step before has made.
-
-
-def _marked(xml: bytes, note: Mapping[str, str], original: str) -> bytes:
-    """Add a mark, or replace the one of that MAC."""
-    domain = scan_domain(xml)
-    old = [mark.element for mark in domain.marks if mark.mac == note["mac"]]
-    if old:
-        nic = _nic(_name(xml, old[0]), note, original)
-        return _spliced(xml, [(old[0].start, old[0].end, nic)])
-    metadata = domain.element.first("metadata")
-    before = xml[metadata.start : metadata.end].decode()
-    if not before:
-        head = [child for child in domain.element.children if child.name in _HEADS][-1]
-        xml = _spliced(xml, [(head.end, head.end, _lead(xml, head) + b"<metadata/>")])
-    if not domain.element.all("metadata", _OURS):
-        blank = {"empty": before} if _BLANK_METADATA.fullmatch(before) else {}
-        ours = _tag("airtap:domain", {"xmlns:airtap": NAMESPACE} | blank, '"', "/>")
-        xml = _appended(xml, ("metadata",), ours)
-    name = _name(xml, scan_domain(xml).element.first("metadata", _OURS))
-    name = f"{name.removesuffix('domain')}nic"  # with the prefix that our namespace has there
-    return _appended(xml, ("metadata", _OURS), _nic(name, note, original))
-
-
-def _unmarked(xml: bytes, mac: str) -> bytes:
-    """Remove a mark, and with the last one the elements that _marked() had to add."""
-    marks = [mark for mark in scan_domain(xml).marks if mark.mac == mac]
-    xml = _spliced(xml, [_without(xml, mark.element) for mark in marks])
-    ours = scan_domain(xml).element.first("metadata", _OURS)
-    if _inner(xml, ours).strip():
-        return xml
-    xml = _spliced(xml, [_without(xml, ours)])
-    metadata = scan_domain(xml).element.first("metadata")
-    if _inner(xml, metadata).strip():
-        return xml
-    before = ours.get("empty")
-    if _BLANK_METADATA.fullmatch(before):
-        return _spliced(xml, [(metadata.start, metadata.end, before.encode())])
-    return _spliced(xml, [_without(xml, metadata)])
-
-
-def _nic(name: str, note: Mapping[str, str], original: str) -> bytes:
-    text = original.translate(_IN_TEXT).encode()
-    return _tag(name, note, '"', ">") + text + f"</{name}>".encode()
-
-
-# Text.
-
-
-def _appended(xml: bytes, path: tuple[str, ...], child: bytes) -> bytes:
-    """Put child at the end of the element at path, indented as what is there."""
-    domain = scan_domain(xml).element
-    parent = domain.first(*path)
-    lead = inner = _lead(xml, parent)
-    if parent.children:
-        inner = _lead(xml, parent.children[0])
-    elif b"\n" in lead:
-        inner += _lead(xml, domain.children[0]).rpartition(b"\n")[2]
-    if xml[parent.end - 2 : parent.end] == b"/>":
-        end = f"</{_name(xml, parent)}>".encode()
-        return _spliced(xml, [(parent.end - 2, parent.end, b">" + inner + child + lead + end)])
-    text = xml[: xml.rindex(b"</", 0, parent.end)].rstrip()
-    return _spliced(xml, [(len(text), len(text), inner + child)])
-
-
-def _spliced(xml: bytes, edits: Iterable[_Edit]) -> bytes:
-    parts, at = [], 0
-    for start, end, text in sorted(edits):
-        parts += [xml[at:start], text]
-        at = end
-    return b"".join([*parts, xml[at:]])
-
-
-def _without(xml: bytes, element: Element) -> _Edit:
-    """Remove an element, and the line that it would leave empty."""
-    return element.start - len(_lead(xml, element)), element.end, b""
-
-
-def _lead(xml: bytes, element: Element) -> bytes:
-    """The white space before an element."""
-    start = element.start
-    while xml[start - 1 : start] in (b" ", b"\n", b"\t", b"\r"):
-        start -= 1
-    return xml[start : element.start]
-
-
-def _inner(xml: bytes, element: Element) -> bytes:
-    """What is between an element's tags."""
-    opened = xml.index(b">", _attributes(xml, element)[1]) + 1
-    return b"" if opened == element.end else xml[opened : xml.rindex(b"</", 0, element.end)]
-
-
-def _name(xml: bytes, element: Element) -> str:
-    """An element's name as it stands there, with its prefix."""
-    found = _NAME.match(xml, element.start)
-    assert found
-    return found[1].decode()
-
-
-def _value(xml: bytes, element: Element, attribute: str) -> tuple[int, int]:
-    """Where the value of an attribute stands that the element has, without its quotes."""
-    start, end = _attributes(xml, element)[0][attribute]
-    return start + 1, end - 1
-
-
-def _attributes(xml: bytes, element: Element) -> tuple[dict[str, tuple[int, int]], int]:
-    """Where the values in an element's first tag stand, and where the last one ends."""
-    at = element.start + 1 + len(_name(xml, element).encode())
-    found = {}
-    while attribute := _ATTRIBUTE.match(xml, at):
-        found[attribute[1].decode()] = attribute.span(2)
-        at = attribute.end()
-    return found, at
-
-
-def _tag(name: str, attributes: Mapping[str, str], quote: str, end: str) -> bytes:
-    pairs = [f" {k}={quote}{v.translate(_IN_ATTRIBUTE)}{quote}" for k, v in attributes.items()]
-    return f"<{name}{''.join(pairs)}{end}".encode()

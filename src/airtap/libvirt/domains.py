@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from .. import uplink
 from ..config import Config, Parent
 from ..errors import Problem
 from ..kernel.links import Link, open_links
 from ..uplink import Uplink
+from ..uris import is_remote, is_session
 from . import networks
 from .connection import binding, problems
 from .parents import takes_one_mac
@@ -46,7 +46,8 @@ class Nic:
     number: from 1. kind: network, bridge, macvtap (libvirt's type direct), ipvtap, or another of
     libvirt's types. name: of that network, bridge or parent device, or "". mode: of libvirt's
     macvtap. prepared: airtapd makes its device. connected: by airtap, which can undo it. parts:
-    what it has, as "<filterref>".
+    what it has, as "<filterref>". device: that airtapd makes, or ""; own: whether the note of it
+    bears this card's MAC, as it does not in a clone.
     """
 
     number: int
@@ -57,6 +58,8 @@ class Nic:
     prepared: bool = False
     connected: bool = False
     parts: frozenset[str] = frozenset()
+    device: str = ""
+    own: bool = True
 
 
 @dataclass(frozen=True)
@@ -88,17 +91,6 @@ class Host:
     devices: Mapping[str, Device]
 
 
-def is_remote(connection: Any) -> bool:
-    """Whether this libvirt is another host's, whose devices cannot be seen here."""
-    return bool(urlsplit(connection.getURI()).netloc)
-
-
-def is_session(connection: Any) -> bool:
-    """Whether this libvirt is an ordinary user's, which can make no macvtaps."""
-    path: str = urlsplit(connection.getURI()).path
-    return path == "/session"
-
-
 def entries(connection: Any) -> list[Entry]:
     """Every domain, by name. Raises Problem libvirt-error, bad-xml."""
     with problems("list domains"):
@@ -108,21 +100,31 @@ def entries(connection: Any) -> list[Entry]:
 
 def nics(domain: Domain) -> list[Nic]:
     """The network cards of a domain's XML."""
-    marks = {mark.device: mark for mark in domain.marks if mark.device}
     connected = {mark.mac for mark in domain.marks}
     found = []
     for number, nic in enumerate(domain.interfaces, 1):
         kind, name, mode = nic.type, nic.source.get(nic.type, ""), ""
-        mark = None
-        if nic.type == "direct":
+        mark = domain.mark_of(nic)
+        if mark:
+            kind, name = mark.kind, mark.parent
+        elif nic.type == "direct":
             kind, name, mode = "macvtap", nic.source.get("dev", ""), nic.source.get("mode", "")
         elif nic.type == "ethernet":
             name = nic.target
-            mark = None if nic.managed else marks.get(nic.target)
-        if mark:
-            kind, name = mark.kind, mark.parent
-        known = nic.mac in connected
-        found.append(Nic(number, nic.mac, kind, name, mode, bool(mark), known, parts(nic)))
+        found.append(
+            Nic(
+                number,
+                nic.mac,
+                kind,
+                name,
+                mode,
+                prepared=mark is not None,
+                connected=nic.mac in connected,
+                parts=parts(nic),
+                device=mark.device if mark else "",
+                own=mark is None or mark.mac == nic.mac,
+            )
+        )
     return found
 
 
@@ -215,10 +217,10 @@ def look_around(connection: Any, cards: Iterable[Nic], settings: Config) -> Host
 
     Raises Problem libvirt-error, no-nl80211.
     """
-    if is_remote(connection):
+    if is_remote(connection.getURI()):
         return None
     known = {entry.network.name: entry for entry in networks.entries(connection)}
-    session = is_session(connection)
+    session = is_session(connection.getURI())
     cards = list(cards)
     names = {nic.name for nic in cards} | {entry.network.parent for entry in known.values()}
     # Of aliases only airtapd knows: where it makes the device, it finds the parent.

@@ -111,6 +111,13 @@ class Domain:
         self.interfaces = [Interface(nic) for nic in element.all("devices", "interface")]
         self.marks = [Mark(nic) for nic in marks]
 
+    def mark_of(self, nic: Interface) -> Mark | None:
+        """The mark of the device that airtapd makes for a card; None where it makes none."""
+        if nic.type != "ethernet" or nic.managed:
+            return None
+        found = [mark for mark in self.marks if mark.device and mark.device == nic.target]
+        return found[-1] if found else None
+
 
 class Network:
     """A network, and the port of it that a guest is about to use if the XML tells of one.

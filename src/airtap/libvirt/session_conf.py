@@ -5,11 +5,14 @@ The format is that of libvirt's src/util/virconf.c: "key = value", a "#" begins 
 
 import os
 import re
+import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 from ..errors import Problem, reason
 
+_HELPER = "airtap-bridge-helper"
 _SETTING = re.compile(r"[ \t]*bridge_helper[ \t]*=")
 
 
@@ -17,6 +20,12 @@ def path() -> Path:
     """Where qemu:///session reads its settings."""
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return Path(home) / "libvirt/qemu.conf"
+
+
+def helper() -> str:
+    """Our bridge helper: beside this program, else on PATH, else where packages put it."""
+    beside = Path(os.path.abspath(sys.argv[0])).with_name(_HELPER)
+    return str(beside) if beside.exists() else shutil.which(_HELPER) or f"/usr/bin/{_HELPER}"
 
 
 def setting(helper: str) -> str:

@@ -5,9 +5,7 @@ Its answers are waited for in the loop, which sees signals meanwhile: airtapd ma
 
 import asyncio
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from itertools import count
+from contextlib import closing, suppress
 from typing import Any
 
 from .. import client, wire
@@ -58,7 +56,7 @@ async def status(device: str, guest: str) -> tuple[Json, Json]:
     """
     with _connection() as connection:
         await _send(connection, {"op": "status"})
-        report = gather(wire.decode(connection.receive()[0]) for _ in count())
+        report = gather(lambda: connection.receive()[0])
     return report.find(device, guest)
 
 
@@ -68,13 +66,8 @@ async def _ask(request: Json) -> Json:
         return wire.check(wire.decode(connection.receive()[0]))
 
 
-@contextmanager
-def _connection() -> Iterator[client.Connection]:
-    connection = client.Connection(client.socket_path())
-    try:
-        yield connection
-    finally:
-        connection.close()
+def _connection() -> closing[client.Connection]:
+    return closing(client.Connection(client.socket_path()))
 
 
 async def _send(connection: client.Connection, request: Json) -> None:

@@ -45,7 +45,8 @@ class Host:
     async def addresses(self, family: int) -> list[Interface]:
         """Its addresses of IPv4 or IPv6 (4 or 6) that are ready for use, with their networks."""
         found = []
-        async for message in await self._ipr.addr("dump", family=_af(family)):
+        af = socket.AF_INET6 if family == 6 else socket.AF_INET
+        async for message in await self._ipr.addr("dump", family=af):
             ready = not (message.get("flags") or message["flags"]) & _IFA_F_TENTATIVE
             if message["index"] == self._index and ready:
                 address = message.get("local") or message.get("address")
@@ -88,7 +89,3 @@ async def open_host(device: str) -> AsyncIterator[Host]:
         if found.type == "other":
             raise Problem("bad-parent", f"{link.name} carries no Ethernet frames for guests")
         yield Host(links, ipr, found)
-
-
-def _af(family: int) -> int:
-    return socket.AF_INET6 if family == 6 else socket.AF_INET

@@ -5,7 +5,7 @@ import asyncio
 from ..kernel.ping import Address
 from . import airtapd
 from .host import Interface
-from .scene import Scene
+from .scene import Scene, resolution
 from .steps import Failed, Skipped
 
 # Guests on macvtaps without MAC NAT meet the host half a second after they came, plus what it takes
@@ -15,24 +15,10 @@ _LOOK_S = 0.1
 _FIREWALL = "a firewall of this host may drop it: nft list ruleset"
 
 
-async def guest_to_host4(scene: Scene) -> str:
-    return await _guest_to_host(scene, *await _ends(scene, 4))
-
-
-async def guest_to_host6(scene: Scene) -> str:
-    return await _guest_to_host(scene, *await _ends(scene, 6))
-
-
-async def host_to_guest4(scene: Scene) -> str:
-    return await _host_to_guest(scene, *await _ends(scene, 4))
-
-
-async def host_to_guest6(scene: Scene) -> str:
-    return await _host_to_guest(scene, *await _ends(scene, 6))
-
-
-async def _guest_to_host(scene: Scene, guest: Address, host: Address) -> str:
-    how = "ARP" if host.version == 4 else "neighbour discovery"
+async def guest_to_host(scene: Scene, family: int) -> str:
+    """family: of their addresses, 4 or 6."""
+    guest, host = await _ends(scene, family)
+    how = resolution(host)
     scene.listener.waits(f"the host to answer {how} for {host}")
     mac = await scene.guest.resolve(host, scene.seconds)
     if mac is None:
@@ -46,15 +32,16 @@ async def _guest_to_host(scene: Scene, guest: Address, host: Address) -> str:
     return f"{guest} pings {host} in {echo.seconds * 1000:.1f} ms"
 
 
-async def _host_to_guest(scene: Scene, guest: Address, host: Address) -> str:
+async def host_to_guest(scene: Scene, family: int) -> str:
+    """family: of their addresses, 4 or 6."""
+    guest, host = await _ends(scene, family)
     scene.listener.waits(f"the guest to answer the host's ping at {guest}")
     echo = await scene.host.ping(guest, scene.seconds)
     if echo.seconds is not None:
         return f"{host} pings {guest} in {echo.seconds * 1000:.1f} ms"
     if echo.refused:
         raise Failed(f"the host would not send to {guest}: {echo.refused}", _FIREWALL)
-    how = "ARP" if host.version == 4 else "neighbour discovery"
-    heard = "no ping" if await scene.host.knows(guest) else f"neither {how} nor ping"
+    heard = "no ping" if await scene.host.knows(guest) else f"neither {resolution(host)} nor ping"
     raise Failed(f"the host hears {heard} of {guest}; {await scene.frames()}", _FIREWALL)
 
 

@@ -5,8 +5,8 @@ A network need not offer IPv6. It does not, if neither the guest nor the host ha
 
 import asyncio
 
+from . import gateway
 from .guest import Own6
-from .ipv4 import one_mac_hint, ping_result
 from .scene import Scene
 from .steps import Failed, Skipped
 
@@ -31,7 +31,7 @@ async def autoconfigure(scene: Scene) -> str:
         raise Failed(
             "no router advertisement came, though the host has its router by one;"
             f" {await scene.frames()}",
-            one_mac_hint(scene),
+            gateway.one_mac_hint(scene),
         )
     raise Skipped("not offered here: no router advertisement came")
 
@@ -59,23 +59,12 @@ def _usable(own: list[Own6], link_local: bool) -> Own6 | None:
 
 async def resolve_gateway(scene: Scene) -> str:
     """By neighbour discovery."""
-    gateway = scene.gateway6
-    if gateway is None:
+    if scene.gateway6 is None:
         raise Skipped("no IPv6 router is known")
-    scene.listener.waits(f"{gateway} to answer neighbour discovery")
-    mac = await scene.guest.resolve(gateway, scene.seconds)
-    if mac is None:
-        what = f"{gateway} does not answer neighbour discovery; {await scene.frames()}"
-        raise Failed(what, one_mac_hint(scene))
-    scene.macs[gateway] = mac
-    return f"{gateway} is at {mac}"
+    return await gateway.resolve(scene, scene.gateway6)
 
 
 async def ping_gateway(scene: Scene) -> str:
-    """As of IPv4's."""
-    gateway = scene.gateway6
-    if gateway is None or gateway not in scene.macs:
+    if scene.gateway6 is None or scene.gateway6 not in scene.macs:
         raise Skipped("no IPv6 router is resolved")
-    scene.listener.waits(f"{gateway} to answer a ping")
-    echo = await scene.guest.ping(gateway, scene.seconds)
-    return ping_result(str(gateway), echo.seconds)
+    return await gateway.ping(scene, scene.gateway6)

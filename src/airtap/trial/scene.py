@@ -66,5 +66,10 @@ class Scene:
         return f"; {guards} refused some: {words}" if words else ""
 
 
+def resolution(address: Address) -> str:
+    """What finds the MAC of an address, for people."""
+    return "ARP" if address.version == 4 else "neighbour discovery"
+
+
 def _frames(count: int) -> str:
     return "1 frame" if count == 1 else f"{count} frames"

@@ -100,10 +100,6 @@ class Listener(Protocol):
 
 
 def _trial(trial: Trial) -> dict[str, Any]:
-    steps = [{**asdict(step), "seconds": round(step.seconds, 4)} for step in trial.steps]
-    not_tried = trial.not_tried or None
-    device, mac = trial.device or None, trial.mac or None
-    return {
-        **{"kind": trial.kind, "device": device, "mac": mac},
-        **{"not_tried": not_tried, "steps": steps},
-    }
+    told = {name: value or None for name, value in asdict(trial).items()}
+    told["steps"] = [{**asdict(step), "seconds": round(step.seconds, 4)} for step in trial.steps]
+    return told

@@ -7,6 +7,7 @@ descriptors of this process, so that its end, of whatever kind, undoes it.
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 from pyroute2.netlink.exceptions import NetlinkError
 
@@ -35,10 +36,10 @@ STEPS: tuple[tuple[str, Method], ...] = (
     ("address6", ipv6.autoconfigure),
     ("gateway6", ipv6.resolve_gateway),
     ("ping6", ipv6.ping_gateway),
-    ("guest_to_host4", host_access.guest_to_host4),
-    ("host_to_guest4", host_access.host_to_guest4),
-    ("guest_to_host6", host_access.guest_to_host6),
-    ("host_to_guest6", host_access.host_to_guest6),
+    ("guest_to_host4", partial(host_access.guest_to_host, family=4)),
+    ("host_to_guest4", partial(host_access.host_to_guest, family=4)),
+    ("guest_to_host6", partial(host_access.guest_to_host, family=6)),
+    ("host_to_guest6", partial(host_access.host_to_guest, family=6)),
 )
 
 

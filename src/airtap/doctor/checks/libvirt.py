@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ... import __version__
+from ...uris import SYSTEM
 from ..finding import Finding, ok, problem, warning, word
 from ..sources.hooks import Hook
-from ..sources.libvirt import SYSTEM, Card, Domain, Libvirt
+from ..sources.libvirt import Card, Domain, Libvirt
 from ..sources.user import Session
 
 _REINSTALL = "install airtap anew: apt install --reinstall airtap, or make install"
@@ -203,12 +204,12 @@ def clones(guests: Guests) -> Iterator[Finding]:
     users: dict[str, list[tuple[Domain, Card]]] = defaultdict(list)
     for domain in guests.libvirt.domains:
         for card in domain.cards:
-            if card.device:
-                users[card.device].append((domain, card))
+            if card.nic.device:
+                users[card.nic.device].append((domain, card))
     for device, found in users.items():
         if len(found) < 2:
             continue
-        domain, card = next((each for each in found if not each[1].own), found[-1])
+        domain, card = next((each for each in found if not each[1].nic.own), found[-1])
         if guests.only not in ("", *(each.uuid for each, _ in found)):
             continue
         nic = f" --nic {card.nic.number}" if len(domain.cards) > 1 else ""

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from ...kernel.clsact import EGRESS, Filter, Hook
-from ...kernel.role import hooks
+from ...kernel.role import Role, hooks
 from ..finding import OK, Finding, ok, problem, warning, word
 from ..sources.uplinks import Device, Uplink
 from .daemon import start
@@ -15,20 +15,10 @@ _OURS = "airtap_"
 def on_uplink(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
     """ok; problem, or warning if only the host misses its guests: macnat-not-attached,
     ingress-qdisc, foreign-filter; warning filter-before-ours."""
-    if uplink.role is None:
-        if uplink.needs_macnat:
-            yield ok("macnat", uplink.name, "MAC NAT goes on with the first guest")
-        return
-    wanted = hooks(uplink.role.on_parent)
-    yield from _attached(
-        uplink.name,
-        wanted,
-        uplink.qdisc,
-        uplink.filters,
-        scene,
-        uplink=uplink.name,
-        grave=uplink.role.translate,
-    )
+    if uplink.role:
+        yield from _attached(uplink, hooks(uplink.role.on_parent), uplink.role, scene)
+    elif uplink.needs_macnat:
+        yield ok("macnat", uplink.name, "MAC NAT goes on with the first guest")
 
 
 def on_devices(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
@@ -36,18 +26,8 @@ def on_devices(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
     if uplink.role is None:
         return
     well = 0
-    for device in uplink.devices:
-        if device.link.kind != uplink.role.kind or not _is_ours_to_guard(device):
-            continue
-        found = _attached(
-            device.link.name,
-            hooks(uplink.role.on_child),
-            device.qdisc,
-            device.filters,
-            scene,
-            uplink=uplink.name,
-            grave=uplink.role.translate,
-        )
+    for device in _guarded(uplink):
+        found = _attached(device, hooks(uplink.role.on_child), uplink.role, scene)
         bad = [finding for finding in found if finding.level != OK]
         well += not bad
         yield from bad
@@ -55,21 +35,20 @@ def on_devices(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
         yield ok("macnat", uplink.name, f"so they are on guests' devices: {well}")
 
 
-def _is_ours_to_guard(device: Device) -> bool:
-    return device.link.kind == "macvtap" or device.owner is not None
+def _guarded(uplink: Uplink) -> list[Device]:
+    """The guests' devices on which airtap's programs are to be."""
+    kind = uplink.role.kind if uplink.role else ""
+    ours = [each for each in uplink.devices if each.owner is not None or kind == "macvtap"]
+    return [each for each in ours if each.link.kind == kind]
 
 
 def is_incomplete(uplink: Uplink) -> bool:
     """Whether something is not attached: airtapd may be about to do it."""
     if uplink.role is None:
         return False
-    wanted = hooks(uplink.role.on_parent)
-    if missing(wanted, uplink.filters):
-        return True
-    wanted = hooks(uplink.role.on_child)
-    return any(
-        missing(wanted, device.filters) for device in uplink.devices if _is_ours_to_guard(device)
-    )
+    on_child = hooks(uplink.role.on_child)
+    lacking = missing(hooks(uplink.role.on_parent), uplink.filters)
+    return bool(lacking) or any(missing(on_child, each.filters) for each in _guarded(uplink))
 
 
 def missing(wanted: Collection[Hook], filters: Collection[Filter]) -> list[Hook]:
@@ -79,20 +58,15 @@ def missing(wanted: Collection[Hook], filters: Collection[Filter]) -> list[Hook]
 
 
 def _attached(
-    name: str,
-    wanted: Sequence[Hook],
-    qdisc: str,
-    filters: Sequence[Filter],
-    scene: Scene,
-    *,
-    uplink: str,
-    grave: bool,
+    place: Uplink | Device, wanted: Sequence[Hook], role: Role, scene: Scene
 ) -> Iterator[Finding]:
-    level = problem if grave else warning
-    what = "MAC NAT does not work there" if grave else "the host does not meet guests there"
-    by = "somebody's" if name == uplink else "libvirt's (by <inbound>) or somebody's"
+    name, filters = place.link.name, place.filters
+    level = problem if role.translate else warning
+    grave = "MAC NAT does not work there"
+    what = grave if role.translate else "the host does not meet guests there"
+    by = "libvirt's (by <inbound>) or somebody's" if isinstance(place, Device) else "somebody's"
     lacking = missing(wanted, filters)
-    if lacking and qdisc == "ingress":
+    if lacking and place.qdisc == "ingress":
         yield level(
             "ingress-qdisc",
             name,

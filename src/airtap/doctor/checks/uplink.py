@@ -194,6 +194,7 @@ def macnat_wanted(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
 def driver(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
     """ok, warning driver-arp-offload, driver-br-ext."""
     name, link = uplink.driver, uplink.link
+    carried = FAMILY[uplink.child.kind] if uplink.child else ""
     if name == "brcmfmac" and not link.flags & _IFF_PROMISC:
         yield warning(
             "driver-arp-offload",
@@ -202,7 +203,7 @@ def driver(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
             f"driver {name}, and the device is not promiscuous",
             f"ip link set dev {word(link.name)} promisc on",
         )
-    elif name in _BR_EXT and (uplink.settings.kind == "ipvtap" or _carries(uplink, "ipvtap")):
+    elif name in _BR_EXT and "ipvtap" in (uplink.settings.kind, carried):
         yield warning(
             "driver-br-ext",
             link.name,
@@ -212,10 +213,6 @@ def driver(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
         )
     elif name:
         yield ok("driver", link.name, f"no trouble is known of the driver {name}")
-
-
-def _carries(uplink: Uplink, family: str) -> bool:
-    return uplink.child is not None and FAMILY[uplink.child.kind] == family
 
 
 def iwd(uplink: Uplink, scene: Scene) -> Iterator[Finding]:

@@ -3,8 +3,8 @@
 import errno
 import os
 import stat
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,9 @@ def read() -> Daemon:
 
 
 def _ask(path: str) -> Report:
-    connection = wire.connect(path)
-    try:
+    with closing(wire.connect(path)) as connection:
         connection.send(wire.encode({"op": "status"}))
-        return gather(wire.decode(connection.recv(wire.MAX_ANSWER)) for _ in count())
-    finally:
-        connection.close()
+        return gather(lambda: connection.recv(wire.MAX_ANSWER))
 
 
 def _mode(path: str) -> int | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import reason
+from ...uris import system_listens
 from . import files, processes
 from .processes import Process
 
@@ -17,7 +18,6 @@ NAMES = ("qemu", "network")
 _FILE = "50-airtap"
 # The daemon that runs each hook: one for all, or one for each driver.
 _DAEMONS = {"qemu": ("libvirtd", "virtqemud"), "network": ("libvirtd", "virtnetworkd")}
-_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
 _TREE = re.compile(r'^sys\.path\.insert\(0, "([^"\n]*)"\)$', re.MULTILINE)
 # Or it is a shell script that leaves AppArmor's profile of libvirtd by running one elsewhere.
 _RUNS = re.compile(r'^exec /usr/bin/python3 -IS (/\S+/hooks/\w+) "\$@"$', re.MULTILINE)
@@ -56,7 +56,7 @@ class Hook:
 
 def is_in_use() -> bool:
     """Whether the system's libvirt runs, or starts when somebody connects to it."""
-    return any(map(os.path.exists, _SOCKETS)) or bool(_daemons("qemu"))
+    return system_listens() or bool(_daemons("qemu"))
 
 
 def read() -> list[Hook]:

@@ -21,7 +21,6 @@ _BPFFS = Path("/sys/fs/bpf")
 _TUN = Path("/dev/net/tun")
 _VHOST_NET = Path("/dev/vhost-net")
 _TUN_DEVICE = os.makedev(10, 200)  # Documentation/admin-guide/devices.txt
-_DEVTMPFS = "devtmpfs"
 _MOST_BYTES = 8 << 20
 
 

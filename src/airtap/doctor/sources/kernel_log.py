@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...errors import reason
+
 _KMSG = "/dev/kmsg"
 _AUDIT_LOG = Path("/var/log/audit/audit.log")
 _MOST_BYTES = 4 << 20
@@ -37,7 +39,7 @@ def read() -> Denials:
     try:
         found, source = list(denials(_kmsg(), time.time())), _KMSG
     except OSError as exc:
-        found, source, unread = [], _KMSG, exc.strerror or str(exc)
+        found, source, unread = [], _KMSG, reason(exc)
     if not found:
         with suppress(OSError):
             logged = list(denials(_tail(_AUDIT_LOG), time.time()))

@@ -4,35 +4,27 @@ A parent has one rx_handler, whoever's child takes it, and `ip link` shows none 
 namespace that a process or a name keeps is asked, by a socket that a thread opens in it.
 """
 
-import ctypes
 import os
 import socket
 import struct
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...kernel.genetlink import attribute, attributes, messages, number
 from ...kernel.links import FAMILY
+from ...kernel.namespace import enter
+from ...kernel.netlink import DUMP, ask, attribute, attributes, number, text
 
 # include/uapi/linux/rtnetlink.h, if_link.h, net_namespace.h
 _NEWLINK, _GETLINK, _NEWNSID, _GETNSID = 16, 18, 88, 90
-_ERROR, _DONE = 2, 3
-_REQUEST, _DUMP = 0x1, 0x301
 _IFLA_IFNAME, _IFLA_LINK, _IFLA_LINKINFO, _IFLA_LINK_NETNSID = 3, 5, 18, 37
 _INFO_KIND = 1
 _NETNSA_NSID, _NETNSA_FD = 1, 3
-_HEADER = struct.Struct("=IHHII")
 _IFINFO_BYTES, _RTGEN_BYTES = 16, 4
-_CLONE_NEWNET = 0x40000000
 _NAMED = ("/run/netns", "/run/docker/netns")
 _MOST = 64
-_RECEIVE_BYTES = 1 << 17
-_MOST_PACKETS = 1000
 _ANSWER_S = 2.0
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -87,62 +79,37 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _socket_in(path: str) -> socket.socket:
-    """A socket in another namespace: setns(2) moves the calling thread only."""
-    done: list[socket.socket | OSError] = []
+    """A socket in another namespace, opened by a thread: only that one goes there."""
 
-    def open_there() -> None:
-        try:
-            with open(path) as there:
-                if _libc.setns(there.fileno(), _CLONE_NEWNET):
-                    number = ctypes.get_errno()
-                    raise OSError(number, os.strerror(number))
-            done.append(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE))
-        except OSError as exc:
-            done.append(exc)
+    def open_there() -> socket.socket:
+        with open(path) as there:
+            enter(there.fileno())
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
 
-    thread = threading.Thread(target=open_there)
-    thread.start()
-    thread.join()
-    [result] = done
-    if isinstance(result, OSError):
-        raise result
-    result.settimeout(_ANSWER_S)
-    return result
+    with ThreadPoolExecutor(1) as thread:
+        netlink = thread.submit(open_there).result()
+    netlink.settimeout(_ANSWER_S)
+    return netlink
 
 
 def _on_ours(netlink: socket.socket, where: str, ours: int) -> Iterator[Stranger]:
     us = _our_number(netlink, ours)
     if us is None:
         return
-    for payload in _ask(netlink, _GETLINK, _NEWLINK, bytes(_IFINFO_BYTES), _DUMP):
+    for answer, payload in ask(netlink, _GETLINK, bytes(_IFINFO_BYTES), DUMP):
+        if answer != _NEWLINK:
+            continue
         link = attributes(payload[_IFINFO_BYTES:])
-        kind = _text(attributes(link.get(_IFLA_LINKINFO, b"")).get(_INFO_KIND, b""))
+        kind = text(attributes(link.get(_IFLA_LINKINFO, b"")).get(_INFO_KIND, b""))
         if kind in FAMILY and link.get(_IFLA_LINK_NETNSID) == us:
-            yield Stranger(
-                _text(link.get(_IFLA_IFNAME, b"")), kind, number(link[_IFLA_LINK]), where
-            )
+            yield Stranger(text(link.get(_IFLA_IFNAME, b"")), kind, number(link[_IFLA_LINK]), where)
 
 
 def _our_number(netlink: socket.socket, ours: int) -> bytes | None:
     """How another namespace numbers ours; None if it has nothing to do with it."""
     asked = bytes(_RTGEN_BYTES) + attribute(_NETNSA_FD, struct.pack("=I", ours))
-    for payload in _ask(netlink, _GETNSID, _NEWNSID, asked, _REQUEST):
-        us = attributes(payload[_RTGEN_BYTES:]).get(_NETNSA_NSID, b"")
-        return us if struct.unpack("=i", us)[0] >= 0 else None
+    for answer, payload in ask(netlink, _GETNSID, asked):
+        if answer == _NEWNSID:
+            us = attributes(payload[_RTGEN_BYTES:]).get(_NETNSA_NSID, b"")
+            return us if struct.unpack("=i", us)[0] >= 0 else None
     return None
-
-
-def _ask(
-    netlink: socket.socket, command: int, answer: int, body: bytes, flags: int
-) -> Iterator[bytes]:
-    netlink.send(_HEADER.pack(_HEADER.size + len(body), command, flags, 1, 0) + body)
-    for _ in range(_MOST_PACKETS):
-        for kind, payload in messages(netlink.recv(_RECEIVE_BYTES)):
-            if kind == answer:
-                yield payload
-            if kind in (_ERROR, _DONE) or flags == _REQUEST:
-                return
-
-
-def _text(octets: bytes) -> str:
-    return octets.rstrip(b"\0").decode(errors="replace")

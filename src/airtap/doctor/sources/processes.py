@@ -38,12 +38,8 @@ def named(*names: str) -> list[Process]:
 
 
 def _uid(entry: Path) -> int:
-    [line] = [
-        line
-        for line in (entry / "status").read_text(errors="replace").splitlines()
-        if line.startswith("Uid:")
-    ]
-    return int(line.split()[1])
+    status = (entry / "status").read_text(errors="replace")
+    return int(status.partition("\nUid:")[2].split()[0])
 
 
 def _started(entry: Path) -> float:

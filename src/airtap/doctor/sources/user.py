@@ -10,14 +10,12 @@ from pathlib import Path
 
 from ... import acl
 from ...acl import Acl
-from ...autostart import find_program
 from ...errors import Problem
 from ...kernel.peer import Peer, with_rights_of
 from ...libvirt import session_conf
 from ...libvirt.scan import NAMESPACE
 from .files import text_or_nothing
 
-_HELPER = "airtap-bridge-helper"
 _MOST_NETWORKS = 256
 
 
@@ -87,14 +85,8 @@ async def session(user: User) -> Session | None:
 def _session(file: Path) -> Session:
     helper = session_conf.value(text_or_nothing(file))
     usable = os.access(helper, os.X_OK, effective_ids=True)  # this thread's rights
-    return Session(str(file), helper, usable, _our_networks(file.parent), _our_helper())
-
-
-def _our_helper() -> str:
-    try:
-        return find_program(_HELPER)
-    except Problem:
-        return f"/usr/bin/{_HELPER}"
+    networks = _our_networks(file.parent)
+    return Session(str(file), helper, usable, networks, session_conf.helper())
 
 
 def _our_networks(directory: Path) -> tuple[str, ...]:

@@ -1,0 +1,76 @@
+"""A change of a domain's definition: shown, held against libvirt's schema, and made."""
+
+import difflib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Problem
+from .common import hold_against_schema
+
+# lxml and libvirt are imported where they are needed: airtap status needs neither.
+if TYPE_CHECKING:
+    from ..libvirt.scan import Interface
+
+# What becomes of these is the change itself, and nothing that gets lost with it.
+_OF_THE_LINK = {"source", "target"}
+
+
+def is_idle(before: str, after: str, mac: str) -> bool:
+    """Whether to connect a card would change no more than to note that it has been done."""
+    from ..libvirt.scan import scan_domain
+
+    texts, marks = [], []
+    for xml in (before, after):
+        domain = scan_domain(xml.encode())
+        texts += [xml.encode()[nic.start : nic.end] for nic in domain.interfaces if nic.mac == mac]
+        marks.append([mark for mark in domain.marks if mark.mac == mac])
+    new = not marks[0] and not marks[1][0].device  # airtapd finds a device by its mark
+    return before == after or (new and texts[0] == texts[1])
+
+
+def diff(before: str, after: str, name: str, change: str) -> str:
+    """What changes in a domain's XML, for people: it steers no terminal."""
+    lines = difflib.unified_diff(
+        before.rstrip("\n").split("\n"),
+        after.rstrip("\n").split("\n"),
+        f"{name} (now)",
+        f"{name} ({change})",
+        lineterm="",
+    )
+    return "\n".join("\t".join(map(_escaped, line.split("\t"))) for line in lines)
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def redefine(connection: Any, handle: Any, rewrite: Callable[[str], str], shown: str) -> Any:
+    """Rewrite the whole definition as shown was, which lacks passwords. Returns the domain."""
+    from ..libvirt import domains
+
+    _expect_valid(shown, rewrite(shown), handle.name())
+    xml = domains.definition(handle, secrets=True)
+    return domains.redefine(connection, rewrite(xml), handle.name())
+
+
+def _expect_valid(before: str, after: str, name: str) -> None:
+    """Raise Problem bad-xml where libvirt's schema does not allow what would be defined."""
+    try:
+        hold_against_schema(after, "domain")
+    except Problem as problem:
+        try:
+            hold_against_schema(before, "domain")
+        except Problem as already:
+            raise Problem(
+                "bad-xml",
+                f"domain {name} is left alone, as it is not valid already: {already.message}",
+                f"virsh edit {name} can mend it",
+            ) from problem
+        raise
+
+
+def left_out(before: "Interface", now: "Interface") -> list[str]:
+    """The parts that a card had and has no more, as `<filterref>`."""
+    there = {child.name for child in now.element.children}
+    names = dict.fromkeys(child.name for child in before.element.children)
+    return [f"<{name}>" for name in names if name not in there | _OF_THE_LINK]

@@ -1,0 +1,65 @@
+"""What `airtap domain list` shows, for people and for programs."""
+
+from typing import TYPE_CHECKING, Any
+
+from .columns import aligned, printable
+
+if TYPE_CHECKING:
+    from ..libvirt.domains import Entry, Nic
+
+Json = dict[str, Any]
+Verdict = tuple[bool | None, str]
+
+_COLUMNS = ("DOMAIN", "STATE", "NIC", "MAC", "ATTACHED TO", "BY AIRTAP", "WORKS")
+
+
+def table(domains: "list[tuple[Entry, list[tuple[Nic, Verdict]]]]") -> str:
+    """Network cards for people: a line each."""
+    rows = [_row(entry, nic, verdict) for entry, nics in domains for nic, verdict in nics]
+    return "\n".join(aligned([_COLUMNS, *rows])) if rows else "no network cards"
+
+
+def _row(entry: "Entry", nic: "Nic", verdict: Verdict) -> tuple[str, ...]:
+    return (
+        printable(entry.name),
+        entry.state,
+        str(nic.number),
+        nic.mac or "-",
+        printable(f"{nic.kind} {nic.name}".rstrip()),
+        "yes" if nic.connected else "no",
+        printable(told(verdict)),
+    )
+
+
+def told(verdict: Verdict) -> str:
+    """A verdict in words."""
+    works, why = verdict
+    if works is None:
+        return f"- ({why})" if why else "-"
+    if works:
+        return f"yes, {why}" if why else "yes"
+    return f"no: {why}"
+
+
+def to_json(entry: "Entry", nics: "list[tuple[Nic, Verdict]]") -> Json:
+    """A domain and its network cards for programs."""
+    return {
+        "name": entry.name,
+        "uuid": entry.uuid,
+        "state": entry.state,
+        "persistent": entry.persistent,
+        "nics": [_nic_json(nic, *verdict) for nic, verdict in nics],
+    }
+
+
+def _nic_json(nic: "Nic", works: bool | None, why: str) -> Json:
+    return {
+        "number": nic.number,
+        "mac": nic.mac or None,
+        "kind": nic.kind,
+        "name": nic.name or None,
+        "mode": nic.mode or None,
+        "connected": nic.connected,
+        "works": works,
+        "why": why or None,
+    }
