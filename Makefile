@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 KERNELS := .kernels/.ready
-ROOTS := .roots/.ready
+PYROUTE2 := 0.9.7
+ROOTS := .roots/.ready-$(PYROUTE2)
 
 DESTDIR ?=
 PREFIX ?= /usr
@@ -107,7 +108,6 @@ completions:
 # a directory of their own, hooks for libvirt, units, and what keeps others off guests' devices.
 # `airtap network` and `airtap domain` also need Debian's python3-libvirt and python3-lxml.
 BUILD_PACKAGES := python3 python3-venv python3-docutils clang libbpf-dev linux-libc-dev
-PYROUTE2 := 0.9.7
 # The Debian package's source tree brings it along.
 VENDOR := $(firstword $(wildcard vendor) build/vendor-$(PYROUTE2))
 OBJECT := src/airtap/bpf/macnat.bpf.o

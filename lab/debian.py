@@ -123,6 +123,7 @@ class System(Running):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._first or self._process.pid, signal.SIGKILL)
             self._process.wait()
+            self._process, self._first = None, 0
         if self._directory == Path():
             return
         wait_for(lambda: not self._processes(), 30, "the system's processes to end")

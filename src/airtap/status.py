@@ -36,7 +36,8 @@ async def packets(
         guests = [child for child in children[link.index] if uplink.is_guest(child)]
         if not guests and link.name not in named:
             continue
-        yield {"uplink": await _uplink(link, children[link.index], broker.mac_nat.at(link.index))}
+        kind = await _type(link)
+        yield {"uplink": _uplink(link, kind, children[link.index], broker.mac_nat.at(link.index))}
         active = broker.mac_nat.at(link.index)  # anew: it may have ended while that was sent
         learned = active.nat.addresses() if active else []
         counters = active.nat.counters() if active else {}
@@ -52,12 +53,14 @@ async def packets(
             yield {"lost": _loss(loss)}
 
 
-async def _uplink(link: Link, children: list[Link], active: Uplink | None) -> dict[str, object]:
+def _uplink(
+    link: Link, kind: str, children: list[Link], active: Uplink | None
+) -> dict[str, object]:
     kinds = {FAMILY[child.kind] for child in children if child.kind in FAMILY}
     return {
         "name": link.name,
         "ifindex": link.index,
-        "type": await _type(link),
+        "type": kind,
         "mac": link.mac,
         "kind": kinds.pop() if kinds else None,
         "macnat": active is not None and active.role.translate,

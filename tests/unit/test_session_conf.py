@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airtap.errors import Problem
-from airtap.libvirt.session_conf import is_set, path, setting, value, with_setting, write
+from airtap.libvirt.session_conf import helper, is_set, path, setting, value, with_setting, write
 
 LINE = 'bridge_helper = "/usr/bin/airtap-bridge-helper"'
 OTHER = 'bridge_helper = "/usr/lib/qemu/qemu-bridge-helper"'
@@ -105,3 +105,18 @@ def test_where(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_value(text: str, helper: str) -> None:
     assert value(text) == helper
+
+
+def test_our_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the program, else on PATH, else where packages put it; wherever we may not look."""
+    monkeypatch.setattr("sys.argv", [f"/{'x' * 300}/airtap"])  # to look there is an error
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert helper() == "/usr/bin/airtap-bridge-helper"
+    ours = tmp_path / "airtap-bridge-helper"
+    ours.touch(0o755)
+    assert helper() == str(ours)
+    beside = tmp_path / "bin" / ours.name
+    beside.parent.mkdir()
+    beside.touch()
+    monkeypatch.setattr("sys.argv", [str(beside.with_name("airtap"))])
+    assert helper() == str(beside)

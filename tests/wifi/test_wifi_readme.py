@@ -57,6 +57,7 @@ def checkout() -> Iterator[Path]:
         archive = f"{path}.tar"
         command("tar", *without, "-C", str(REPOSITORY), "-cf", archive, ".")
         command("tar", "-C", path, "--no-same-owner", "-xf", archive)
+        Path(archive).unlink()
         shutil.copy(ISO, Path(path, "live.iso"))
         yield Path(path)
 
@@ -67,7 +68,7 @@ def laptop(station: Station, checkout: Path) -> Iterator[System]:
     with System(LAPTOP, checkout) as laptop:
         laptop.run("systemctl", "start", "libvirtd")
         yield laptop
-        print(laptop.run("journalctl", "--no-pager", "--lines=100").stdout)
+        print(laptop.run("journalctl", "--no-pager", "--lines=100", check=False).stdout)
         # wlan0 is another module's next.
         laptop.run("systemctl", "stop", "airtapd.socket", "airtapd.service", check=False)
         laptop.run("airtapd", "--clean-up", check=False)

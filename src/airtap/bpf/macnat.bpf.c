@@ -174,6 +174,7 @@ struct table {
 	struct slot slots[SLOTS];
 };
 
+/* For whoever looks: bpftool map dump. */
 struct statistics {
 	__u64 echoes;
 	__u64 malformed;

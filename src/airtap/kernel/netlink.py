@@ -1,5 +1,6 @@
 """Netlink's messages and attributes, for what pyroute2 does not read, or would read too much of."""
 
+import errno
 import os
 import socket
 import struct
@@ -36,6 +37,7 @@ def ask(
                 _expect_success(payload)
                 return
             yield answer, payload
+    raise OSError(errno.EOVERFLOW, "the kernel's answer has no end")
 
 
 def messages(packet: bytes) -> Iterator[tuple[int, bytes]]:

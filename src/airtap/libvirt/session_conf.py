@@ -24,8 +24,10 @@ def path() -> Path:
 
 def helper() -> str:
     """Our bridge helper: beside this program, else on PATH, else where packages put it."""
-    beside = Path(os.path.abspath(sys.argv[0])).with_name(_HELPER)
-    return str(beside) if beside.exists() else shutil.which(_HELPER) or f"/usr/bin/{_HELPER}"
+    beside = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), _HELPER)
+    # doctor asks with a user's rights, who may not look there: Path.exists() would raise.
+    there = os.path.exists(beside)
+    return beside if there else shutil.which(_HELPER) or f"/usr/bin/{_HELPER}"
 
 
 def setting(helper: str) -> str:

@@ -29,13 +29,13 @@ async def ping(scene: Scene, gateway: Address) -> str:
 def one_mac_hint(scene: Scene) -> str:
     """What may be amiss where nothing comes back."""
     host = scene.host
-    if host.type == "wifi-station" or scene.mac_nat:
-        return f"does the host itself get through on {host.name}?"
     if host.type == "bridge":
         return (
             f"do the ports of {host.name} lead to the LAN, and does that take any MAC? With STP on,"
             " a new port forwards after half a minute only: --timeout 60"
         )
+    if host.type == "wifi-station" or scene.mac_nat:
+        return f"does the host itself get through on {host.name}?"
     return (
         f"if the LAN takes one MAC only from {host.name} (port security, a rented server), set"
         ' macnat = "on" for it in airtap.toml'
