@@ -72,6 +72,8 @@ def on_terminal(airtapd: Airtapd, *options: str) -> Iterator[Terminal]:
         stdin=slave,
         stdout=slave,
         stderr=slave,
+        # A group of its own, as a shell gives it: Ctrl-Z stops nobody in ours if that is orphaned.
+        process_group=0,
     )
     os.close(slave)
     try:
