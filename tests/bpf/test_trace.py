@@ -10,7 +10,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 
 from airtap.kernel.role import Role
-from airtap.trace.record import (
+from airtap.kernel.trace_record import (
     DROP,
     EVERYONE,
     NOBODY,

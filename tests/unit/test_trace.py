@@ -25,9 +25,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
-from airtap.trace import pcapng
-from airtap.trace.frame import in_words
-from airtap.trace.record import (
+from airtap.kernel.trace_record import (
     DROP,
     EVERYONE,
     NOBODY,
@@ -39,6 +37,8 @@ from airtap.trace.record import (
     record,
     trimmed,
 )
+from airtap.trace import pcapng
+from airtap.trace.frame import in_words
 from airtap.trace.story import COPIED, LEARNED, REFUSED, Line, Setting, Story
 
 GUEST, UPLINK, ROUTER, OTHER = (f"52:54:00:00:00:0{n}" for n in range(1, 5))

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 
 from .. import client, wire
 from ..errors import Problem, reason
+from ..kernel.trace_record import Record, record
 from ..trace import pcapng
-from ..trace.record import Record, record
 from ..trace.story import Line, Setting, Story, tagged
 from .columns import printable
 from .common import say, tell

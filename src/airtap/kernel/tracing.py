@@ -5,10 +5,10 @@ import struct
 from collections.abc import Iterator
 
 from ..names import octets
-from ..trace.record import trimmed
 from .bpf_map import Ring
 from .bpf_object import Object
 from .macnat_records import pack_index
+from .trace_record import trimmed
 
 _STATE = struct.Struct("=II")
 _WHO = struct.Struct("=I6s2x")

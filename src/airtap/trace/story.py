@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
+from ..kernel.trace_record import DROP, EVERYONE, NOBODY, PASS, REDIRECT, Record
 from .frame import dhcp_flags, in_words, layer3, mac, nd_message
-from .record import DROP, EVERYONE, NOBODY, PASS, REDIRECT, Record
 
 # Bits of record.said: enum what of macnat.bpf.c, and those of trace.h.
 LEARNED, MOVED, EVICTED, REFUSED, WITHHELD, SPOKE, PROBED = (1 << n for n in range(7))

@@ -18,11 +18,11 @@ from ..errors import Problem
 from ..kernel.libbpf import BpfError
 from ..kernel.links import Link, LinkNotFound, Links
 from ..kernel.peer import Peer
+from ..kernel.trace_record import EVERYONE, NOBODY, SNAP, concerns
 from ..mac_nat import MacNat
 from ..mac_nat_uplink import Uplink
 from ..owner import Owner, guest_mac
 from ..uplink import is_guest
-from .record import EVERYONE, NOBODY, SNAP, concerns
 
 log = logging.getLogger(__name__)
 
