@@ -141,10 +141,6 @@ class Libvirtd(Running):
         wait_for(lambda: not Path(f"/proc/{daemon}").exists(), 30, "libvirtd to end")
         wait_for(self._answers, 60, "libvirtd to answer again")
 
-    def reload(self) -> None:
-        """Have it read its configuration and look for hooks again, as systemctl does."""
-        os.kill(self.pid, signal.SIGHUP)
-
     def stop(self) -> None:
         """End it, and with it its PID namespace: guests and dnsmasq. Stopping twice is fine."""
         if self._process:

@@ -21,7 +21,7 @@ from lab import sandbox
 from lab.apt import Apt
 from lab.kernels import REPOSITORY
 
-STORE = Path(__file__).resolve().parent.parent / ".roots"
+STORE = REPOSITORY / ".roots"
 SUITES = ("bookworm", "trixie")
 LAPTOP = "laptop"
 

@@ -162,7 +162,7 @@ def _disconnect(arguments: argparse.Namespace) -> None:
 
 def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) -> "Wanted":
     """What to connect to, if it is there and fit. Raises Problem."""
-    from ..libvirt import domains, networks, parents
+    from ..libvirt import networks, parents
     from ..libvirt.domain_xml import Wanted
 
     if arguments.parent is None:
@@ -185,7 +185,7 @@ def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) ->
         )
     asked = device_name(arguments.parent)
     parent = asyncio.run(parents.choose(asked, settings))
-    domains.expect_parent(asyncio.run(parents.inspect(parent)), kind)
+    parents.expect_parent(asyncio.run(parents.inspect(parent)), kind)
     if settings.is_choice(asked):
         if arguments.mode:
             raise Problem(
@@ -203,11 +203,12 @@ def _tell(
 ) -> None:
     """Say when a new connection counts, whether it works, and what went with the old one."""
     from ..libvirt import domains
+    from ..libvirt.verdict import look_around, verdict
 
     if delay := domains.delays(handle):
         say(delay)
     [nic] = [nic for nic in domains.nics(kept) if nic.mac == before.mac]
-    works, why = domains.verdict(nic, domains.look_around(connection, [nic], settings))
+    works, why = verdict(nic, look_around(connection, [nic], settings))
     if works is False:
         note(f"it cannot work so: {why}")
     elif why:
@@ -227,11 +228,12 @@ def _tell(
 def _list(arguments: argparse.Namespace) -> None:
     from ..libvirt import domains
     from ..libvirt.connection import connected
+    from ..libvirt.verdict import look_around, verdict
 
     with connected(uri(arguments), read_only=True) as connection:
         found = domains.entries(connection)
         cards = [nic for entry in found for nic in entry.nics]
-        host = domains.look_around(connection, cards, config.load(None))
-    rows = [(entry, [(nic, domains.verdict(nic, host)) for nic in entry.nics]) for entry in found]
+        host = look_around(connection, cards, config.load(None))
+    rows = [(entry, [(nic, verdict(nic, host)) for nic in entry.nics]) for entry in found]
     text = json.dumps({"domains": [to_json(*row) for row in rows]}, indent=2)
     say(text if arguments.json else table(rows))

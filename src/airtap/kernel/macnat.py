@@ -125,9 +125,9 @@ class Macnat:
 
     def note(self, text: str) -> None:
         """Keep a text beside what is learned; one that is too long (2 KB) is not kept."""
-        octets = text.encode()
-        if len(octets) < self._note.value_size:
-            self._note.update(_FIRST, octets.ljust(self._note.value_size, b"\0"))
+        packed = text.encode()
+        if len(packed) < self._note.value_size:
+            self._note.update(_FIRST, packed.ljust(self._note.value_size, b"\0"))
 
     def noted(self) -> str:
         """What note() has kept, "" at first."""

@@ -41,6 +41,17 @@ def expect_macvtap(parent: uplink.Uplink) -> None:
         )
 
 
+def expect_parent(parent: uplink.Uplink, kind: str) -> None:
+    """Raise Problem bad-parent, parent-busy if a device cannot carry macvtaps or ipvtaps."""
+    if uplink.child_kind(parent, Parent(kind=kind), None) == "tap":
+        name = parent.link.name
+        raise Problem(
+            "bad-parent",
+            f"{name} is a bridge, the guests of which no {kind} can reach",
+            f"guests join the bridge itself: <interface type='bridge'><source bridge='{name}'/>",
+        )
+
+
 def takes_one_mac(parent: uplink.Uplink, config: Config) -> bool:
     """Whether guests on this parent need airtapd's MAC NAT."""
     wish = config.parent(parent.link.name).macnat

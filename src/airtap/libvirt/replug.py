@@ -13,7 +13,7 @@ from .. import client, uplink, wire
 from ..config import Config
 from ..errors import Problem
 from ..kernel.links import Link, LinkNotFound, open_links
-from . import domains, plans
+from . import plans
 from .cards import (
     ANSWER_S,
     Card,
@@ -30,9 +30,10 @@ from .cards import (
 )
 from .connection import binding, problems
 from .domains import Nic
-from .parents import choose, inspect, takes_one_mac
+from .parents import choose, expect_parent, inspect, takes_one_mac
 from .plans import Plan, plugged
 from .scan import Domain
+from .verdict import look_around, verdict
 
 # A guest that starts or ends has devices in its XML that are not there, for less than this.
 _SETTLED_S = 1.0
@@ -112,9 +113,9 @@ def expect_fit(card: Card, nic: Nic, parent: str, connection: Any, settings: Con
             " macvtap or ipvtap",
             f"airtap domain connect {card.name} changes what its next start uses",
         )
-    domains.expect_parent(asyncio.run(_inspect(parent, card.kind, settings)), card.kind)
+    expect_parent(asyncio.run(_inspect(parent, card.kind, settings)), card.kind)
     there = replace(nic, kind=card.kind, name=parent)
-    works, why = domains.verdict(there, domains.look_around(connection, [there], settings))
+    works, why = verdict(there, look_around(connection, [there], settings))
     if works is False:
         raise Problem("bad-parent", f"network card {card.mac} would not work on {parent}: {why}")
 

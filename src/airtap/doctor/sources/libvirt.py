@@ -58,17 +58,18 @@ def read(uri: str, settings: Config, devices: Iterable[str]) -> Libvirt:
 
 def _read(uri: str, settings: Config, devices: frozenset[str]) -> Libvirt:
     from ...libvirt import domains, networks
+    from ...libvirt.verdict import look_around, verdict
 
     with connected(uri, read_only=True) as connection:
         expect_local(connection.getURI())
         entries = domains.entries(connection)
-        host = domains.look_around(connection, [n for e in entries for n in e.nics], settings)
+        host = look_around(connection, [n for e in entries for n in e.nics], settings)
         return Libvirt(
             uri,
             session=is_session(connection.getURI()),
             networks=tuple(networks.entries(connection)),
             domains=tuple(
-                Domain(e.name, e.uuid, tuple(Card(n, *domains.verdict(n, host)) for n in e.nics))
+                Domain(e.name, e.uuid, tuple(Card(n, *verdict(n, host)) for n in e.nics))
                 for e in entries
             ),
             devices=devices,
