@@ -84,9 +84,8 @@ class Rig:
             self.macnat.forget(entry.address, entry.vlan)
         for ifindex in self.macnat.guests():
             self.macnat.remove_guest(ifindex)
-        macs = self._object.map("macs")
-        for mac, _ in list(macs.items()):
-            macs.delete(mac)
+        for mac in self.macnat.meeting():
+            self.macnat.part(mac)
         self.macnat.set_timing(alive=HOUR, refresh=HOUR)
 
     def records(self) -> bytes:

@@ -206,6 +206,11 @@ struct event {
 	__u16 pad;
 };
 
+struct listeners {
+	__u32 count;
+	__u32 ifindex[GUESTS];
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -249,6 +254,14 @@ struct {
 	__type(key, struct mac);
 	__type(value, __u32);
 } macs SEC(".maps");
+
+/* Their devices once more, to go through; written by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct listeners);
+} listeners SEC(".maps");
 
 /* What the programs keep of each of them; user space makes and deletes it. */
 struct {

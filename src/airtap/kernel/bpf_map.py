@@ -2,12 +2,16 @@
 
 import ctypes
 import errno
+import time
 from collections.abc import Callable, Iterator
 
 from .libbpf import SAMPLE, check, checked, library
 
 _BPF_ANY, _BPF_NOEXIST, _BPF_EXIST = 0, 1, 2  # include/uapi/linux/bpf.h
 _BATCH = 1024
+# A map that is not preallocated takes from a reserve, which the kernel fills up again a jiffy later
+# where it cannot interrupt itself (kernel/bpf/memalloc.c: bpf_mem_refill).
+_REFILLS, _REFILL_S = 20, 0.01
 
 
 class Map:
@@ -75,7 +79,11 @@ class Map:
     def _update(self, key: bytes, value: bytes, flags: int, refusal: int = 0) -> bool:
         self._fits(key, self.key_size)
         self._fits(value, self.value_size)
-        result = library().bpf_map_update_elem(self.fd, key, value, flags)
+        for _ in range(_REFILLS):
+            result = library().bpf_map_update_elem(self.fd, key, value, flags)
+            if result != -errno.ENOMEM:
+                break
+            time.sleep(_REFILL_S)
         return self._done(result, "write", refusal)
 
     def _done(self, result: int, what: str, refusal: int) -> bool:

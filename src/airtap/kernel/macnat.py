@@ -61,6 +61,7 @@ class Macnat:
         self._on_links = loaded.map("on_links")
         self._guests = loaded.map("guests")
         self._macs = loaded.map("macs")
+        self._listeners = loaded.map("listeners")
         self._tables = loaded.map("tables")
         self._addresses = loaded.map("addresses")
         self._note = loaded.map("note")
@@ -214,10 +215,12 @@ class Macnat:
     def introduce(self, mac: str, ifindex: int) -> None:
         """Have the host meet the guest of a device at its MAC."""
         self._macs.update(records.pack_mac(mac), records.pack_index(ifindex))
+        self._list_listeners()
 
     def part(self, mac: str) -> None:
         """Have the host meet nobody at a MAC. Not there: success."""
         self._macs.delete(records.pack_mac(mac))
+        self._list_listeners()
 
     def give_back(self, ifindex: int, mac: str, former: Collection[Learned]) -> None:
         """Have a guest hold what it has held on another device, as if seen in use just now.
@@ -311,6 +314,10 @@ class Macnat:
                 return False
         return True
 
+    def _list_listeners(self) -> None:
+        packed = records.pack_listeners([index for _, index in self._macs.items()])
+        self._listeners.update(_FIRST, packed.ljust(self._listeners.value_size, b"\0"))
+
     def _read_config(self) -> Configuration:
         value = self._config.lookup(_FIRST)
         return Configuration.unpack(value) if value else Configuration()
@@ -373,6 +380,7 @@ def _begin(loaded: Object, directory: Path | None) -> Macnat:
         macnat.tracer.clear()
         if macnat.parent_mac() == UNKNOWN_MAC:
             macnat.set_timing()
+        macnat._list_listeners()  # an earlier version had no such list
     except BaseException:
         loaded.close()
         raise
@@ -382,4 +390,4 @@ def _begin(loaded: Object, directory: Path | None) -> Macnat:
 def _hint(error: BpfError) -> str:
     if error.errno == errno.EPERM:
         return "it takes the capabilities CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
-    return "it takes Linux 6.1 or later with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF"
+    return "it takes Linux 6.1 or later with CONFIG_NET_CLS_BPF and CONFIG_DEBUG_INFO_BTF"

@@ -154,6 +154,11 @@ def unpack_key(key: bytes) -> tuple[Address | None, int]:
     return (IPv6Address(packed) if family == 6 else None), vlan
 
 
+def pack_listeners(devices: Collection[bytes]) -> bytes:
+    """struct listeners, without the empty places behind them. devices: at most GUESTS, packed."""
+    return b"".join((pack_index(len(devices)), *devices))
+
+
 def pack_prefixes(prefixes: Collection[Subnet]) -> bytes:
     """struct on_link, without the empty places behind them. prefixes: at most PREFIXES."""
     return b"".join(
