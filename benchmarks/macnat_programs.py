@@ -1,7 +1,7 @@
 """What MAC NAT costs a packet: the programs alone, by BPF_PROG_TEST_RUN, without devices.
 
 With 1, 64 and 1,024 guests, each with an IPv4 and an IPv6 address. A translated frame is made as
-it was before the next repetition (tests/bpf/bench.bpf.c); what that costs is measured in turn and
+it was before the next repetition (lab/bench.bpf.c); what that costs is measured in turn and
 taken off. The redirection itself, which the kernel does after the program, is not in it.
 """
 
@@ -17,8 +17,8 @@ from airtap.kernel.macnat import Macnat
 from airtap.kernel.macnat_records import Entry, pack_key
 from airtap.kernel.role import Role
 from lab import sandbox
+from lab.probe import PASS, REDIRECT, compile_probe
 from lab.sandbox import command
-from tests.bpf.rig import PASS, REDIRECT, compile_probe
 
 REPEAT = 200_000
 ROUNDS = 7

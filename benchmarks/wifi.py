@@ -27,8 +27,8 @@ from lab import sandbox
 from lab.airtap import Airtapd
 from lab.lan import ROUTER4, Lan, wait_for
 from lab.pump import PumpGuest
+from lab.traffic import GUEST4, GUEST_MAC, pump
 from lab.wifi import AccessPoint, Radios, Station
-from tests.macnat.traffic import GUEST4, GUEST_MAC, pump
 
 KINDS = ("macvtap", "ipvtap")
 ROUNDS = 3

@@ -19,6 +19,7 @@ from lab.lan import Lan, wait_for
 from lab.running import Running
 
 GUEST_UID = 10001
+ISO = Path("/usr/lib/ipxe/ipxe.iso")
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _BOOTED = re.compile(r"AIRTAP-GUEST ([0-9a-f:]{17}) ([0-9.]+) booted")

@@ -18,6 +18,9 @@ from lab.lan import Lan, wait_for
 
 UNIT = Path(__file__).parent / "unit"
 
+# Their assertions are to say what differs, as those of tests do.
+pytest.register_assert_rewrite("lab.doctor", "lab.trial")
+
 
 def pytest_configure() -> None:
     # A shell's `make test &` has it ignored, also in the commands that tests interrupt.

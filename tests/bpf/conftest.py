@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from lab import sandbox
-from tests.bpf.rig import Rig, compile_probe, devices
+from lab.probe import compile_probe
+from tests.bpf.rig import Rig, devices
 
 
 @pytest.fixture(scope="module")

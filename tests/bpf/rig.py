@@ -6,18 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from airtap.kernel.bpf_map import Map
 from airtap.kernel.bpf_object import Object
 from airtap.kernel.macnat import Macnat
 from airtap.kernel.role import Role
-from hatch_build import SOURCES, compile_object
+from lab.probe import DROP, PASS, REDIRECT
 from lab.sandbox import command
 
-HERE = Path(__file__).parent
-SOURCE = SOURCES / "macnat.bpf.c"
-PASS, DROP, REDIRECT = -1, 2, 7  # TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT
 TO_INGRESS = 1  # BPF_F_INGRESS
 HOST, BROADCAST, MULTICAST, OTHERHOST = range(4)  # linux/if_packet.h
 
@@ -101,18 +97,6 @@ class Rig:
         then = (time.monotonic_ns() - int(2 * HOUR * 1e9)) % 2**64  # before boot, perhaps
         for key, value in list(addresses.items()):
             addresses.update(key, struct.pack("=QQ", 0, then) + value[16:])
-
-
-def compile_probe(source: Path = SOURCE, *options: str, around: str = "probe") -> bytes:
-    """The programs of a source file that is called macnat.bpf.c, and the probes around them.
-
-    around: what is to be around them, "probe" or "bench".
-    """
-    with TemporaryDirectory() as directory:
-        target = Path(directory) / f"{around}.bpf.o"
-        includes = ("-I", str(source.parent), "-I", str(SOURCES))
-        compile_object(HERE / f"{around}.bpf.c", target, *includes, *options)
-        return target.read_bytes()
 
 
 @contextmanager

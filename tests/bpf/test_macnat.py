@@ -29,8 +29,9 @@ from airtap.kernel.macnat_records import UNKNOWN_MAC, Entry, Event, pack_key
 from airtap.kernel.pins import remove_pins
 from airtap.kernel.role import CHILD, PARENT, Role
 from hatch_build import compile_object
+from lab.probe import DROP, REDIRECT
 from lab.sandbox import command
-from tests.bpf.rig import DROP, REDIRECT, Rig, devices
+from tests.bpf.rig import Rig, devices
 
 MAC_A, MAC_B, UPLINK = "02:00:00:00:0a:01", "02:00:00:00:0b:01", "02:00:00:00:00:01"
 HOST = IPv4Address("192.0.2.10")

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.bpf.rig import SOURCE, Rig, compile_probe
+from lab.probe import SOURCE, compile_probe
+from tests.bpf.rig import Rig
 from tests.bpf.scenario import POINTED, SETTINGS, Scenario, Step, changes, traffic
 
 T = TypeVar("T")

@@ -23,7 +23,8 @@ from airtap.kernel.trace_record import (
 )
 from airtap.trace.story import EVICTED, LEARNED, REFUSED
 from hatch_build import SOURCES
-from tests.bpf.rig import SOURCE, Rig, compile_probe
+from lab.probe import SOURCE, compile_probe
+from tests.bpf.rig import Rig
 
 UPLINK, ROUTER = "02:00:00:00:00:01", "02:00:00:00:00:03"
 MAC_A, MAC_B = "02:00:00:00:0a:01", "02:00:00:00:0b:01"

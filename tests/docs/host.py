@@ -18,7 +18,7 @@ from pathlib import Path
 from airtap import config, wire
 from lab import sandbox
 from lab.airtap import answers
-from lab.guest import GUEST_UID
+from lab.guest import GUEST_UID, ISO
 from lab.lan import Lan, Subnet, end_process, wait_for
 from lab.libvirt import Libvirtd, LibvirtdWithoutKvm
 from lab.programs import Programs
@@ -26,7 +26,6 @@ from lab.running import Running
 
 ELSEWHERE = Subnet("198.51.100.", "2001:db8:e::")
 OTHER_MAC = "02:00:5e:00:53:11"
-ISO = Path("/usr/lib/ipxe/ipxe.iso")
 ACL = Path("/etc/airtap/bridge.conf")
 
 _ONE_MAC = '[parents.wlan0]\nmacnat = "on"  # as by itself on a Wi-Fi station\n'

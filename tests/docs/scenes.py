@@ -12,14 +12,14 @@ from typing import Any
 
 from airtap import acl, cli, config, wire
 from lab.airtap import answers, run_helper
+from lab.domains import booted, connected, direct_card
+from lab.examples import COMMANDS, SECTION, Example
 from lab.guest import GUEST_UID
+from lab.kernels import REPOSITORY
 from lab.lan import BOOT_FILE, wait_for
 from lab.libvirt import domain_xml
 from lab.linux import leases
-from tests.docs.examples import REPOSITORY, Example
 from tests.docs.host import ACL, Host
-from tests.libvirt.conftest import booted, connected, direct_card
-from tests.wifi.test_wifi_readme import COMMANDS, SECTION
 
 MAC = "52:54:00:12:34:56"
 

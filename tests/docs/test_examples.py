@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from airtap import cli
-from tests.docs.examples import ALL, DOCUMENTS, DRAWN, REPOSITORY, TYPED, Example
+from lab.examples import ALL, DOCUMENTS, DRAWN, TYPED, Example
+from lab.kernels import REPOSITORY
 from tests.docs.host import Host
 from tests.docs.scenes import ELSEWHERE, SCENES, assert_known
 

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from airtap import cli, config, daemon, helper
-from tests.docs.examples import REPOSITORY, doctree
+from lab.examples import doctree
+from lab.kernels import REPOSITORY
 
 SOURCES = sorted((REPOSITORY / "docs/man").glob("*.rst"))
 PAGES = ("airtap.1", "airtapd.8", "airtap-bridge-helper.8", "airtap.toml.5")

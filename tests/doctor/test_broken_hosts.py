@@ -15,10 +15,11 @@ from airtap import wire
 from airtap.errors import Problem
 from lab import sandbox
 from lab.airtap import Airtapd, in_place_of
+from lab.doctor import Doctor
 from lab.guest import GUEST_UID
 from lab.lan import Lan, wait_for
 from lab.sandbox import command
-from tests.doctor.conftest import MACNAT_ON, Doctor
+from tests.doctor.conftest import MACNAT_ON
 
 GUEST_MAC = "52:54:00:00:00:01"
 KMSG = Path("/dev/kmsg")

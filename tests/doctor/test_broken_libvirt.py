@@ -12,13 +12,14 @@ import pytest
 
 from airtap import wire
 from lab.airtap import HELPER, Airtapd
+from lab.doctor import Doctor
+from lab.domains import connected, direct_card, guest_on, network_card
 from lab.guest import GUEST_UID
 from lab.lan import Lan, wait_for
 from lab.libvirt import Libvirtd, domain_xml
 from lab.sandbox import TREE, command
-from tests.doctor.conftest import MACNAT_ON, Doctor
+from tests.doctor.conftest import MACNAT_ON
 from tests.doctor.test_broken_uplinks import running
-from tests.libvirt.conftest import connected, direct_card, guest_on, network_card
 
 HOOKS = Path("/etc/libvirt/hooks")
 QEMU_HOOK = HOOKS / "qemu.d/50-airtap"

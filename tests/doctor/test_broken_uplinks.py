@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from lab.airtap import Airtapd
+from lab.doctor import Doctor
 from lab.guest import GUEST_UID
 from lab.lan import HOST4, Lan, wait_for
 from lab.sandbox import command, dying_with_us, host_links
-from tests.doctor.conftest import Doctor
-from tests.macnat.traffic import GUEST4, pump, raw_guest
+from lab.traffic import GUEST4, pump, raw_guest
 
 IN_OPEN = 0x20  # include/uapi/linux/inotify.h
 GUEST_MAC = "52:54:00:00:00:01"

@@ -1,9 +1,9 @@
 """The doctor has nothing to say of what is well. tests/wifi repeats it with ipvtap."""
 
 from lab.airtap import Airtapd
+from lab.doctor import Doctor
 from lab.lan import ROUTER4, Lan, wait_for
-from tests.doctor.conftest import Doctor
-from tests.macnat.traffic import GUEST4, GUEST_MAC, pump
+from lab.traffic import GUEST4, GUEST_MAC, pump
 
 
 def test_one_mac_wire(lan: Lan, airtapd: Airtapd) -> None:

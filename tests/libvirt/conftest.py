@@ -1,19 +1,14 @@
 """A real libvirtd beside a real airtapd, both in the sandbox."""
 
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
-import libvirt
 import pytest
 
 from airtap import wire
 from lab.airtap import Airtapd
-from lab.lan import Lan, wait_for
-from lab.libvirt import Libvirtd, domain_xml
+from lab.lan import Lan
+from lab.libvirt import Libvirtd
 
-GUEST_MAC = "52:54:00:cc:00:01"
 CONFIG = '[parents.up0]\nmacnat = "on"\n'
 
 
@@ -39,66 +34,3 @@ def libvirtd(lan: Lan) -> Iterator[Libvirtd]:
     with Libvirtd() as daemon:
         yield daemon
         print(daemon.log())
-
-
-def network_card(network: str) -> str:
-    return f'<interface type="network"><source network="{network}"/></interface>'
-
-
-def direct_card(parent: str) -> str:
-    return f'<interface type="direct"><source dev="{parent}" mode="bridge"/></interface>'
-
-
-@contextmanager
-def guest_on(libvirtd: Libvirtd, network: str, mac: str = GUEST_MAC) -> Iterator[Any]:
-    """A transient guest on a network, as virt-manager starts one for the first time."""
-    xml = domain_xml("guest", mac, libvirtd.serial_file("guest"), network_card(network))
-    with connected(libvirtd) as connection:
-        domain = connection.createXML(xml)
-        try:
-            yield domain
-        finally:
-            domain.destroy()
-            print(libvirtd.serial("guest"))
-
-
-@contextmanager
-def connected(libvirtd: Libvirtd) -> Iterator[Any]:
-    """A virConnect."""
-    connection = libvirtd.connect()
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-@contextmanager
-def defined(
-    libvirtd: Libvirtd, interface: str, mac: str = GUEST_MAC, *, linux: bool = False
-) -> Iterator[Any]:
-    """A persistent guest that is not running, with one network card."""
-    xml = domain_xml("guest", mac, libvirtd.serial_file("guest"), interface, linux=linux)
-    with connected(libvirtd) as connection:
-        domain = connection.defineXML(xml)
-        try:
-            yield domain
-        finally:
-            print(libvirtd.serial("guest"))
-            if domain.isActive():
-                domain.destroy()
-            domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE)
-
-
-def booted(lan: Lan, libvirtd: Libvirtd, mac: str = GUEST_MAC, name: str = "guest") -> str:
-    """Wait until a guest runs the LAN's boot script; its address, leased to its own MAC."""
-    address = lan.wait_lease(mac, 60)
-    told = f"AIRTAP-GUEST {mac} {address} booted"
-    wait_for(lambda: told in libvirtd.serial(name), 60, "the guest to boot")
-    return address
-
-
-def networks(libvirtd: Libvirtd, *options: str) -> dict[str, dict[str, Any]]:
-    """airtap network list --json, by name."""
-    done = libvirtd.airtap("network", "list", "--json", *options)
-    assert done.returncode == 0, done.stderr
-    return {network["name"]: network for network in json.loads(done.stdout)["networks"]}

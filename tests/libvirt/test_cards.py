@@ -16,18 +16,11 @@ from lxml import etree
 
 from airtap import wire
 from lab.airtap import BIN, Airtapd
+from lab.domains import GUEST_MAC, booted, connected, defined, direct_card, network_card
 from lab.lan import SLOWNESS, Lan, Subnet, second_lan, slaac_address, wait_for
 from lab.libvirt import Libvirtd, domain_xml
 from lab.linux import leases
 from lab.sandbox import command, host_links
-from tests.libvirt.conftest import (
-    GUEST_MAC,
-    booted,
-    connected,
-    defined,
-    direct_card,
-    network_card,
-)
 from tests.libvirt.test_hooks import DEVICE, define_wifi, prepared_card
 
 BOTH = '[parents.up0]\nmacnat = "on"\n[parents.up1]\nmacnat = "on"\n'

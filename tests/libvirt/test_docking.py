@@ -11,11 +11,11 @@ import pytest
 
 from airtap import wire
 from lab.airtap import Airtapd
+from lab.domains import GUEST_MAC, booted, defined, network_card
 from lab.lan import Lan, second_lan, wait_for
 from lab.libvirt import Libvirtd
+from lab.links import link
 from lab.sandbox import command, host_links
-from tests.libvirt.conftest import GUEST_MAC, booted, defined, network_card
-from tests.wire.links import link
 
 INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE
 # eth0's place is taken by up1, without MAC NAT; up0 takes one MAC only, as wlan0 does.

@@ -10,11 +10,11 @@ import libvirt
 import pytest
 
 from lab.airtap import Airtapd
+from lab.domains import GUEST_MAC, booted, connected, defined, network_card
 from lab.guest import GUEST_UID
 from lab.lan import Lan, slaac_address, wait_for
 from lab.libvirt import Libvirtd
 from lab.sandbox import command, host_links
-from tests.libvirt.conftest import GUEST_MAC, booted, connected, defined, network_card
 
 MAC = "52:54:00:cc:00:02"
 INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE

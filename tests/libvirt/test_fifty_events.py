@@ -1,13 +1,13 @@
 """Fifty things that happen to a host on a one-MAC wire, and to its guests."""
 
 from lab.airtap import Airtapd
+from lab.domains import GUEST_MAC, booted
 from lab.lan import Lan, wait_for
+from lab.laptop import Laptop
 from lab.libvirt import Libvirtd
 from lab.linux import leases
-from tests.libvirt.conftest import GUEST_MAC, booted
 from tests.libvirt.test_cards import guest_with
 from tests.libvirt.test_laptop import ELSEWHERE
-from tests.macnat.events import Laptop
 
 
 def test_fifty_events(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:

@@ -16,20 +16,12 @@ from lxml import etree
 
 from airtap import wire
 from lab.airtap import Airtapd
+from lab.domains import GUEST_MAC, booted, connected, defined, direct_card, guest_on, network_card
 from lab.lan import Lan, slaac_address, wait_for
 from lab.libvirt import Libvirtd, domain_xml
 from lab.sandbox import command, host_links
-from tests.libvirt.conftest import (
-    CONFIG,
-    GUEST_MAC,
-    booted,
-    connected,
-    defined,
-    direct_card,
-    guest_on,
-    network_card,
-)
-from tests.macnat.traffic import undisturbed
+from lab.traffic import undisturbed
+from tests.libvirt.conftest import CONFIG
 
 IDLE = {"lo", "up0"}
 NAMESPACE = "urn:airtap:libvirt:1"

@@ -2,32 +2,21 @@
 
 import os
 import time
-from ipaddress import ip_address, ip_network
 
 import pytest
 
 from lab.airtap import Airtapd
+from lab.domains import GUEST_MAC, booted
 from lab.lan import Lan, Subnet, wait_for
 from lab.libvirt import Libvirtd
 from lab.sandbox import command
-from tests.libvirt.conftest import GUEST_MAC, booted
+from lab.traffic import GUEST4, known, of_a, pump, status_of
+from lab.traffic import GUEST_MAC as PUMP_MAC
 from tests.libvirt.test_cards import cards, gone_and_back, guest_with, leased, reached
-from tests.macnat.traffic import GUEST4, known, pump, status_of
-from tests.macnat.traffic import GUEST_MAC as PUMP_MAC
 
 ELSEWHERE = Subnet("198.51.100.", "2001:db8:e::")
-A4, A6 = ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")
 # Within that a guest shall have a lease of the new network.
 PROMPTLY = 15
-
-
-def of_a(airtapd: Airtapd, mac: str) -> list[str]:
-    """What is known of a guest that belongs to the network it began on."""
-    return [
-        address
-        for address in known(airtapd, mac)
-        if ip_address(address) in A4 or ip_address(address) in A6
-    ]
 
 
 @pytest.mark.parametrize("kind", ["network", "prepared"])

@@ -11,11 +11,11 @@ from scapy.layers.inet6 import ICMPv6ND_RA, IPv6
 from scapy.layers.l2 import Ether
 
 from lab.airtap import Airtapd
+from lab.domains import GUEST_MAC, booted, guest_on, networks
 from lab.guest import GUEST_UID
 from lab.lan import Lan, slaac_address, wait_for
 from lab.libvirt import Libvirtd
 from lab.sandbox import command, dying_with_us, host_links, netns_exec_prefix
-from tests.libvirt.conftest import GUEST_MAC, booted, guest_on, networks
 
 DEFINE_WIFI = ("network", "define", "wifi", "--parent", "up0")
 FOREIGN = "<network><name>theirs</name><forward mode='bridge'/><bridge name='br7'/></network>"

@@ -6,7 +6,7 @@ import pytest
 
 from lab.airtap import Airtapd
 from lab.lan import Lan
-from tests.macnat.traffic import undisturbed
+from lab.traffic import undisturbed
 
 MACNAT_ON = '[parents.up0]\nmacnat = "on"\n'
 

@@ -15,7 +15,7 @@ from lab.airtap import Airtapd
 from lab.lan import FAR_MAC, NEAR_MAC, Lan, wait_for
 from lab.pump import PumpGuest
 from lab.sandbox import inside
-from tests.macnat.traffic import GUEST4, GUEST6, pump, running, two_guests
+from lab.traffic import GUEST4, GUEST6, pump, running, two_guests
 
 PORT = 5353
 GROUP4, GROUP6 = "224.0.0.251", "ff02::fb"

@@ -17,8 +17,7 @@ from lab.airtap import Airtapd
 from lab.lan import Lan, wait_for
 from lab.pump import PumpGuest
 from lab.sandbox import command, host_links
-from tests.macnat.conftest import MACNAT_ON
-from tests.macnat.traffic import (
+from lab.traffic import (
     GUEST4,
     GUEST6,
     GUEST_MAC,
@@ -32,6 +31,7 @@ from tests.macnat.traffic import (
     seconds_until,
     two_guests,
 )
+from tests.macnat.conftest import MACNAT_ON
 
 # To load the programs takes 0.4 s of CPU time; all else that is waited for takes far less.
 PROMPTLY = 4.0

@@ -30,7 +30,7 @@ from lab.airtap import Airtapd
 from lab.lan import FAR_MAC, HOST4, HOST6, NEAR_MAC, ROUTER4, ROUTER6, Lan
 from lab.pump import PumpGuest
 from lab.sandbox import command
-from tests.macnat.traffic import (
+from lab.traffic import (
     BROADCAST,
     ROGUE4,
     ROGUE6,

@@ -8,7 +8,7 @@ from lab.airtap import HELPER, Airtapd
 from lab.guest import QemuGuest
 from lab.lan import NEAR_MAC, Lan, slaac_address, wait_for
 from lab.sandbox import command
-from tests.macnat.traffic import (
+from lab.traffic import (
     GUEST4,
     GUEST6,
     GUEST_MAC,

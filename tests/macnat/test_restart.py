@@ -12,7 +12,7 @@ from airtap.kernel import pins
 from lab.airtap import BIN, Airtapd
 from lab.lan import HOST4, Lan, wait_for
 from lab.sandbox import command, dying_with_us, host_links, netns_exec_prefix
-from tests.macnat.traffic import GUEST4, GUEST6, GUEST_MAC, known, pump
+from lab.traffic import GUEST4, GUEST6, GUEST_MAC, known, pump
 
 # Sends back what it gets, and prints its hash.
 _ECHO = """

@@ -27,7 +27,7 @@ from airtap.server import IDLE_S
 from lab import sandbox
 from lab.airtap import BIN, Airtapd
 from lab.lan import FAR_MAC, HOST4, HOST6, NEAR_MAC, ROUTER4, ROUTER6, Lan, wait_for
-from tests.macnat.traffic import (
+from lab.traffic import (
     BROADCAST,
     GUEST4,
     GUEST6,

@@ -12,7 +12,7 @@ from scapy.layers.l2 import ARP, Ether
 from lab.airtap import Airtapd
 from lab.lan import HOST4, ROUTER4, ROUTER6, Lan
 from lab.sandbox import command
-from tests.macnat.traffic import (
+from lab.traffic import (
     GUEST4,
     GUEST6,
     GUEST_MAC,

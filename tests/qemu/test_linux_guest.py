@@ -9,8 +9,8 @@ from airtap import wire
 from lab.airtap import HELPER, Airtapd
 from lab.lan import Lan, slaac_address, wait_for
 from lab.libvirt import Libvirtd, domain_xml
+from lab.links import guest_devices, link
 from lab.linux import LinuxGuest, Shell, leases
-from tests.wire.links import guest_devices, link
 
 MAC = "52:54:00:aa:00:01"
 NETDEV = f"tap,id=n0,helper={HELPER},br=up0"

@@ -9,8 +9,8 @@ import pytest
 from lab.airtap import HELPER, Airtapd
 from lab.guest import GUEST_UID, QemuGuest
 from lab.lan import Lan, slaac_address, wait_for
+from lab.links import guest_devices, link
 from lab.sandbox import dying_with_us, netns_exec_prefix
-from tests.wire.links import guest_devices, link
 
 MACS = "52:54:00:aa:00:01", "52:54:00:aa:00:02"
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from lab.airtap import Airtapd
+from lab.dhcp_server import OFFERED, answering_unicast
 from lab.lan import HOST4, ROUTER4, Lan
 from lab.sandbox import command
-from tests.macnat.test_clients import OFFERED, answering_unicast
-from tests.trial.conftest import Tried, drop_at_lan, run_try
+from lab.trial import Tried, deaf, drop_at_lan, firewall, run_try
 
 MACVTAP = "--kind=macvtap"
 NO_IPV4 = {"ping4": "skipped", "guest_to_host4": "skipped", "host_to_guest4": "skipped"}
@@ -28,28 +27,6 @@ def failed(tried: Tried, step: str) -> tuple[str, str]:
     assert found["result"] == "failed"
     assert found["hint"].endswith("see: airtap doctor up0")
     return found["detail"], found["hint"]
-
-
-def deaf(lan: Lan, rule: str, family: str = "inet", hook: str = "input") -> None:
-    """Have the LAN's router drop what a rule of nft's says."""
-    lan.run("nft", RULES.format(family=family, table="deaf", hook=hook, rule=rule))
-
-
-RULES = """
-table {family} {table} {{
-    chain deaf {{ type filter hook {hook} priority 0; {rule} drop; }}
-}}
-"""
-
-
-@contextmanager
-def firewall(hook: str, rule: str) -> Iterator[None]:
-    """The host drops what a rule says."""
-    command("nft", RULES.format(family="inet", table=hook, hook=hook, rule=rule))
-    try:
-        yield
-    finally:
-        command("nft", f"delete table inet {hook}")
 
 
 def test_no_dhcp_server() -> None:

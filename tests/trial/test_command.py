@@ -10,7 +10,7 @@ from lab import sandbox
 from lab.airtap import BIN, Airtapd
 from lab.guest import GUEST_UID
 from lab.lan import Lan
-from tests.trial.conftest import unchanged
+from lab.trial import unchanged
 
 ATTACH = """
 import json, sys

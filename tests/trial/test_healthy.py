@@ -12,13 +12,7 @@ import pytest
 from lab.airtap import BIN, Airtapd
 from lab.lan import HOST4, HOST6, ROUTER4, Lan, slaac_address, wait_for
 from lab.sandbox import command
-from tests.trial.conftest import run_try, unchanged
-
-STEPS = [
-    *("uplink", "device", "macnat", "lease", "gateway4", "ping4"),
-    *("address6", "gateway6", "ping6"),
-    *("guest_to_host4", "host_to_guest4", "guest_to_host6", "host_to_guest6"),
-]
+from lab.trial import STEPS, run_try, unchanged
 
 
 @pytest.fixture

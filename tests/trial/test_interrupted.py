@@ -17,7 +17,7 @@ from airtap import wire
 from lab.airtap import BIN, Airtapd, in_place_of
 from lab.lan import Lan, wait_for
 from lab.sandbox import dying_with_us
-from tests.trial.conftest import drop_at_lan, unchanged
+from lab.trial import drop_at_lan, unchanged
 
 # The rule by which the LAN's router keeps a trial waiting, and what is then said.
 WAITS = {

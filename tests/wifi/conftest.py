@@ -12,8 +12,8 @@ import pytest
 
 from airtap import wire
 from lab.airtap import Airtapd
+from lab.traffic import undisturbed
 from lab.wifi import VARIANTS, AccessPoint, Radios, Station
-from tests.macnat.traffic import undisturbed
 from tests.wifi.inside import KERNEL, Inside
 from tests.wifi.outside import KERNELS, Outside
 

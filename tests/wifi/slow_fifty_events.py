@@ -10,9 +10,9 @@ import pytest
 
 from lab.airtap import Airtapd
 from lab.lan import Lan, wait_for
+from lab.laptop import Laptop
 from lab.sandbox import command
 from lab.wifi import AccessPoint, Station
-from tests.macnat.events import Laptop
 from tests.wifi.roaming import roam, settle
 from tests.wifi.test_wifi_roaming import nothing_leaks, other, station  # noqa: F401
 from tests.wifi.wireless import UPLINK

@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 
 from lab.airtap import Airtapd
+from lab.domains import GUEST_MAC, connected, direct_card, network_card
 from lab.lan import wait_for
 from lab.libvirt import Libvirtd, domain_xml
 from lab.linux import leases
+from lab.traffic import known, of_a, status_of
 from lab.wifi import AccessPoint, Radios, Station
-from tests.libvirt.conftest import GUEST_MAC, connected, direct_card, network_card
-from tests.libvirt.test_laptop import of_a
-from tests.macnat.traffic import known, status_of
 from tests.wifi.roaming import PROMPTLY, roam
 from tests.wifi.test_wifi_roaming import libvirtd, nothing_leaks, other, station  # noqa: F401
 from tests.wifi.wireless import UPLINK

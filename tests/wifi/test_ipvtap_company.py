@@ -8,7 +8,7 @@ import pytest
 from lab.airtap import Airtapd, run_helper
 from lab.lan import Lan
 from lab.sandbox import command
-from tests.macnat.traffic import GUEST4, GUEST_MAC, SIBLING4, SIBLING_MAC, pump
+from lab.traffic import GUEST4, GUEST_MAC, SIBLING4, SIBLING_MAC, pump
 
 KERNELS = ("6.12",)
 CONFIG = """

@@ -13,8 +13,8 @@ from lab.airtap import Airtapd
 from lab.lan import make_host, no_router_advertisements, wait_for
 from lab.pump import PumpGuest
 from lab.sandbox import command
+from lab.traffic import GUEST4, GUEST6, GUEST_MAC, neighbour, reach_each_other
 from lab.wifi import AccessPoint, Station
-from tests.macnat.traffic import GUEST4, GUEST6, GUEST_MAC, neighbour, reach_each_other
 from tests.wifi.wireless import UPLINK, pump
 
 # What is the kernel's in it is mac80211's, and old.

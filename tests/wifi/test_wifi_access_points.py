@@ -3,8 +3,8 @@
 import pytest
 
 from lab.airtap import Airtapd
+from lab.traffic import GUEST_MAC, SIBLING4, SIBLING6, SIBLING_MAC, reach_each_other
 from lab.wifi import AccessPoint, Station
-from tests.macnat.traffic import GUEST_MAC, SIBLING4, SIBLING6, SIBLING_MAC, reach_each_other
 from tests.wifi.wireless import lease, pump
 
 

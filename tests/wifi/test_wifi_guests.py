@@ -9,8 +9,7 @@ from lab.airtap import HELPER, Airtapd
 from lab.guest import QemuGuest
 from lab.lan import slaac_address
 from lab.sandbox import command
-from lab.wifi import AccessPoint, Station
-from tests.macnat.traffic import (
+from lab.traffic import (
     GUEST4,
     GUEST6,
     GUEST_MAC,
@@ -20,6 +19,7 @@ from tests.macnat.traffic import (
     known,
     reach_each_other,
 )
+from lab.wifi import AccessPoint, Station
 from tests.wifi.wireless import UPLINK, lease, pump
 
 QEMU_MAC = "52:54:00:bb:00:01"

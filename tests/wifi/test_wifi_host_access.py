@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from lab.airtap import Airtapd
+from lab.doctor import Doctor
+from lab.host_access import meet, reaches, rp_filter
 from lab.lan import HOST4, HOST6, ROUTER4, ROUTER6
-from lab.wifi import AccessPoint, Station
-from tests.doctor.conftest import Doctor
-from tests.macnat.test_host_access import meet, reaches, rp_filter
-from tests.macnat.traffic import (
+from lab.traffic import (
     GUEST4,
     GUEST6,
     GUEST_MAC,
@@ -17,6 +16,7 @@ from tests.macnat.traffic import (
     known,
     reach_each_other,
 )
+from lab.wifi import AccessPoint, Station
 from tests.wifi.wireless import UPLINK, lease, pump
 
 # Debian 12's kernel as well, by hand: pytest tests/wifi/test_wifi_host_access.py with this removed.

@@ -5,19 +5,12 @@ from collections.abc import Iterator
 import pytest
 
 from lab.airtap import Airtapd
+from lab.domains import GUEST_MAC, booted, connected, direct_card, guest_on, network_card
 from lab.guest import GUEST_UID
 from lab.lan import slaac_address, wait_for
 from lab.libvirt import Libvirtd, domain_xml
 from lab.sandbox import host_links
 from lab.wifi import AccessPoint, Station
-from tests.libvirt.conftest import (
-    GUEST_MAC,
-    booted,
-    connected,
-    direct_card,
-    guest_on,
-    network_card,
-)
 from tests.wifi.wireless import UPLINK
 
 

@@ -14,23 +14,16 @@ from pathlib import Path
 import pytest
 
 from lab.debian import System
+from lab.examples import COMMANDS
+from lab.guest import ISO
 from lab.kernels import REPOSITORY
 from lab.lan import wait_for
 from lab.roots import LAPTOP
 from lab.sandbox import command
 from lab.wifi import AccessPoint, Radios, Station
-from tests.docs.examples import examples
-from tests.docs.host import ISO
 
 KERNELS = ("6.12",)
 TEST_S = 1200
-SECTION = "virt-manager, on a laptop with Wi-Fi"
-COMMANDS = [
-    command
-    for example in examples(REPOSITORY / "README.md")
-    if example.section == SECTION
-    for command in example.commands
-]
 # Five of them to a guest, and one for a guest that is defined already.
 *INSTALL, START, CONNECT = COMMANDS
 NOT_COPIED = ("./.*", "./build", "./dist", "__pycache__", "*.bpf.o*")

@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 
 from lab.airtap import Airtapd
+from lab.domains import GUEST_MAC, booted, connected, direct_card
 from lab.lan import BOOT_FILE, wait_for
 from lab.libvirt import Libvirtd, domain_xml
+from lab.traffic import GUEST_MAC as PUMP_MAC
+from lab.traffic import known, of_a, status_of
 from lab.wifi import AccessPoint, Radios, Station
-from tests.libvirt.conftest import GUEST_MAC, booted, connected, direct_card
-from tests.libvirt.test_laptop import of_a
-from tests.macnat.traffic import GUEST_MAC as PUMP_MAC
-from tests.macnat.traffic import known, status_of
 from tests.wifi.roaming import PROMPTLY, other_network, roam
 from tests.wifi.wireless import UPLINK, lease, pump
 

@@ -11,10 +11,8 @@ from pathlib import Path
 from lab.airtap import Airtapd
 from lab.lan import wait_for
 from lab.sandbox import command
+from lab.trial import STEPS, deaf, drop_at_lan, firewall, run_try
 from lab.wifi import AccessPoint, Station
-from tests.trial.conftest import drop_at_lan, run_try
-from tests.trial.test_broken import deaf, firewall
-from tests.trial.test_healthy import STEPS
 from tests.wifi.wireless import UPLINK
 
 KERNELS = ("6.12",)

@@ -3,8 +3,8 @@
 import pytest
 
 from lab.airtap import Airtapd
+from lab.traffic import GUEST4, GUEST6, GUEST_MAC
 from lab.wifi import AccessPoint, Station
-from tests.macnat.traffic import GUEST4, GUEST6, GUEST_MAC
 from tests.wifi.wireless import pump
 
 

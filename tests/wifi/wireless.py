@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lab import traffic
 from lab.airtap import Airtapd
 from lab.lan import wait_for
 from lab.pump import PumpGuest
-from tests.macnat import traffic
-from tests.macnat.traffic import GUEST_MAC
+from lab.traffic import GUEST_MAC
 
 UPLINK = "wlan1"
 

@@ -6,9 +6,9 @@ import pytest
 
 from lab.airtap import Airtapd, run_helper
 from lab.lan import Lan, second_lan, wait_for
+from lab.links import link, wait_gone
 from lab.pump import PumpGuest
 from lab.sandbox import command
-from tests.wire.links import link, wait_gone
 from tests.wire.test_domains import CARD, DEVICE, RELEASE, ask, problem, reloaded
 
 MAC = "52:54:00:00:00:01"

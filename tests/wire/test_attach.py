@@ -6,9 +6,9 @@ import pytest
 
 from lab.airtap import Airtapd, run_helper
 from lab.lan import Lan, slaac_address, wait_for
+from lab.links import addresses, has_vnet_hdr, link, wait_gone
 from lab.pump import PumpGuest
 from lab.sandbox import command, host_links
-from tests.wire.links import addresses, has_vnet_hdr, link, wait_gone
 
 MAC = "52:54:00:00:00:01"
 OTHER_MAC = "52:54:00:00:00:02"

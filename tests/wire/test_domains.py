@@ -12,8 +12,8 @@ import pytest
 
 from lab.airtap import Airtapd
 from lab.lan import Lan, wait_for
+from lab.links import addresses, link
 from lab.sandbox import command, host_links
-from tests.wire.links import addresses, link
 
 Json = dict[str, Any]
 

@@ -16,8 +16,8 @@ import pytest
 from lab import sandbox
 from lab.airtap import Airtapd, Attached, run_helper
 from lab.lan import Lan, wait_for
+from lab.links import addresses, guest_devices, link, wait_gone
 from lab.sandbox import command, dying_with_us
-from tests.wire.links import addresses, guest_devices, link, wait_gone
 
 STRANGER = 12345
 

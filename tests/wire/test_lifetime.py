@@ -16,9 +16,9 @@ import pytest
 
 from lab.airtap import HELPER, Airtapd, Attached, run_helper
 from lab.lan import Lan, wait_for
+from lab.links import guest_devices, link, wait_gone
 from lab.pump import PumpGuest
 from lab.sandbox import command, dying_with_us, host_links
-from tests.wire.links import guest_devices, link, wait_gone
 
 MAC = "52:54:00:00:00:01"
 OTHER_MAC = "52:54:00:00:00:02"

@@ -6,9 +6,9 @@ import time
 
 from lab.airtap import Airtapd, Attached
 from lab.lan import Lan, wait_for
+from lab.links import link
 from lab.pump import PumpGuest
 from lab.sandbox import command
-from tests.wire.links import link
 
 MAC = "52:54:00:00:00:01"
 OTHER_MAC = "52:54:00:00:00:02"

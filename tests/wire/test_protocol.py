@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from airtap import __version__
 from lab.airtap import Airtapd, run_helper
 from lab.lan import Lan, wait_for
+from lab.links import guest_devices
 from lab.sandbox import dying_with_us
-from tests.wire.links import guest_devices
 
 Json = dict[str, Any]
 

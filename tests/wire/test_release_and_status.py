@@ -6,9 +6,9 @@ import pytest
 
 from lab.airtap import Airtapd
 from lab.lan import Lan
+from lab.links import wait_gone
 from lab.pump import PumpGuest
 from lab.sandbox import command, host_links
-from tests.wire.links import wait_gone
 
 MAC = "52:54:00:00:00:01"
 USER = 10001

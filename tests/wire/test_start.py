@@ -16,7 +16,7 @@ import pytest
 from lab import sandbox
 from lab.airtap import BIN, Airtapd, answers, run_helper
 from lab.lan import Lan, wait_for
-from tests.wire.links import guest_devices
+from lab.links import guest_devices
 
 MAC = "52:54:00:00:00:01"
 DEFAULT_SOCKET = Path("/run/airtap/airtapd.sock")

@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
 from types import TracebackType
 from typing import Any
 
@@ -28,6 +29,7 @@ from lab.sandbox import children, dying_with_us, netns_exec_prefix
 GUEST_MAC, SIBLING_MAC, ROGUE_MAC = (f"52:54:00:00:00:{n:02x}" for n in (1, 2, 3))
 GUEST4, SIBLING4, ROGUE4 = "192.0.2.21", "192.0.2.22", "192.0.2.23"
 GUEST6, SIBLING6, ROGUE6 = "2001:db8::21", "2001:db8::22", "2001:db8::23"
+A4, A6 = ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 _VNET_HDR = bytes(10)
 
@@ -188,6 +190,15 @@ def refused(airtapd: Airtapd, mac: str = ROGUE_MAC) -> dict[str, int]:
 def known(airtapd: Airtapd, mac: str) -> set[str]:
     """The learned addresses of the guest with this MAC."""
     return set(status_of(airtapd, mac)["addresses"])
+
+
+def of_a(airtapd: Airtapd, mac: str) -> list[str]:
+    """What is known of a guest that belongs to the network it began on."""
+    return [
+        address
+        for address in known(airtapd, mac)
+        if ip_address(address) in A4 or ip_address(address) in A6
+    ]
 
 
 def neighbour(namespace: str | None, address: str) -> str | None:

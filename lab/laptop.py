@@ -13,7 +13,7 @@ from lab.airtap import Airtapd
 from lab.lan import Lan, wait_for
 from lab.pump import PumpGuest
 from lab.sandbox import children, command, host_links
-from tests.macnat.traffic import pump
+from lab.traffic import pump
 
 _MOST = 3
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from lxml import etree
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from lab.kernels import REPOSITORY
+
 DOCUMENTS = [
     *(REPOSITORY / name for name in ("README.md", "HACKING.md", "SECURITY.md", "NEWS.md")),
     *sorted((REPOSITORY / "docs").rglob("*.md")),
@@ -117,3 +118,12 @@ def doctree(document: Path) -> Any:
 
 
 ALL = [example for document in DOCUMENTS if document.exists() for example in examples(document)]
+
+# A newcomer's commands, to a guest on Wi-Fi.
+SECTION = "virt-manager, on a laptop with Wi-Fi"
+COMMANDS = [
+    command
+    for example in examples(REPOSITORY / "README.md")
+    if example.section == SECTION
+    for command in example.commands
+]
