@@ -1,0 +1,11 @@
+"""Tests on the one-MAC wire that run with both kinds of device: ipvtap's in a machine that has it."""
+
+import pytest
+
+# For a test whose fixtures, or arguments, have a device_kind.
+BOTH_KINDS = pytest.mark.parametrize(
+    "device_kind",
+    ["macvtap", pytest.param("ipvtap", marks=pytest.mark.machine("um"), id="um-ipvtap")],
+    indirect=True,
+    scope="module",
+)
