@@ -23,7 +23,7 @@ import libvirt
 from lxml import etree
 
 from lab import sandbox
-from lab.guest import GUEST_UID
+from lab.guest import GUEST_UID, PROMPT
 from lab.lan import end_process, wait_for
 from lab.linux import CMDLINE, MEMORY, files
 from lab.running import Running
@@ -65,6 +65,7 @@ _LIBVIRTD_CONF = """
 auth_unix_ro = "none"
 auth_unix_rw = "none"
 """
+_KEY_SPACE = 57  # linux/input-event-codes.h
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -201,6 +202,15 @@ class Libvirtd(Running):
         """What a guest has printed, without terminal escapes."""
         file = self.serial_file(name)
         return _ESCAPES.sub("", file.read_text(errors="replace")) if file.exists() else ""
+
+    def hurry(self, name: str) -> str:
+        """serial(), and where it ends with iPXE's waiting for a key, the guest gets one."""
+        said = self.serial(name)
+        if said.endswith(PROMPT):
+            with contextlib.closing(self.connect()) as connection:
+                guest = connection.lookupByName(name)
+                guest.sendKey(libvirt.VIR_KEYCODE_SET_LINUX, 0, [_KEY_SPACE], 1)
+        return said
 
     def _own(self, directory: Path) -> None:
         directory.mkdir()

@@ -16,7 +16,15 @@ from lxml import etree
 
 from airtap import wire
 from lab.airtap import BIN, Airtapd
-from lab.domains import GUEST_MAC, booted, connected, defined, direct_card, network_card
+from lab.domains import (
+    GUEST_MAC,
+    booted,
+    connected,
+    defined,
+    direct_card,
+    lease,
+    network_card,
+)
 from lab.lan import SLOWNESS, Lan, Subnet, second_lan, slaac_address, wait_for
 from lab.libvirt import Libvirtd, domain_xml
 from lab.linux import leases
@@ -325,8 +333,7 @@ def test_a_guest_that_releases_nothing(
         assert cards(domain) == before
         assert marked(domain) == marks
         domain.reset()
-        wait_for(lambda: lan.leases().get(GUEST_MAC), 30, "the guest to boot")
-        reached(lan, lan.leases()[GUEST_MAC])
+        reached(lan, lease(lan, libvirtd))
 
 
 def test_one_after_the_other(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:
@@ -468,5 +475,5 @@ def test_a_move_that_the_guest_does_not_follow(
         assert "plugged in again" in airtap(libvirtd, "replug", "--parent", "up1")
         assert cards(domain) == before
         domain.reset()
-        reached(other, other.wait_lease(GUEST_MAC))
+        reached(other, lease(other, libvirtd))
     assert host_links() == {"lo", "up0", "up1"}

@@ -135,7 +135,7 @@ def test_nat(lan: Lan, libvirtd: Libvirtd) -> None:
     try:
         with guest_on(libvirtd, "gate"):
             told = f"AIRTAP-GUEST {GUEST_MAC} 192.168."
-            wait_for(lambda: told in libvirtd.serial("guest"), 60, "the guest to boot")
+            wait_for(lambda: told in libvirtd.hurry("guest"), 60, "the guest to boot")
             assert "net0: fd" in libvirtd.serial("guest")
     finally:
         server.terminate()
