@@ -218,9 +218,14 @@ def test_a_guest_that_hangs(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> N
             hung.destroy()
 
 
-ASKS = """
+# What is patient for half a minute is so for some seconds here.
+IMPATIENT = """
 import sys
+from airtap import cli
 from airtap.libvirt import cards, connection
+connection._OPEN_S, connection._KEEPALIVE_S = 5, 1
+"""
+ASKS = """
 with connection.connected(sys.argv[1]) as connected:
     guest = cards.find(connected, "guest")
     print("connected", flush=True)
@@ -235,23 +240,25 @@ def test_a_daemon_that_hangs(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> 
     pipe = subprocess.PIPE
     start = partial(subprocess.Popen[str], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     with guest_with(libvirtd, "direct", linux=False):
-        amid = start([str(BIN / "python"), "-c", ASKS, libvirtd.uri])
+        python = [str(BIN / "python"), "-c"]
+        amid = start([*python, IMPATIENT + ASKS, libvirtd.uri])
         assert amid.stdout and amid.stdout.readline() == "connected\n"
         os.kill(libvirtd.pid, signal.SIGSTOP)
         try:
-            begins = start(airtap_argv("list", libvirtd))
-            impatient = start(airtap_argv("list", libvirtd))
+            argv = airtap_argv("list", libvirtd)
+            begins = start([*python, f"{IMPATIENT}sys.exit(cli.main())", *argv[1:]])
+            interrupted = start(argv)
             time.sleep(3 * SLOWNESS)
-            assert impatient.poll() is None
-            impatient.send_signal(signal.SIGINT)
+            assert interrupted.poll() is None
+            interrupted.send_signal(signal.SIGINT)
             for process, said in (
-                (impatient, ""),
-                (begins, "did not answer within 30 s"),
+                (interrupted, ""),
+                (begins, "did not answer within 5 s"),
                 (amid, "errors.Problem: cannot ask: internal error: "),
             ):
                 _, complaint = process.communicate(timeout=60 * SLOWNESS)
                 assert process.returncode and said in complaint, complaint
-            assert impatient.returncode == 128 + signal.SIGINT
+            assert interrupted.returncode == 128 + signal.SIGINT
         finally:
             os.kill(libvirtd.pid, signal.SIGCONT)
 
