@@ -31,7 +31,7 @@ MUTANTS = {
         "if (c->now - entry->last_seen >= cfg->alive)",
     ),
     "no takeover": ("if (c->now - entry->last_seen < cfg->alive)", "if (1)"),
-    "first slot evicted": ("if (word < least)", "if (least == ~0ULL)"),
+    "first slot evicted": ("least += below & mask;", "least += i == first ? below : 0;"),
     "15 of 16": ("oldest(table, 0, IPV4_SLOTS)", "oldest(table, 0, IPV4_SLOTS - 1)"),
     "31 of 32": ("oldest(table, IPV4_SLOTS, SLOTS)", "oldest(table, IPV4_SLOTS + 1, SLOTS)"),
     "stale slots evict": (" || entry->slot != slot)", ")"),

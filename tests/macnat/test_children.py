@@ -33,7 +33,7 @@ from lab.traffic import (
 )
 from tests.macnat.conftest import MACNAT_ON
 
-# To load the programs takes 0.4 s of CPU time; all else that is waited for takes far less.
+# To load the programs takes 0.1 s of CPU time; all else that is waited for takes far less.
 PROMPTLY = 4.0
 PINS = Path("/sys/fs/bpf/airtap")
 SECOND_MAC = "02:00:5e:00:54:10"
