@@ -23,6 +23,9 @@ _REPOSITORY = Path(__file__).resolve().parent.parent
 _TUN = Path("/dev/net/tun")
 
 _ETH_P_ALL = 0x0003  # linux/if_ether.h
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+# Some thousands of small frames, each of which counts with what the kernel keeps it in.
+_FRAMES_BYTES = 8 << 20
 _CLONE_NEWNS = 0x00020000  # linux/sched.h
 _CLONE_NEWNET = 0x40000000
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
@@ -82,6 +85,7 @@ def packet_socket(namespace: str, device: str) -> socket.socket:
     with inside(namespace):
         frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         try:
+            frames.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _FRAMES_BYTES)
             frames.bind((device, _ETH_P_ALL))
         except BaseException:
             frames.close()

@@ -42,5 +42,5 @@ def airtapd(counting_lan: Lan, device_kind: str) -> Iterator[Airtapd]:
 @pytest.fixture
 def undisturbed_host(lan: Lan, airtapd: Airtapd) -> Iterator[None]:
     """The host's own traffic goes on: see undisturbed()."""
-    with undisturbed(0.1):
+    with undisturbed(0.05):
         yield
