@@ -24,12 +24,16 @@ BIN = Path(__file__).resolve().parent.parent / ".venv/bin"
 # The path by which every user reaches the helper.
 HELPER = sandbox.TREE / ".venv/bin/airtap-bridge-helper"
 
+# Constants of an airtapd that drops after a second who is silent or does not read, not after ten.
+IMPATIENT = {"server.IDLE_S": 1.0, "server.Server._send.__kwdefaults__": {"patience": 1.0}}
+
 
 class Airtapd(Running):
     """One airtapd in the foreground, with a configuration of its own.
 
     config: the text of airtap.toml after its acl line. acl: the text of bridge.conf; None for
     no such file. socket: its path; None for one of its own. environment: more of its variables.
+    constants: of its modules, that have another value in this one: {"inquiries.IDLE_S": 1.0}.
     It can be killed and started again on the same files.
     """
 
@@ -40,6 +44,7 @@ class Airtapd(Running):
         acl: str | None = "allow all\n",
         socket: str | None = None,
         environment: Mapping[str, str] | None = None,
+        constants: Mapping[str, object] | None = None,
     ) -> None:
         sandbox.require()
         self.directory = Path(tempfile.mkdtemp(prefix="airtapd-", dir="/run"))
@@ -53,7 +58,7 @@ class Airtapd(Running):
             self.acl.chmod(0o644)
         self.env = {"AIRTAP_SOCKET": self.socket}
         self._environment = {**os.environ, **(environment or {})}
-        self.program = [str(BIN / "airtapd")]
+        self.program = _changed(constants) if constants else [str(BIN / "airtapd")]
         self.arguments: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -159,6 +164,14 @@ class Airtapd(Running):
 
     def _log(self) -> Path:
         return self.directory / "log"
+
+
+def _changed(constants: Mapping[str, object]) -> list[str]:
+    """airtapd with other values of constants: what it runs."""
+    modules = ", ".join({"daemon", *(name.partition(".")[0] for name in constants)})
+    settings = [f"{name} = {value!r}" for name, value in constants.items()]
+    lines = [f"from airtap import {modules}", *settings, "daemon.main()"]
+    return [str(BIN / "python"), "-c", "\n".join(lines)]
 
 
 def answers(path: str) -> bool:

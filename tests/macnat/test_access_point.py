@@ -12,7 +12,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
 from lab.airtap import Airtapd
-from lab.lan import FAR_MAC, NEAR_MAC, Lan, wait_for
+from lab.lan import FAR_MAC, NEAR_MAC, SLOWNESS, Lan, wait_for
 from lab.pump import PumpGuest
 from lab.sandbox import inside
 from lab.traffic import GUEST4, GUEST6, pump, running, two_guests
@@ -94,7 +94,7 @@ def test_probes_come_back(lan: Lan, airtapd: Airtapd, echo: Echo) -> None:
 def test_lease_whose_address_is_answered_for(lan: Lan, airtapd: Airtapd) -> None:
     """busybox, told to probe, declines a lease whose address somebody answers for."""
     with pump(airtapd) as guest, echoing(lan, as_an_answer):
-        address = guest.dhcp(5, "-a1000")
+        address = guest.dhcp(5, f"-a{round(300 * SLOWNESS)}")
         assert lan.leases()[guest.mac] == address
         assert "DHCPDECLINE" not in lan.log()
 

@@ -27,16 +27,17 @@ while data := peer.recv(1 << 16):
 print(digest.hexdigest())
 """
 
-# Sends for so many seconds while it reads; prints bytes, longest silence in ms, both hashes.
+# Sends until its standard input ends while it reads; prints bytes, longest silence in ms, both
+# hashes.
 _TALK = """
 import hashlib, os, socket, sys, threading, time
 peer = socket.create_connection((sys.argv[1], 5001), timeout=10)
 sent, got = hashlib.sha256(), hashlib.sha256()
-end = time.monotonic() + float(sys.argv[2])
+ended = threading.Event()
 total = 0
 
 def send():
-    while time.monotonic() < end:
+    while not ended.is_set():
         data = os.urandom(1 << 15)
         sent.update(data)
         peer.sendall(data)
@@ -45,6 +46,7 @@ def send():
 
 sender = threading.Thread(target=send)
 sender.start()
+threading.Thread(target=lambda: (sys.stdin.read(), ended.set())).start()
 last, silence = time.monotonic(), 0.0
 while data := peer.recv(1 << 16):
     now = time.monotonic()
@@ -61,7 +63,7 @@ def script(namespace: str, text: str, *arguments: str) -> Iterator[subprocess.Po
     """A Python program in a namespace."""
     argv = [*netns_exec_prefix(namespace), sys.executable, "-I", "-S", "-c", text, *arguments]
     process = subprocess.Popen(
-        dying_with_us(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        dying_with_us(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         yield process
@@ -88,7 +90,7 @@ def test_transfer_through_the_daemons_ends(lan: Lan, airtapd: Airtapd, family: i
     ):
         assert echo.stdout is not None and echo.stdout.readline() == "ready\n"
         assert guest.ping(server)
-        with script(guest.namespace, _TALK, server, "3.5") as talk:
+        with script(guest.namespace, _TALK, server) as talk:
             for end in (airtapd.stop, airtapd.kill, airtapd.stop, airtapd.kill):
                 time.sleep(0.2)
                 end()

@@ -8,6 +8,7 @@ import pytest
 
 from lab.airtap import Airtapd
 from lab.lan import HOST4, ROUTER4, ROUTER6, Lan
+from lab.pump import PumpGuest
 from lab.sandbox import command
 from lab.traffic import (
     GUEST4,
@@ -38,13 +39,17 @@ def filters(device: str) -> int:
     return sum(text.count("direct-action") for text in shown)
 
 
+def pinging(guest: PumpGuest) -> Ping:
+    return Ping(ROUTER4, namespace=guest.namespace, interval=0.05)
+
+
 def test_mac_of_the_uplink_changes(lan: Lan, airtapd: Airtapd) -> None:
     with two_guests(airtapd) as (guest, sibling), lan.frames() as frames:
         assert sibling.ping(ROUTER4)
         with (
             Ping(GUEST4, namespace=lan.namespace, interval=0.05) as ipv4,
             Ping(GUEST6, namespace=lan.namespace, interval=0.05) as ipv6,
-            Ping(ROUTER4, namespace=guest.namespace, interval=0.05) as out,
+            pinging(guest) as out,
         ):
             lan.change_near_mac(NEW_MAC)
             collect(frames, announcing(NEW_MAC, GUEST4, GUEST6))
@@ -68,7 +73,7 @@ def test_mac_changes_while_the_daemon_is_away(lan: Lan, airtapd: Airtapd) -> Non
 def test_deleted_from_the_uplink(counting_lan: Lan, airtapd: Airtapd, what: str) -> None:
     """What gets out meanwhile is counted; after that nothing does."""
     lan = counting_lan
-    with pump(airtapd, ipv4=GUEST4) as guest, Ping(ROUTER4, namespace=guest.namespace):
+    with pump(airtapd, ipv4=GUEST4) as guest, pinging(guest):
         assert filters("up0") == 3
         if what == "qdisc":
             command("tc", "qdisc", "del", "dev", "up0", "clsact")
@@ -82,7 +87,7 @@ def test_deleted_from_the_uplink(counting_lan: Lan, airtapd: Airtapd, what: str)
 
 
 def test_deleted_from_a_child(lan: Lan, airtapd: Airtapd) -> None:
-    with pump(airtapd, ipv4=GUEST4) as guest, Ping(ROUTER4, namespace=guest.namespace) as ping:
+    with pump(airtapd, ipv4=GUEST4) as guest, pinging(guest) as ping:
         device = status_of(airtapd, GUEST_MAC)["device"]
         assert filters(device) == 1
         command("tc", "qdisc", "del", "dev", device, "clsact")
