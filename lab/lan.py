@@ -305,6 +305,7 @@ class Lan(Running):
     def _make_router(self) -> None:
         ipv4, ipv6 = self.subnet.router
         with sandbox.inside(self.namespace):
+            ready_at_once(self.far)
             ask_often(self.far)
         self._far("link", "set", self.far, "up")
         self._far("address", "add", f"{ipv4}/24", "dev", self.far)
@@ -404,7 +405,7 @@ def no_router_advertisements(link: str) -> None:
 
 
 def ready_at_once(link: str) -> None:
-    """Have the host use its link-local address without a second of looking for a duplicate."""
+    """Have host or router use a link's own address without a second's look for a duplicate."""
     Path(f"/proc/sys/net/ipv6/conf/{link}/accept_dad").write_text("0")
 
 

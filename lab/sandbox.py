@@ -80,9 +80,12 @@ def _setns(descriptor: int) -> None:
         raise RuntimeError(f"setns: {os.strerror(ctypes.get_errno())}")
 
 
-def packet_socket(namespace: str, device: str) -> socket.socket:
-    """Open an AF_PACKET socket for all frames of a device in the named network namespace."""
-    with inside(namespace):
+def packet_socket(namespace: str | None, device: str) -> socket.socket:
+    """Open an AF_PACKET socket for all frames of a device in the named network namespace.
+
+    namespace: None for the one where this process is.
+    """
+    with inside(namespace) if namespace else contextlib.nullcontext():
         frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         try:
             frames.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _FRAMES_BYTES)

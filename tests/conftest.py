@@ -22,7 +22,8 @@ UNIT = Path(__file__).parent / "unit"
 pytest.register_assert_rewrite("lab.doctor", "lab.trial")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: at greater length what another test shows")
     # A shell's `make test &` has it ignored, also in the commands that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Two emulated processors keep ours busy meanwhile: that an example takes long is no failure.

@@ -19,7 +19,7 @@ from lab.airtap import Airtapd
 from lab.host_access import meet, reaches, rp_filter
 from lab.lan import HOST4, HOST6, ROUTER4, ROUTER6, Lan, wait_for
 from lab.pump import PumpGuest
-from lab.sandbox import command, host_links
+from lab.sandbox import command, host_links, packet_socket
 from lab.traffic import (
     GUEST4,
     GUEST6,
@@ -277,8 +277,7 @@ def deceive(send: Callable[[Packet], None], lan: Lan) -> None:
 def heard(send: Callable[[Packet], None], *packets: Packet) -> list[Packet]:
     """Which of a guest's packets, the first of which does, come in at the host's uplink."""
     last = packets[0] / b", and that was all"
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as frames:
-        frames.bind(("up0", 3))
+    with packet_socket(None, "up0") as frames:
         for packet in (*packets, last):
             send(packet)
         before = collect(frames, lambda frame: frame[12:] == raw(last)[12:])
