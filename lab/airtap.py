@@ -232,11 +232,10 @@ class Attached:
 
     def _macvtap(self) -> str:
         rdev = os.fstat(self.fd).st_rdev
-        wanted = f"{os.major(rdev)}:{os.minor(rdev)}"
-        for attribute in Path("/sys/class/net").glob("*/tap*/dev"):
-            if attribute.read_text().strip() == wanted:
-                return attribute.parent.parent.name
-        raise LookupError(f"no device has the tap {wanted}")
+        node = Path(f"/sys/dev/char/{os.major(rdev)}:{os.minor(rdev)}")
+        if not node.exists():
+            raise LookupError(f"no device has the tap {node.name}")
+        return node.resolve().parent.parent.name
 
     def take(self) -> int:
         """The descriptor, which the caller owns from now on."""

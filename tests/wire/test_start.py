@@ -131,7 +131,7 @@ def test_idle_daemon_ends_but_not_while_it_has_a_guest(lan: Lan) -> None:
 def test_idle_end_loses_no_client(lan: Lan) -> None:
     """A daemon that ends after 0.05 s without anybody, and clients that come about then."""
     ended = 0
-    for number in range(60):
+    for number in range(40):
         if not answers(str(DEFAULT_SOCKET)):
             daemon = subprocess.Popen(
                 [str(BIN / "airtapd"), "--exit-when-idle", "0.05"], stderr=subprocess.DEVNULL
