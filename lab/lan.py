@@ -370,6 +370,8 @@ class Lan(Running):
             "--no-ping",  # else each OFFER waits 3 s for an echo
             f"--dhcp-leasefile={self._directory / 'leases'}",
             f"--dhcp-boot={BOOT_FILE}",
+            # ipxe.no-pxedhcp: there is no second server to wait two seconds for.
+            "--dhcp-option=encap:175,176,1b",
             *("--enable-tftp", f"--tftp-root={self.tftp_root}"),
             *("--enable-ra", f"--dhcp-range={ipv6},ra-only,64,10m"),
             f"--log-facility={self._directory / 'log'}",
