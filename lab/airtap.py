@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from airtap import client, wire
+from airtap.cli.status import fetch
 from lab import sandbox
 from lab.guest import GUEST_UID
 from lab.lan import wait_for
@@ -23,12 +24,16 @@ BIN = Path(__file__).resolve().parent.parent / ".venv/bin"
 # The path by which every user reaches the helper.
 HELPER = sandbox.TREE / ".venv/bin/airtap-bridge-helper"
 
+# Constants of an airtapd that drops after a second who is silent or does not read, not after ten.
+IMPATIENT = {"server.IDLE_S": 1.0, "server.Server._send.__kwdefaults__": {"patience": 1.0}}
+
 
 class Airtapd(Running):
     """One airtapd in the foreground, with a configuration of its own.
 
     config: the text of airtap.toml after its acl line. acl: the text of bridge.conf; None for
     no such file. socket: its path; None for one of its own. environment: more of its variables.
+    constants: of its modules, that have another value in this one: {"inquiries.IDLE_S": 1.0}.
     It can be killed and started again on the same files.
     """
 
@@ -39,6 +44,7 @@ class Airtapd(Running):
         acl: str | None = "allow all\n",
         socket: str | None = None,
         environment: Mapping[str, str] | None = None,
+        constants: Mapping[str, object] | None = None,
     ) -> None:
         sandbox.require()
         self.directory = Path(tempfile.mkdtemp(prefix="airtapd-", dir="/run"))
@@ -52,7 +58,7 @@ class Airtapd(Running):
             self.acl.chmod(0o644)
         self.env = {"AIRTAP_SOCKET": self.socket}
         self._environment = {**os.environ, **(environment or {})}
-        self.program = [str(BIN / "airtapd")]
+        self.program = _changed(constants) if constants else [str(BIN / "airtapd")]
         self.arguments: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -118,9 +124,9 @@ class Airtapd(Running):
             seen = now
 
     def status(self) -> dict[str, Any]:
-        """airtap status --json, as root."""
-        report: dict[str, Any] = json.loads(self.airtap("status", "--json").stdout)
-        return report
+        """What airtap status --json has for root; no program starts, which takes longer than it."""
+        with contextlib.closing(client.Connection(self.socket, start=False)) as connection:
+            return fetch(connection)
 
     def guests(self) -> list[dict[str, Any]]:
         """Every guest of the status, of whatever uplink."""
@@ -143,6 +149,15 @@ class Airtapd(Running):
             stdin=subprocess.DEVNULL,
         )
 
+    def tap(self, br: str, mac: str | None = None) -> Attached:
+        """Ask for a tap as the helper does, but from here: by root, and without its start."""
+        with contextlib.closing(client.Connection(self.socket, start=False)) as connection:
+            connection.send(wire.attach_request(br, mac, vnet_hdr=True))
+            answer, fd = connection.receive()
+        wire.check(wire.decode(answer))
+        assert fd is not None
+        return Attached(0, "", fd, b"")
+
     def attach(self, br: str, mac: str | None = None, *, uid: int = GUEST_UID) -> Attached:
         """Run the helper as QEMU does; AssertionError, with its complaint, if it refuses."""
         options = [] if mac is None else [f"--mac={mac}"]
@@ -158,6 +173,14 @@ class Airtapd(Running):
 
     def _log(self) -> Path:
         return self.directory / "log"
+
+
+def _changed(constants: Mapping[str, object]) -> list[str]:
+    """airtapd with other values of constants: what it runs."""
+    modules = ", ".join({"daemon", *(name.partition(".")[0] for name in constants)})
+    settings = [f"{name} = {value!r}" for name, value in constants.items()]
+    lines = [f"from airtap import {modules}", *settings, "daemon.main()"]
+    return [str(BIN / "python"), "-c", "\n".join(lines)]
 
 
 def answers(path: str) -> bool:
@@ -209,11 +232,10 @@ class Attached:
 
     def _macvtap(self) -> str:
         rdev = os.fstat(self.fd).st_rdev
-        wanted = f"{os.major(rdev)}:{os.minor(rdev)}"
-        for attribute in Path("/sys/class/net").glob("*/tap*/dev"):
-            if attribute.read_text().strip() == wanted:
-                return attribute.parent.parent.name
-        raise LookupError(f"no device has the tap {wanted}")
+        node = Path(f"/sys/dev/char/{os.major(rdev)}:{os.minor(rdev)}")
+        if not node.exists():
+            raise LookupError(f"no device has the tap {node.name}")
+        return node.resolve().parent.parent.name
 
     def take(self) -> int:
         """The descriptor, which the caller owns from now on."""

@@ -5,21 +5,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab.lan import HOST4, HOST6
+from lab.lan import HOST4, HOST6, wait_for
 from lab.pump import PumpGuest
 from lab.sandbox import command
 
 
-def reaches(address: str) -> bool:
+def reaches(address: str, seconds: int = 8) -> bool:
     """Whether the host reaches an address, asked until answered."""
-    argv = ["ping", "-n", "-q", "-i", "0.2", "-c", "1", "-w", "8", address]
+    argv = ["ping", "-n", "-q", "-i", "0.1", "-c", "1", "-w", str(seconds), address]
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
 def link_local(namespace: PumpGuest | None, device: str) -> str:
-    argv = ["ip", "-6", "-br", "address", "show", "dev", device, "scope", "link"]
-    shown = namespace.run(*argv).stdout if namespace else command(*argv)
-    return shown.split()[2].split("/")[0]
+    """The address of a device in a guest's namespace, or the host's, once it may be used."""
+    argv = ["ip", "-6", "-br", "address", "show", "dev", device, "scope", "link", "-tentative"]
+
+    def shown() -> str:
+        return namespace.run(*argv).stdout if namespace else command(*argv)
+
+    return wait_for(shown, 5, f"the address of {device}").split()[2].split("/")[0]
 
 
 def meet(guest: PumpGuest, uplink: str = "up0") -> None:

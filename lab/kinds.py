@@ -1,11 +1,10 @@
-"""Tests on the one-MAC wire that run with both kinds of device: ipvtap's in a machine that has it."""
+"""Tests on the one-MAC wire with both kinds of device: ipvtap's in a machine that has it."""
 
 import pytest
 
-# For a test whose fixtures, or arguments, have a device_kind.
+# For a test whose fixtures, or itself, have a device_kind.
 BOTH_KINDS = pytest.mark.parametrize(
     "device_kind",
     ["macvtap", pytest.param("ipvtap", marks=pytest.mark.machine("um"), id="um-ipvtap")],
     indirect=True,
-    scope="module",
 )

@@ -197,10 +197,10 @@ class Lan(Running):
     def ping(self, address: str, count: int = 1, timeout: float = 1.0) -> bool:
         """Tell whether the address answers the far end, so many times within timeout seconds.
 
-        Asked five times a second: a packet that got lost on its way is no answer either way.
+        Asked ten times a second: a packet that got lost on its way is no answer either way.
         """
         deadline = str(math.ceil(timeout * SLOWNESS))
-        argv = ["ping", "-n", "-q", "-i", "0.2", "-c", str(count), "-w", deadline, address]
+        argv = ["ping", "-n", "-q", "-i", "0.1", "-c", str(count), "-w", deadline, address]
         return self.run(*argv, check=False).returncode == 0
 
     def leases(self) -> dict[str, str]:
@@ -294,6 +294,7 @@ class Lan(Running):
         # By name and first: a namespace is torn down later, by a kernel worker.
         undo.callback(_delete_link, self.near)
         no_router_advertisements(self.near)
+        ready_at_once(self.near)
         self._make_router()
 
     def _make_namespace(self, undo: contextlib.ExitStack) -> None:
@@ -303,6 +304,9 @@ class Lan(Running):
 
     def _make_router(self) -> None:
         ipv4, ipv6 = self.subnet.router
+        with sandbox.inside(self.namespace):
+            ready_at_once(self.far)
+            ask_often(self.far)
         self._far("link", "set", self.far, "up")
         self._far("address", "add", f"{ipv4}/24", "dev", self.far)
         self._far("address", "add", f"{ipv6}/64", "dev", self.far, "nodad")
@@ -316,6 +320,7 @@ class Lan(Running):
             undo.callback(_delete_link, self.bridge)
             command("ip", "link", "set", self.near, "master", self.bridge)
             no_router_advertisements(self.bridge)
+            ready_at_once(self.bridge)
         command("ip", "link", "set", self.near, "up")
         command("ip", "link", "set", self.uplink, "up")
         if self.host:
@@ -365,7 +370,8 @@ class Lan(Running):
             "--no-ping",  # else each OFFER waits 3 s for an echo
             f"--dhcp-leasefile={self._directory / 'leases'}",
             f"--dhcp-boot={BOOT_FILE}",
-            "--dhcp-option=encap:175,176,1b",  # else iPXE waits 3 s for a proxy DHCP server
+            # ipxe.no-pxedhcp: there is no second server to wait two seconds for.
+            "--dhcp-option=encap:175,176,1b",
             *("--enable-tftp", f"--tftp-root={self.tftp_root}"),
             *("--enable-ra", f"--dhcp-range={ipv6},ra-only,64,10m"),
             f"--log-facility={self._directory / 'log'}",
@@ -398,6 +404,23 @@ def make_host(link: str, subnet: Subnet) -> None:
 def no_router_advertisements(link: str) -> None:
     """Keep the host's IPv6 addresses to the one that tests know; guests autoconfigure."""
     Path(f"/proc/sys/net/ipv6/conf/{link}/accept_ra").write_text("0")
+
+
+def ready_at_once(link: str) -> None:
+    """Have host or router use a link's own address without a second's look for a duplicate."""
+    Path(f"/proc/sys/net/ipv6/conf/{link}/accept_dad").write_text("0")
+
+
+def ask_often(link: str) -> None:
+    """Have this network namespace ask who has an address on a link ten times a second, not once.
+
+    For as long as else, before it gives up. So neither a question that got lost nor the look for
+    a duplicate address costs a second.
+    """
+    for family in ("ipv4", "ipv6"):
+        settings = Path(f"/proc/sys/net/{family}/neigh/{link}")
+        (settings / "retrans_time_ms").write_text(str(round(100 * SLOWNESS)))
+        (settings / "mcast_solicit").write_text("30")
 
 
 def _delete_link(name: str) -> None:

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from lab import relay, sandbox
-from lab.lan import SLOWNESS
+from lab.lan import SLOWNESS, ask_often
 from lab.running import Running
 from lab.sandbox import command
 
@@ -28,6 +28,8 @@ bound|renew)
     for gateway in $router; do ip route replace default via "$gateway"; done ;;
 esac
 """
+# For a router as soon as it has an address, and again each second.
+_SOLICITS = {"router_solicitation_delay": "0", "router_solicitation_interval": "1"}
 
 
 class PumpGuest(Running):
@@ -101,10 +103,10 @@ class PumpGuest(Running):
     def ping(self, address: str, count: int = 1, timeout: float = 1.0) -> bool:
         """Tell whether the address answers the guest, so many times within timeout seconds.
 
-        Asked five times a second: a packet that got lost on its way is no answer either way.
+        Asked ten times a second: a packet that got lost on its way is no answer either way.
         """
         deadline = str(math.ceil(timeout * SLOWNESS))
-        argv = ["ping", "-n", "-q", "-i", "0.2", "-c", str(count), "-w", deadline, address]
+        argv = ["ping", "-n", "-q", "-i", "0.1", "-c", str(count), "-w", deadline, address]
         return self.run(*argv, check=False).returncode == 0
 
     def frames(self) -> socket.socket:
@@ -143,6 +145,10 @@ class PumpGuest(Running):
         ip = ("ip", "-n", self.namespace)
         command(*ip, "link", "set", "lo", "up")
         command(*ip, "tuntap", "add", "eth0", "mode", "tap")
+        with sandbox.inside(self.namespace):
+            ask_often("eth0")
+            for name, value in _SOLICITS.items():
+                Path(f"/proc/sys/net/ipv6/conf/eth0/{name}").write_text(value)
         command(*ip, "link", "set", "eth0", "address", self.mac, "up")
 
     def _start_relay(self, tap: int, undo: contextlib.ExitStack) -> None:

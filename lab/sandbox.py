@@ -25,6 +25,9 @@ _TUN = Path("/dev/net/tun")
 _PAIRS, _GROUP = 500, 77
 
 _ETH_P_ALL = 0x0003  # linux/if_ether.h
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+# Some thousands of small frames, each of which counts with what the kernel keeps it in.
+_FRAMES_BYTES = 8 << 20
 _CLONE_NEWNS = 0x00020000  # linux/sched.h
 _CLONE_NEWNET = 0x40000000
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
@@ -85,11 +88,15 @@ def _setns(descriptor: int) -> None:
         raise RuntimeError(f"setns: {os.strerror(ctypes.get_errno())}")
 
 
-def packet_socket(namespace: str, device: str) -> socket.socket:
-    """Open an AF_PACKET socket for all frames of a device in the named network namespace."""
-    with inside(namespace):
+def packet_socket(namespace: str | None, device: str) -> socket.socket:
+    """Open an AF_PACKET socket for all frames of a device in the named network namespace.
+
+    namespace: None for the one where this process is.
+    """
+    with inside(namespace) if namespace else contextlib.nullcontext():
         frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         try:
+            frames.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _FRAMES_BYTES)
             frames.bind((device, _ETH_P_ALL))
         except BaseException:
             frames.close()

@@ -19,10 +19,10 @@ from typing import Any
 
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
-from scapy.packet import Packet
+from scapy.packet import Packet, Raw
 
 from lab.airtap import Airtapd, Attached
-from lab.lan import Lan, wait_for
+from lab.lan import FAR_MAC, SLOWNESS, Lan, wait_for
 from lab.pump import PumpGuest
 from lab.sandbox import children, dying_with_us, netns_exec_prefix
 
@@ -31,6 +31,7 @@ GUEST4, SIBLING4, ROGUE4 = "192.0.2.21", "192.0.2.22", "192.0.2.23"
 GUEST6, SIBLING6, ROGUE6 = "2001:db8::21", "2001:db8::22", "2001:db8::23"
 A4, A6 = ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")
 BROADCAST = "ff:ff:ff:ff:ff:ff"
+_ETH_P_MARK = 0x88B6  # for local experiments: linux/if_ether.h does not name it, IEEE does
 _VNET_HDR = bytes(10)
 
 REACH_S = 5.0  # a neighbour is asked for three times, a second apart
@@ -41,7 +42,7 @@ _TP_STATUS_VLAN_VALID = 0x10
 
 
 class Ping:
-    """ping in the background, from __enter__ to __exit__.
+    """ping in the background, from __enter__, which waits for an answer, to __exit__.
 
     It goes on for ten packets at least. namespace: None for the host. sent and lost: packets,
     known after the end. One that was sent last, and whose answer the end came before, is not lost.
@@ -62,8 +63,15 @@ class Ping:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        wait_for(self._answered, 5, f"an answer to {self._argv}", interval=0.01)
         self._until = time.monotonic() + self._shortest
         return self
+
+    def _answered(self) -> bool:
+        assert self._process.stdout
+        if select.select([self._process.stdout], [], [], 0)[0]:
+            self.said += os.read(self._process.stdout.fileno(), 1 << 12).decode()
+        return " time=" in self.said
 
     def __exit__(
         self,
@@ -74,7 +82,7 @@ class Ping:
         if not error:
             time.sleep(max(0.0, self._until - time.monotonic()))
         self._process.send_signal(signal.SIGINT)
-        self.said, _ = self._process.communicate(timeout=10)
+        self.said += self._process.communicate(timeout=10)[0]
         counted = re.search(r"(\d+) packets transmitted, (\d+) received", self.said)
         if counted:
             self.sent = int(counted[1])
@@ -147,12 +155,19 @@ class RawGuest:
         for _ in range(times):
             os.write(self._tap.fd, octets)
 
-    def received(self, seconds: float) -> list[bytes]:
-        """What reaches the guest until nothing has come for so many seconds."""
-        found = []
-        while select.select([self._tap.fd], [], [], seconds)[0]:
-            found.append(os.read(self._tap.fd, 1 << 16)[len(_VNET_HDR) :])
-        return found
+    def mark(self) -> None:
+        """Send a mark() to the router."""
+        self.send(mark(self.mac, FAR_MAC))
+
+    def received(self) -> list[bytes]:
+        """What reaches the guest before a mark()."""
+        found: list[bytes] = []
+        while select.select([self._tap.fd], [], [], 5 * SLOWNESS)[0]:
+            frame = os.read(self._tap.fd, 1 << 16)[len(_VNET_HDR) :]
+            if is_mark(frame):
+                return found
+            found.append(frame)
+        raise TimeoutError(f"{len(found)} frames, and no mark")
 
     def claim(self, address: str) -> None:
         """Say that an address is at this guest's MAC, to everybody."""
@@ -209,20 +224,57 @@ def neighbour(namespace: str | None, address: str) -> str | None:
     return rows[0].get("lladdr") if rows else None
 
 
-def collect(frames: socket.socket, seconds: float) -> list[bytes]:
-    """What comes in at a packet socket in so many seconds; not what was sent there."""
+def mark(source: str, to: str = BROADCAST) -> Packet:
+    """A frame that says nothing: where it comes in, all has that was sent before."""
+    return Ether(src=source, dst=to, type=_ETH_P_MARK) / Raw(b"a mark".ljust(46))
+
+
+def is_mark(frame: bytes) -> bool:
+    return frame[12:14] == _ETH_P_MARK.to_bytes(2)
+
+
+def collect(
+    frames: socket.socket, last: Callable[[bytes], object] = is_mark, timeout: float = 5.0
+) -> list[bytes]:
+    """What comes in at a packet socket before the last frame; not what was sent there.
+
+    last: tells whether this one is it. timeout: seconds until TimeoutError says that it never came.
+    """
     frames.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
-    found = []
-    end = time.monotonic() + seconds
+    found: list[bytes] = []
+    end = time.monotonic() + timeout * SLOWNESS
     while (left := end - time.monotonic()) > 0:
         frames.settimeout(left)
-        try:
-            frame, beside, _flags, address = frames.recvmsg(1 << 16, 256)
-        except TimeoutError:
-            break
-        if address[2] != _PACKET_OUTGOING:
-            found.append(_with_tag(frame, beside[0][2]))
-    return found
+        frame, beside, _flags, address = frames.recvmsg(1 << 16, 256)
+        if address[2] == _PACKET_OUTGOING:
+            continue
+        if last(frame):
+            return found
+        found.append(_with_tag(frame, beside[0][2]))
+    raise TimeoutError(f"none of {len(found)} frames was the last")
+
+
+def announcing(mac: str, *addresses: str) -> Callable[[bytes], bool]:
+    """Tells the frame by which the last of these addresses is announced to be at a MAC."""
+    missing = set(addresses)
+
+    def last(frame: bytes) -> bool:
+        missing.discard(_announced(Ether(frame), mac))
+        return not missing
+
+    return last
+
+
+def _announced(frame: Packet, mac: str) -> str:
+    """The address that a gratuitous ARP or unsolicited advertisement puts at a MAC, or ""."""
+    if frame.src != mac:
+        return ""
+    if ARP in frame and frame[ARP].psrc == frame[ARP].pdst and frame[ARP].hwsrc == mac:
+        return str(frame[ARP].psrc)
+    if ICMPv6ND_NA in frame and not frame[ICMPv6ND_NA].S:
+        assert frame[ICMPv6NDOptDstLLAddr].lladdr == mac
+        return str(frame[ICMPv6ND_NA].tgt)
+    return ""
 
 
 def _with_tag(frame: bytes, beside: bytes) -> bytes:

@@ -42,7 +42,7 @@ from .mending import Mending
 log = logging.getLogger(__name__)
 
 # How long MAC NAT stays on without a child once one was announced: a guest that is started anew
-# finds it there, and to load the programs takes 0.4 s.
+# finds it there, and to load the programs takes 0.1 s.
 _AWAIT_S = 300.0
 
 
@@ -306,7 +306,7 @@ class MacNat:
         return active, subnets
 
     async def _open(self, link: Link, role: Role) -> Uplink:
-        # In a thread: the verifier takes 0.4 s over the programs.
+        # In a thread: the verifier takes 0.1 s over the programs.
         nat = await asyncio.to_thread(open_macnat, pins.pin_directory(link.index))
         return Uplink(link, role, nat, self._links, self._ipr, self._former, self.look_again)
 

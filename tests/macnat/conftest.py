@@ -12,9 +12,9 @@ MACNAT_ON = '[parents.up0]\nmacnat = "on"\n'
 
 
 @pytest.fixture
-def device_kind() -> str:
-    """What guests get. tests/wifi repeats tests with ipvtap, where there is a kernel for it."""
-    return "macvtap"
+def device_kind(request: pytest.FixtureRequest) -> str:
+    """What guests get: see lab.kinds."""
+    return str(getattr(request, "param", "macvtap"))
 
 
 @pytest.fixture
@@ -42,5 +42,5 @@ def airtapd(counting_lan: Lan, device_kind: str) -> Iterator[Airtapd]:
 @pytest.fixture
 def undisturbed_host(lan: Lan, airtapd: Airtapd) -> Iterator[None]:
     """The host's own traffic goes on: see undisturbed()."""
-    with undisturbed(0.1):
+    with undisturbed(0.05):
         yield

@@ -1,6 +1,8 @@
 """DHCP clients as guests run them: each gets a lease of its own behind the uplink's one MAC."""
 
-from collections.abc import Callable
+import subprocess
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,29 +61,26 @@ def networkd(directory: Path, broadcast: bool) -> list[str]:
 
 
 @pytest.mark.parametrize("broadcast", [False, True], ids=["unicast", "broadcast"])
-def test_udhcpc(lan: Lan, airtapd: Airtapd, broadcast: bool) -> None:
-    with pump(airtapd) as guest:
-        guest.dhcp(5, *(["-B"] if broadcast else []))
-        holds_its_lease(lan, airtapd, guest)
+def test_clients(lan: Lan, airtapd: Airtapd, tmp_path: Path, broadcast: bool) -> None:
+    """All at the same time, each in a guest of its own."""
+    with ExitStack() as stack:
+        guests = {}
+        for number, client in enumerate((dhclient, dhcpcd, networkd)):
+            mac = f"52:54:00:00:01:{number:02x}"
+            guest = stack.enter_context(pump(airtapd, mac, name=client.__name__))
+            argv = client(tmp_path, broadcast)
+            guests[guest] = stack.enter_context(running(guest, argv))
+        with pump(airtapd, name="udhcpc") as guest:
+            guest.dhcp(5, *(["-B"] if broadcast else []))
+            holds_its_lease(lan, airtapd, guest)
+        for guest, process in guests.items():
+            wait_for(partial(leased, guest, process), 20, f"the address of {guest.namespace}")
+            holds_its_lease(lan, airtapd, guest)
 
 
-@pytest.mark.parametrize("broadcast", [False, True], ids=["unicast", "broadcast"])
-@pytest.mark.parametrize("client", [dhclient, dhcpcd, networkd])
-def test_client(
-    lan: Lan,
-    airtapd: Airtapd,
-    tmp_path: Path,
-    client: Callable[[Path, bool], list[str]],
-    broadcast: bool,
-) -> None:
-    with pump(airtapd) as guest, running(guest, client(tmp_path, broadcast)) as process:
-
-        def leased() -> list[str]:
-            assert process.poll() is None, process.communicate()[0]
-            return guest.addresses()
-
-        wait_for(leased, 20, "the client's address")
-        holds_its_lease(lan, airtapd, guest)
+def leased(guest: PumpGuest, client: subprocess.Popen[str]) -> list[str]:
+    assert client.poll() is None, client.communicate()[0]
+    return guest.addresses()
 
 
 _NO_BROADCAST_ANSWERS = "add rule netdev wire out ether daddr ff:ff:ff:ff:ff:ff udp dport 68 drop"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -27,6 +26,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from lab.airtap import Airtapd
+from lab.kinds import BOTH_KINDS
 from lab.lan import FAR_MAC, HOST4, HOST6, NEAR_MAC, ROUTER4, ROUTER6, Lan
 from lab.pump import PumpGuest
 from lab.sandbox import command
@@ -43,6 +43,7 @@ from lab.traffic import (
     claim,
     collect,
     known,
+    mark,
     neighbour,
     pump,
     raw_guest,
@@ -80,8 +81,8 @@ def scene(lan: Lan, airtapd: Airtapd, undisturbed_host: None) -> Iterator[Scene]
     ):
         assert all(lan.ping(address) for address in SIBLINGS)
         with (
-            Ping(SIBLING4, namespace=lan.namespace) as inward,
-            Ping(ROUTER6, namespace=sibling.namespace) as outward,
+            Ping(SIBLING4, namespace=lan.namespace, interval=0.05) as inward,
+            Ping(ROUTER6, namespace=sibling.namespace, interval=0.05) as outward,
         ):
             yield Scene(lan, airtapd, rogue, sibling, frames)
         assert (inward.lost, outward.lost) == (0, 0)
@@ -96,6 +97,7 @@ def random_mac() -> str:
     return bytes([octets[0] & 0xFE | 0x02, *octets[1:]]).hex(":")
 
 
+@BOTH_KINDS
 def test_random_source_macs(scene: Scene) -> None:
     for _ in range(500):
         scene.rogue.send(claim(ROGUE4, random_mac()))
@@ -110,6 +112,7 @@ def test_random_source_macs(scene: Scene) -> None:
     [(HOSTS, "host_address"), (SIBLINGS, "guest_address")],
     ids=["host-and-gateway", "sibling"],
 )
+@BOTH_KINDS
 def test_anothers_address(scene: Scene, addresses: tuple[str, ...], guard: str) -> None:
     """Announced to all, told to each, and as the source of packets."""
     for address in addresses:
@@ -126,7 +129,6 @@ def test_broadcast_address_of_the_lan(lan: Lan, airtapd: Airtapd, explicit: bool
     if explicit:
         command("ip", "address", "add", "192.0.2.11/24", "brd", "+", "dev", "up0")
     with raw_guest(airtapd) as rogue:
-        time.sleep(0.2)
         rogue.claim("192.0.2.255")
         assert refused(airtapd)["host_address"] == 1
         assert known(airtapd, ROGUE_MAC) == set()
@@ -157,7 +159,8 @@ def test_frames_that_speak_for_the_station(lan: Lan, airtapd: Airtapd) -> None:
             rogue.send(ether(FAR_MAC, kind))
         rogue.send(ether("01:80:c2:00:00:00", 38))
         assert refused(airtapd)["link_control"] == 5
-        assert not [frame for frame in collect(frames, 0.2) if frame[14:] == bytes(46)]
+        rogue.mark()
+        assert not [frame for frame in collect(frames) if frame[14:] == bytes(46)]
 
 
 def ether(to: str, kind: int) -> bytes:
@@ -276,7 +279,8 @@ def test_bent_frames(lan: Lan, airtapd: Airtapd, kind: str) -> None:
     with raw_guest(airtapd) as guest, lan.frames() as frames:
         for frame in BENT[kind]:
             guest.send(frame)
-        seen = [f for f in collect(frames, 0.3) if f[6:12].hex(":") == NEAR_MAC and f[12] != 0xC0]
+        guest.mark()
+        seen = [f for f in collect(frames) if f[6:12].hex(":") == NEAR_MAC and f[12] != 0xC0]
         assert airtapd.guests()
     for frame in seen:
         if kind.startswith("dhcp"):
@@ -297,18 +301,21 @@ def checksums_are_right(frame: Packet) -> None:
             assert Ether(bytes(built))[type(layer)].cksum == was
 
 
+@BOTH_KINDS
 def test_one_address_in_two_vlans(lan: Lan, airtapd: Airtapd) -> None:
     """It is two addresses, of two guests here, each reached in its own VLAN."""
     with raw_guest(airtapd) as guest, raw_guest(airtapd, SIBLING_MAC) as other:
         with lan.frames() as frames:
             guest.send(claim(ROGUE4, ROGUE_MAC, vlan=5))
             other.send(claim(ROGUE4, SIBLING_MAC, vlan=6))
-            seen = [Ether(f) for f in collect(frames, 0.2) if f[12:14] == b"\x81\x00"]
+            other.mark()
+            seen = [Ether(f) for f in collect(frames) if f[12:14] == b"\x81\x00"]
             question = Ether(src=FAR_MAC, dst=NEAR_MAC) / Dot1Q(vlan=5)
             frames.send(bytes(question / ARP(psrc="192.0.2.9", hwdst=NEAR_MAC, pdst=ROGUE4)))
+            frames.send(bytes(mark(FAR_MAC)))
         assert [(frame.src, frame[Dot1Q].vlan) for frame in seen] == [(NEAR_MAC, 5), (NEAR_MAC, 6)]
         assert known(airtapd, ROGUE_MAC) == known(airtapd, SIBLING_MAC) == {ROGUE4}
         assert refused(airtapd, SIBLING_MAC)["guest_address"] == 0
-        [asked] = [f for f in map(Ether, guest.received(0.2)) if ARP in f and f.op == 1]
+        [asked] = [f for f in map(Ether, guest.received()) if ARP in f and f.op == 1]
         assert (asked.dst, asked[ARP].hwdst, asked[Dot1Q].vlan) == (ROGUE_MAC, ROGUE_MAC, 5)
-        assert not [f for f in map(Ether, other.received(0.1)) if ARP in f and f.op == 1]
+        assert not [f for f in map(Ether, other.received()) if ARP in f and f.op == 1]

@@ -5,7 +5,6 @@ import re
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -18,9 +17,10 @@ from scapy.packet import Packet
 
 from lab.airtap import Airtapd
 from lab.host_access import meet, reaches, rp_filter
+from lab.kinds import BOTH_KINDS
 from lab.lan import HOST4, HOST6, ROUTER4, ROUTER6, Lan, wait_for
 from lab.pump import PumpGuest
-from lab.sandbox import command, host_links
+from lab.sandbox import command, host_links, packet_socket
 from lab.traffic import (
     GUEST4,
     GUEST6,
@@ -28,9 +28,11 @@ from lab.traffic import (
     SIBLING4,
     SIBLING6,
     SIBLING_MAC,
+    announcing,
     claim,
     collect,
     known,
+    mark,
     neighbour,
     pump,
     raw_guest,
@@ -40,6 +42,7 @@ from lab.traffic import (
 LENGTH = 8 << 20
 # Of hosts behind the router.
 BEYOND = "203.0.113.9", "2001:db8:f::9"
+STRANGER = "02:00:5e:00:53:09"
 
 
 @pytest.fixture
@@ -95,13 +98,15 @@ def test_host_and_guests_meet(
         assert uplink["host_access"]
 
 
+@BOTH_KINDS
 def test_the_lan_takes_no_notice(lan: Lan, airtapd: Airtapd) -> None:
     """The trap of a device for the host among its guests: MAC NAT takes it for a guest."""
     before, links = host_state(), host_links()
     with pump(airtapd, ipv4=GUEST4, ipv6=GUEST6) as guest, lan.frames() as frames:
         meet(guest)
-        seen = [Ether(frame) for frame in collect(frames, 1.0)]
-        for frame in seen:
+        with guest.frames() as own:
+            own.send(bytes(mark(guest.mac)))
+        for frame in map(Ether, collect(frames)):
             inside = frame.payload
             if isinstance(inside, IP) and ICMP in inside:
                 assert {inside.src, inside.dst} != {HOST4, GUEST4}
@@ -122,6 +127,7 @@ def test_the_lan_takes_no_notice(lan: Lan, airtapd: Airtapd) -> None:
     wait_for(is_bare, 5, "clsact to go")
 
 
+@BOTH_KINDS
 def test_bytes_both_ways(lan: Lan, airtapd: Airtapd) -> None:
     with pump(airtapd, ipv4=GUEST4, ipv6=GUEST6) as guest:
         for family, host, address in ((4, HOST4, GUEST4), (6, HOST6, GUEST6)):
@@ -159,6 +165,7 @@ def _echo(server: socket.socket) -> None:
         connection.shutdown(socket.SHUT_WR)
 
 
+@BOTH_KINDS
 def test_broadcasts_and_groups(lan: Lan, airtapd: Airtapd) -> None:
     with two_guests(airtapd) as guests, socket.socket(type=socket.SOCK_DGRAM) as host:
         host.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
@@ -169,9 +176,11 @@ def test_broadcasts_and_groups(lan: Lan, airtapd: Airtapd) -> None:
             guest.run("python3", "-c", _BROADCAST.format(port=port))
             assert host.recv(100) == b"hello"
         with guests[0].frames() as one, guests[1].frames() as two:
-            host.sendto(b"to all", ("192.0.2.255", 4242))
+            for words in (b"to all", b"the last"):
+                host.sendto(words, ("192.0.2.255", 4242))
             for frames in (one, two):
-                arrived = [frame for frame in collect(frames, 1.0) if b"to all" in frame]
+                before = collect(frames, lambda frame: b"the last" in frame)
+                arrived = [frame for frame in before if b"to all" in frame]
                 assert len(arrived) == 1, arrived
 
 
@@ -190,7 +199,7 @@ def test_switched_off(lan: Lan, airtapd: Airtapd) -> None:
         airtapd.config.write_text(f"{former}host_access = false\n")
         os.kill(airtapd.pid, signal.SIGHUP)
         wait_for(lambda: not airtapd.status()["uplinks"][0]["host_access"], 5, "it to be off")
-        assert not reaches(GUEST4)
+        assert not reaches(GUEST4, seconds=1)
         assert not guest.ping(HOST6)
         assert lan.ping(GUEST4)
         airtapd.config.write_text(former)
@@ -208,8 +217,18 @@ def test_daemon_killed_and_back(lan: Lan, airtapd: Airtapd) -> None:
         meet(guest)
 
 
+_IMPATIENCE = """
+for neighbours in /proc/sys/net/ipv?/neigh/eth0; do
+    echo 1000 >$neighbours/base_reachable_time_ms
+    echo 1 >$neighbours/delay_first_probe_time
+done
+"""
+
+
 def test_the_hosts_mac_changes(lan: Lan, airtapd: Airtapd) -> None:
     with pump(airtapd, ipv4=GUEST4, ipv6=GUEST6) as guest:
+        # Each asks whether the other is still there after a second, and not after half a minute.
+        guest.run("sh", "-c", _IMPATIENCE)
         meet(guest)
         lan.change_near_mac("02:00:5e:00:53:77")
         command("ip", "-6", "route", "replace", "default", "via", ROUTER6, "dev", "up0")
@@ -217,13 +236,16 @@ def test_the_hosts_mac_changes(lan: Lan, airtapd: Airtapd) -> None:
         meet(guest)
         with pump(airtapd, SIBLING_MAC, SIBLING4, SIBLING6, name="sibling") as sibling:
             assert sibling.ping(GUEST4) and guest.ping(SIBLING6)
-            lan.change_near_mac("02:00:5e:00:53:78")
-            time.sleep(1)  # for the announcements
+            with lan.frames() as frames:
+                lan.change_near_mac("02:00:5e:00:53:78")
+                everybody = (GUEST4, GUEST6, SIBLING4, SIBLING6)
+                collect(frames, announcing("02:00:5e:00:53:78", *everybody))
             for one, other, address in ((guest, sibling, SIBLING4), (sibling, guest, GUEST4)):
                 assert one.ping(address)
                 assert neighbour(one.namespace, address) == other.mac
 
 
+@BOTH_KINDS
 def test_guest_with_the_routers_mac(lan: Lan, airtapd: Airtapd) -> None:
     """The host's packets through its router are not that guest's."""
     with raw_guest(airtapd, lan.far_mac) as thief:
@@ -232,12 +254,16 @@ def test_guest_with_the_routers_mac(lan: Lan, airtapd: Airtapd) -> None:
             lan.run("ip", "address", "add", address, "dev", "lo")
             thief.claim(address)
         wait_for(lambda: set(BEYOND) <= known(airtapd, thief.mac), 5, "its addresses")
-        thief.received(0.5)
-        for address in (ROUTER4, ROUTER6, *BEYOND):
-            assert reaches(address)
-        assert not [frame for frame in thief.received(0.5) if IP in Ether(frame)]
+        with lan.frames() as frames:
+            frames.send(bytes(mark(STRANGER)))
+            thief.received()
+            for address in (ROUTER4, ROUTER6, *BEYOND):
+                assert reaches(address)
+            frames.send(bytes(mark(STRANGER)))
+            assert not [frame for frame in thief.received() if IP in Ether(frame)]
 
 
+@BOTH_KINDS
 def test_nobody_speaks_for_the_router(lan: Lan, airtapd: Airtapd) -> None:
     with raw_guest(airtapd) as liar:
         deceive(liar.send, lan)
@@ -255,12 +281,13 @@ def deceive(send: Callable[[Packet], None], lan: Lan) -> None:
 
 
 def heard(send: Callable[[Packet], None], *packets: Packet) -> list[Packet]:
-    """Which of a guest's packets come in at the host's uplink."""
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as frames:
-        frames.bind(("up0", 3))
-        for packet in packets:
+    """Which of a guest's packets, the first of which does, come in at the host's uplink."""
+    last = packets[0] / b", and that was all"
+    with packet_socket(None, "up0") as frames:
+        for packet in (*packets, last):
             send(packet)
-        arrived = [frame[12:] for frame in collect(frames, 0.5)]
+        before = collect(frames, lambda frame: frame[12:] == raw(last)[12:])
+        arrived = [frame[12:] for frame in before]
     return [packet for packet in packets if raw(packet)[12:] in arrived]
 
 
@@ -289,10 +316,9 @@ def test_a_wire_without_mac_nat(wire: Lan, plain: Airtapd) -> None:
     before = host_state()
     with two_guests(plain) as guests:
         wait_for(lambda: plain.status()["uplinks"][0]["host_access"], 5, "host access")
-        for guest in guests:
+        for guest, own in zip(guests, ({GUEST4, GUEST6}, {SIBLING4, SIBLING6}), strict=True):
             meet(guest)
             carries(guest, "TCP4", HOST4)
-            own = {*guest.addresses(4), *guest.addresses(6)}
             wait_for(partial(_knows, plain, guest.mac, own), 10, "its addresses")
             assert wire.ping(guest.addresses(4)[0])
             assert neighbour(wire.namespace, guest.addresses(4)[0]) == guest.mac
@@ -306,7 +332,8 @@ def test_a_wire_carries_what_the_guards_hide_from_the_host(wire: Lan, plain: Air
     with raw_guest(plain) as liar, wire.frames() as frames:
         wait_for(lambda: plain.status()["uplinks"][0]["host_access"], 5, "host access")
         deceive(liar.send, wire)
-        told = [frame for frame in collect(frames, 0.5) if frame[6:12] == b"\x52\x54\0\0\0\3"]
+        liar.mark()
+        told = [frame for frame in collect(frames) if frame[6:12] == b"\x52\x54\0\0\0\3"]
         assert len(told) >= 4
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from airtap.kernel import pins
 from lab.airtap import BIN, Airtapd
+from lab.kinds import BOTH_KINDS
 from lab.lan import HOST4, Lan, wait_for
 from lab.sandbox import command, dying_with_us, host_links, netns_exec_prefix
 from lab.traffic import GUEST4, GUEST6, GUEST_MAC, known, pump
@@ -27,16 +28,17 @@ while data := peer.recv(1 << 16):
 print(digest.hexdigest())
 """
 
-# Sends for so many seconds while it reads; prints bytes, longest silence in ms, both hashes.
+# Sends until its standard input ends while it reads; prints bytes, longest silence in ms, both
+# hashes.
 _TALK = """
 import hashlib, os, socket, sys, threading, time
 peer = socket.create_connection((sys.argv[1], 5001), timeout=10)
 sent, got = hashlib.sha256(), hashlib.sha256()
-end = time.monotonic() + float(sys.argv[2])
+ended = threading.Event()
 total = 0
 
 def send():
-    while time.monotonic() < end:
+    while not ended.is_set():
         data = os.urandom(1 << 15)
         sent.update(data)
         peer.sendall(data)
@@ -45,6 +47,7 @@ def send():
 
 sender = threading.Thread(target=send)
 sender.start()
+threading.Thread(target=lambda: (sys.stdin.read(), ended.set())).start()
 last, silence = time.monotonic(), 0.0
 while data := peer.recv(1 << 16):
     now = time.monotonic()
@@ -61,7 +64,7 @@ def script(namespace: str, text: str, *arguments: str) -> Iterator[subprocess.Po
     """A Python program in a namespace."""
     argv = [*netns_exec_prefix(namespace), sys.executable, "-I", "-S", "-c", text, *arguments]
     process = subprocess.Popen(
-        dying_with_us(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        dying_with_us(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         yield process
@@ -88,7 +91,7 @@ def test_transfer_through_the_daemons_ends(lan: Lan, airtapd: Airtapd, family: i
     ):
         assert echo.stdout is not None and echo.stdout.readline() == "ready\n"
         assert guest.ping(server)
-        with script(guest.namespace, _TALK, server, "3.5") as talk:
+        with script(guest.namespace, _TALK, server) as talk:
             for end in (airtapd.stop, airtapd.kill, airtapd.stop, airtapd.kill):
                 time.sleep(0.2)
                 end()
@@ -106,6 +109,7 @@ def test_transfer_through_the_daemons_ends(lan: Lan, airtapd: Airtapd, family: i
         assert known(airtapd, GUEST_MAC) >= {GUEST4 if family == 2 else GUEST6}
 
 
+@BOTH_KINDS
 def test_guest_that_changes_while_the_daemon_is_away(lan: Lan, airtapd: Airtapd) -> None:
     """What it says in the meantime is learned, guarded, and in the status afterwards."""
     with pump(airtapd, ipv4=GUEST4) as guest:
@@ -118,6 +122,7 @@ def test_guest_that_changes_while_the_daemon_is_away(lan: Lan, airtapd: Airtapd)
         assert known(airtapd, GUEST_MAC) >= {GUEST4, GUEST6}
 
 
+@BOTH_KINDS
 def test_guest_that_ends_while_the_daemon_is_away(lan: Lan, airtapd: Airtapd) -> None:
     """Its address is free, and the next guest has it at once."""
     with pump(airtapd, ipv4=GUEST4) as guest:

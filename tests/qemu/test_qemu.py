@@ -1,6 +1,5 @@
 """Real QEMU guests of an ordinary user, through the helper, on a LAN with DHCP and TFTP."""
 
-import subprocess
 import time
 from collections.abc import Iterator
 
@@ -10,7 +9,7 @@ from lab.airtap import HELPER, Airtapd
 from lab.guest import GUEST_UID, QemuGuest
 from lab.lan import Lan, slaac_address, wait_for
 from lab.links import guest_devices, link
-from lab.sandbox import dying_with_us, netns_exec_prefix
+from lab.traffic import Ping
 
 MACS = "52:54:00:aa:00:01", "52:54:00:aa:00:02"
 
@@ -104,19 +103,12 @@ def test_guest_runs_through_the_daemons_death(lan: Lan, airtapd: Airtapd) -> Non
     netdev = f"tap,id=n0,helper={HELPER},br=up0"
     with QemuGuest(MACS[0], netdev, env=airtapd.env) as guest:
         address = guest.wait_booted()
-        ping = subprocess.Popen(
-            dying_with_us(
-                [*netns_exec_prefix(lan.namespace), "ping", "-q", "-i", "0.1", "-c", "40", address]
-            ),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3):
-            airtapd.kill()
-            time.sleep(0.2)
-            airtapd.start()
-        said, _ = ping.communicate(timeout=30)
-        assert "40 received" in said
+        with Ping(address, namespace=lan.namespace) as ping:
+            for _ in range(3):
+                airtapd.kill()
+                time.sleep(0.2)
+                airtapd.start()
+        assert ping.lost == 0, ping.said
         assert [g["owner"]["pid"] for g in airtapd.guests()] == [guest.pid]
     wait_for(lambda: not guest_devices(), 5, "the device to go")
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -17,14 +18,20 @@ from airtap import wire
 from lab.airtap import BIN, Airtapd, in_place_of
 from lab.lan import Lan, wait_for
 from lab.sandbox import dying_with_us
-from lab.trial import drop_at_lan, unchanged
+from lab.trial import deaf, drop_at_lan, unchanged
 
-# The rule by which the LAN's router keeps a trial waiting, and what is then said.
-WAITS = {
-    "device": ("", "macvtap: guest"),
-    "lease": ("udp dport 67", "...  DHCP lease: waiting"),
-    "gateway4": ("arp operation request", "...  gateway by ARP: waiting"),
-    "address6": ("icmpv6 type nd-router-solicit", "...  IPv6 address (SLAAC): waiting"),
+# How the LAN's router keeps a trial waiting, and what is then said.
+WAITS: dict[str, tuple[Callable[[Lan], None], str]] = {
+    "device": (lambda lan: None, "macvtap: guest"),
+    "lease": (partial(drop_at_lan, rule="udp dport 67"), "...  DHCP lease: waiting"),
+    "gateway4": (
+        partial(drop_at_lan, rule="arp operation request"),
+        "...  gateway by ARP: waiting",
+    ),
+    "address6": (
+        partial(deaf, rule="icmpv6 type nd-router-advert", hook="output"),
+        "...  IPv6 address (SLAAC): waiting",
+    ),
 }
 ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
 
@@ -46,19 +53,28 @@ def trying(airtapd: Airtapd, stderr: int = subprocess.STDOUT) -> Iterator[subpro
         process.wait()
 
 
-@pytest.mark.parametrize("step", WAITS)
-def test_nothing_is_left(lan: Lan, airtapd: Airtapd, step: str) -> None:
-    rule, said = WAITS[step]
-    if rule:
-        drop_at_lan(lan, rule)
-    for number, status in ENDS.items():
+CELLS = [
+    *(("device", tuple(ENDS)), ("lease", tuple(ENDS))),
+    *(("gateway4", (signal.SIGTERM,)), ("address6", (signal.SIGKILL,))),
+    pytest.param("gateway4", (signal.SIGINT, signal.SIGKILL), marks=pytest.mark.slow),
+    pytest.param("address6", (signal.SIGINT, signal.SIGTERM), marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("step", "numbers"), CELLS)
+def test_nothing_is_left(
+    lan: Lan, airtapd: Airtapd, step: str, numbers: tuple[signal.Signals, ...]
+) -> None:
+    keep_waiting, said = WAITS[step]
+    keep_waiting(lan)
+    for number in numbers:
         with unchanged(), trying(airtapd) as process:
             assert process.stdout
             lines = iter(process.stdout.readline, "")
             assert any(said in line for line in lines), "the trial has ended by itself"
             process.send_signal(number)
             rest = process.communicate(timeout=30)[0]
-            assert process.returncode == status
+            assert process.returncode == ENDS[number]
             if number != signal.SIGKILL:
                 assert "interrupted; what was made is undone" in rest
                 assert "Traceback" not in rest

@@ -22,7 +22,6 @@ from lab.sandbox import command, dying_with_us, host_links
 
 MAC = "52:54:00:00:00:01"
 OTHER_MAC = "52:54:00:00:00:02"
-ROUNDS = 1000
 PARALLEL = 100
 
 
@@ -184,15 +183,16 @@ def test_restart_counts_adopted_guests(lan: Lan) -> None:
         airtapd.attach(lan.near, MAC).close()
 
 
-def test_killed_at_any_point_of_an_attach(lan: Lan, airtapd: Airtapd) -> None:
-    """The daemon dies at 40 random times during attaches; its successor leaves no orphan."""
+@pytest.mark.parametrize("times", [20, pytest.param(40, marks=pytest.mark.slow)])
+def test_killed_at_any_point_of_an_attach(lan: Lan, airtapd: Airtapd, times: int) -> None:
+    """The daemon dies at random times during attaches; its successor leaves no orphan."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
     survivor = airtapd.attach(lan.near, MAC)
     stays_on = survivor.device
     outcomes = {0: 0, 1: 0}
-    for _ in range(40):
+    for _ in range(times):
         delay = chance.uniform(0, 0.03)
         threading.Timer(delay, airtapd.kill).start()
         results = []
@@ -213,25 +213,29 @@ def test_killed_at_any_point_of_an_attach(lan: Lan, airtapd: Airtapd) -> None:
     survivor.close()
 
 
-def test_many_rounds_leave_nothing(lan: Lan, airtapd: Airtapd) -> None:
+def one_round(airtapd: Airtapd, lan: Lan, number: int) -> Attached:
+    """A new guest, every tenth by the helper, every other with a MAC."""
+    own = mac(number) if number % 2 else None
+    return airtapd.tap(lan.near, own) if number % 10 else airtapd.attach(lan.near, own)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "kilobytes"),
+    [(300, 9_000), pytest.param(1000, 16_000, marks=pytest.mark.slow)],
+    ids=["300", "1000"],
+)
+def test_many_rounds_leave_nothing(lan: Lan, airtapd: Airtapd, rounds: int, kilobytes: int) -> None:
     fds, tasks = airtapd.settled_fds(), threads(airtapd)
     airtapd.attach(lan.near).close()
     memory = airtapd_rss(airtapd)
     with ThreadPoolExecutor(2) as pool:
-        for result in pool.map(
-            lambda n: run_helper(
-                [f"--br={lan.near}", *(["--mac=" + mac(n)] if n % 2 else [])],
-                env=airtapd.env,
-            ),
-            range(ROUNDS),
-        ):
-            assert result.status == 0, result.stderr
-            result.close()
+        for tap in pool.map(lambda n: one_round(airtapd, lan, n), range(rounds)):
+            tap.close()
     wait_for(lambda: not guest_devices(), 10, "the devices to go")
     wait_for(lambda: airtapd.fds() == fds, 5, "descriptors to be as before")
     assert threads(airtapd) <= tasks + 1  # one that has loaded programs
-    # 4 to 10 MB were seen, in all versions so far: some 4 kB a round, which are not found yet.
-    assert airtapd_rss(airtapd) < memory + 16_000, "kB after a thousand rounds"
+    # After a thousand rounds 4 to 12 MB were seen: up to 8 kB a round, which are not found yet.
+    assert airtapd_rss(airtapd) < memory + kilobytes
 
 
 def test_parallel_attaches(lan: Lan, airtapd: Airtapd) -> None:

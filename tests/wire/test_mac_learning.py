@@ -39,7 +39,7 @@ def test_only_what_can_be_a_guests_is_learned(lan: Lan, airtapd: Airtapd) -> Non
         assert offset == 10
         for source in ("01:00:5e:00:00:01", "00:00:00:00:00:00", lan.near_mac, OTHER_MAC):
             send_raw(tap, source, offset)
-        time.sleep(0.5)
+        wait_for(lambda: "may not" in airtapd.log(), 3, "them to be seen")
         assert None in learned(airtapd)
         send_raw(tap, MAC, offset)
         wait_for(lambda: MAC in learned(airtapd), 3, "the MAC to be learned")
@@ -61,17 +61,20 @@ def test_a_flood_of_bad_frames_costs_the_daemon_little(lan: Lan, airtapd: Airtap
         # To load the programs takes more than all that follows.
         wait_for(lambda: "host access is on" in airtapd.log(), 5, "host access to be on")
         before = cpu_seconds(airtapd)
-        end = time.monotonic() + 2
+        end = time.monotonic() + 1
         sent = 0
         while time.monotonic() < end:
             send_raw(tap, lan.near_mac, 10)
             sent += 1
         assert sent > 10_000
-        assert cpu_seconds(airtapd) - before < 0.5
+        assert cpu_seconds(airtapd) - before < 0.25
         assert airtapd.log().count("may not") == 1
-        time.sleep(0.5)
-        send_raw(tap, MAC, 10)
-        wait_for(lambda: learned(airtapd) == [MAC], 3, "the MAC to be learned after all")
+
+        def learns() -> bool:
+            send_raw(tap, MAC, 10)
+            return learned(airtapd) == [MAC]
+
+        wait_for(learns, 3, "the MAC to be learned after all")
 
 
 def test_learning_goes_on_after_a_restart(lan: Lan, airtapd: Airtapd) -> None:

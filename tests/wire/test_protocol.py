@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airtap import __version__
-from lab.airtap import Airtapd, run_helper
+from lab.airtap import IMPATIENT, Airtapd, run_helper
 from lab.lan import Lan, wait_for
 from lab.links import guest_devices
 from lab.sandbox import dying_with_us
@@ -120,7 +120,8 @@ def test_one_that_stalls_is_dropped_and_blocks_nobody(bare: Airtapd) -> None:
 
 def test_one_that_reads_nothing_is_dropped(lan: Lan) -> None:
     """More status packets than its socket holds, and it does not take them."""
-    with Airtapd(config='[parents.up0]\nmode = "bridge"\n') as airtapd:
+    config = '[parents.up0]\nmode = "bridge"\n'
+    with Airtapd(config=config, constants=IMPATIENT) as airtapd:
         before = airtapd.settled_fds()
         with connected(airtapd) as peer:
             with contextlib.suppress(TimeoutError, BrokenPipeError, ConnectionResetError):
@@ -128,7 +129,7 @@ def test_one_that_reads_nothing_is_dropped(lan: Lan) -> None:
                 for _ in range(5000):
                     peer.send(b'{"op": "status"}')
             assert airtapd.status()["uplinks"]
-            wait_for(lambda: airtapd.fds() == before, 25, "the daemon to drop it")
+            wait_for(lambda: airtapd.fds() == before, 5, "the daemon to drop it")
         assert "Traceback" not in airtapd.log()
 
 

@@ -129,19 +129,19 @@ def test_idle_daemon_ends_but_not_while_it_has_a_guest(lan: Lan) -> None:
 
 @pytest.mark.usefixtures("defaults")
 def test_idle_end_loses_no_client(lan: Lan) -> None:
-    """A daemon that ends after 0.1 s without anybody, and clients that come about then."""
+    """A daemon that ends after 0.05 s without anybody, and clients that come about then."""
     ended = 0
-    for number in range(60):
+    for number in range(40):
         if not answers(str(DEFAULT_SOCKET)):
             daemon = subprocess.Popen(
-                [str(BIN / "airtapd"), "--exit-when-idle", "0.1"], stderr=subprocess.DEVNULL
+                [str(BIN / "airtapd"), "--exit-when-idle", "0.05"], stderr=subprocess.DEVNULL
             )
             wait_for(lambda: answers(str(DEFAULT_SOCKET)), 10, "the daemon", interval=0.005)
             ended += 1
         result = run_helper([f"--br={lan.near}"], uid=0)
         assert result.status == 0, result.stderr
         result.close()
-        time.sleep(0.08 + number % 20 * 0.005)
+        time.sleep(0.03 + number % 20 * 0.005)
     assert ended > 1
     wait_for(lambda: daemon.poll() is not None, 10, "the last daemon to end")
 

@@ -529,17 +529,18 @@ static __always_inline bool is_nobodys(const struct key *key)
 	return first >> 24 == 0xff || (!(a[0] | a[1] | a[2]) && bpf_ntohl(a[3]) <= 1);
 }
 
-/* Order and number in one word: its minimum needs no second variable, whose values the verifier
- * would all follow. */
+/* Order and number in one word, and its minimum without a branch, of which the verifier would follow
+ * both ways each time. clang makes one where it sees that the mask is 0 or all ones. */
 static __always_inline __u32 oldest(struct table *table, __u32 first, __u32 past)
 {
-	__u64 least = ~0ULL;
+	__u64 least = ~0ULL >> 1;
 
 	for (__u32 i = first; i < past; i++) {
-		__u64 word = table->slots[i].order << 6 | i;
+		__s64 below = (table->slots[i].order << 6 | i) - least;
+		__s64 mask = below >> 63;
 
-		if (word < least)
-			least = word;
+		barrier_var(mask);
+		least += below & mask;
 	}
 	return least & 63;
 }
