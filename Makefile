@@ -62,7 +62,7 @@ $(KERNELS): | $(READY)
 	touch $@
 
 # The kernel of the fast machine; `make clean` for a newer one.
-$(USERMODE): lab/uml.config lab/uml.py | $(KERNELS)
+$(USERMODE): lab/uml.config | $(KERNELS)
 	$(BIN)/python -m lab.uml
 	touch $@
 
