@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 KERNELS := .kernels/.ready
+USERMODE := .kernels/um/linux
 PYROUTE2 := 0.9.7
 ROOTS := .roots/.ready-$(PYROUTE2)
 
@@ -19,27 +20,29 @@ PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 	iputils-ping busybox-static systemd clang libbpf1 libbpf-dev \
 	linux-libc-dev iperf3 isc-dhcp-client dhcpcd-base iputils-arping \
 	hostapd wpasupplicant iw kmod libvirt-daemon iptables virtinst \
-	debootstrap lintian python3-docutils man-db bash zsh fish ipxe
+	debootstrap lintian python3-docutils man-db bash zsh fish ipxe \
+	flex bison bc dwarves libelf-dev xz-utils
 
-.PHONY: help setup tools test test-unit test-wifi test-wifi-slow lint demo bench man completions \
-	build install uninstall deb dist clean
+.PHONY: help setup tools test test-fast test-slow test-unit test-wifi lint demo bench man \
+	completions build install uninstall deb dist clean
 
 # They install packages, and compile the same BPF object.
 .NOTPARALLEL:
 
 help:
 	@echo 'make demo       QEMU and libvirt guests on a LAN of their own, in namespaces'
-	@echo 'make test       lint, type check and every test: about an hour'
+	@echo 'make test       lint, type check and all tests but the slow: half an hour'
+	@echo 'make test-fast  what to run before each commit: lint, types, unit, wire, macnat and bpf'
+	@echo 'make test-slow  those that are no part of make test: all of Wi-Fi on stock kernels'
 	@echo 'make test-unit  the tests that need no root'
-	@echo 'make test-wifi  the tests on Wi-Fi, on two kernels: about 40 minutes of these'
-	@echo 'make test-wifi-slow  more of these, not part of make test: about half an hour'
+	@echo 'make test-wifi  the tests on Wi-Fi'
 	@echo 'make bench      the bridge helper, libvirt hooks and MAC NAT against their peers'
 	@echo 'make man        build/man/; make completions: build/completions/, for bash, zsh and fish'
 	@echo 'make setup      what the above need: Debian packages, .venv/ and .kernels/'
 	@echo 'make install    to $$DESTDIR$$PREFIX;  make uninstall: the reverse'
 	@echo 'make deb dist   a Debian package; a wheel and an sdist: in dist/'
 
-setup: tools $(KERNELS) $(ROOTS)
+setup: tools $(KERNELS) $(USERMODE) $(ROOTS)
 
 tools: $(READY)
 	@$(PYTHON) hatch_build.py
@@ -58,23 +61,35 @@ $(KERNELS): | $(READY)
 	$(BIN)/python -m lab.kernels
 	touch $@
 
+# The kernel of the fast machine; `make clean` for a newer one.
+$(USERMODE): lab/uml.config lab/uml.py | $(KERNELS)
+	$(BIN)/python -m lab.uml
+	touch $@
+
 # Roots of Debian 12 and 13 to make and install the package in; `make clean` for newer ones.
 $(ROOTS): lab/roots.py debian/control | $(READY)
 	$(BIN)/python -m lab.roots pyroute2==$(PYROUTE2) $(BUILD_PACKAGES) $(DEB_PACKAGES)
 	touch $@
 
+# Modules side by side; each worker and machine has a sandbox of its own.
+WORKERS ?= 4
+PYTEST := $(BIN)/python -m pytest --durations=20
+TOGETHER := -n $(WORKERS) --no-loadscope-reorder
+
 test: setup lint deb dist
-	$(BIN)/python -m pytest
+	$(PYTEST) $(TOGETHER)
+
+test-fast: tools lint
+	$(PYTEST) $(TOGETHER) -m "not slow and not machine" $(addprefix tests/,unit wire macnat bpf)
+
+test-slow: setup
+	$(PYTEST) $(TOGETHER) -m slow
 
 test-unit: tools
-	$(BIN)/python -m pytest tests/unit
-
-# Fifty events, and a guest that runs Linux, emulated twice: half an hour for a real machine's minute.
-test-wifi-slow: setup
-	$(BIN)/python -m pytest tests/wifi/slow_*.py
+	$(PYTEST) tests/unit
 
 test-wifi: setup
-	$(BIN)/python -m pytest tests/wifi
+	$(PYTEST) $(TOGETHER) tests/wifi
 
 lint: tools
 	$(BIN)/ruff check .
@@ -89,7 +104,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.hooks
 	$(BIN)/python -m benchmarks.macnat_programs
 	$(BIN)/python -m benchmarks.macnat
-	$(BIN)/python -m lab.machine 6.12 -- $(BIN)/python -m benchmarks.wifi
+	$(BIN)/python -m lab.machine um -- $(BIN)/python -m benchmarks.wifi
 
 # These two need no .venv/: packages are built with Debian's Python and python3-docutils alone.
 MAN := airtap.1 airtapd.8 airtap-bridge-helper.8 airtap.toml.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -50,6 +51,20 @@ class Apt:
             *("-o", f"Dir::Etc::SourceList={path}", "-o", "Dir::Etc::SourceParts=/dev/null"),
         ]
         self.run("apt-get", "update")
+
+    def newest(self, prefix: str, suffix: str = "", without: Sequence[str] = ()) -> str:
+        """The package of the highest version by its name, of these beginnings and ends.
+
+        without: ends, before suffix, of those that do not count. RuntimeError if there is none.
+        """
+        names = [
+            name
+            for name in self.run("apt-cache", "pkgnames", prefix).split()
+            if name.endswith(suffix) and not name.removesuffix(suffix).endswith(tuple(without))
+        ]
+        if not names:
+            raise RuntimeError(f"apt knows no {prefix}*{suffix}")
+        return self.run("bash", "-c", 'printf "%s\\n" "$@" | sort -V', "-", *names).split()[-1]
 
     def download(self, package: str) -> Path:
         """Get a package's file into the directory."""

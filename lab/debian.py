@@ -147,13 +147,13 @@ class System(Running):
         """Run a command there. text: its standard input. With check, RuntimeError if it fails."""
         return _checked([*self.prefix(uid), *argv], check, text)
 
-    def install(self, package: Path) -> None:
-        """Have apt install a package's file with what it depends on. RuntimeError."""
+    def install(self, package: Path, *others: str) -> None:
+        """Have apt install a package's file, and others, with their dependencies. RuntimeError."""
         name = self.shared / package.name
         name.write_bytes(package.read_bytes())
         self.run(
             *("apt-get", "-qq", "install", "--yes", "--no-install-recommends"),
-            *("--allow-downgrades", f"/run/shared/{package.name}"),
+            *("--allow-downgrades", f"/run/shared/{package.name}", *others),
         )
 
     def files(self) -> set[str]:

@@ -22,6 +22,7 @@ from libvirt import libvirtError
 from airtap import config, wire
 from lab import sandbox
 from lab.airtap import BIN, HELPER, answers
+from lab.domains import lease
 from lab.guest import GUEST_UID, QemuGuest
 from lab.lan import HOST4, NEAR_MAC, ROUTER4, Lan, end_process, host_links, slaac_address, wait_for
 from lab.libvirt import Libvirtd, domain_xml
@@ -255,7 +256,7 @@ class Demo:
         xml = domain_xml(DOMAIN, LIBVIRTS, libvirtd.serial_file(DOMAIN), card)
         domain = connection.createXML(xml)
         self._libvirt.callback(domain.destroy)
-        address = self._lan.wait_lease(LIBVIRTS, _BOOT_S)
+        address = lease(self._lan, libvirtd, LIBVIRTS, DOMAIN)
         wait_for(lambda: self._lan.fetched(address), _BOOT_S, f"{DOMAIN} to boot")
         if not self._lan.ping(address):
             raise DemoError(f"{DOMAIN} does not answer:\n{libvirtd.serial(DOMAIN)}")

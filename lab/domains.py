@@ -63,10 +63,20 @@ def defined(
 
 def booted(lan: Lan, libvirtd: Libvirtd, mac: str = GUEST_MAC, name: str = "guest") -> str:
     """Wait until a guest runs the LAN's boot script; its address, leased to its own MAC."""
-    address = lan.wait_lease(mac, 60)
+    address = lease(lan, libvirtd, mac, name)
     told = f"AIRTAP-GUEST {mac} {address} booted"
-    wait_for(lambda: told in libvirtd.serial(name), 60, "the guest to boot")
+    wait_for(lambda: told in libvirtd.hurry(name), 60, "the guest to boot")
     return address
+
+
+def lease(lan: Lan, libvirtd: Libvirtd, mac: str = GUEST_MAC, name: str = "guest") -> str:
+    """Wait until a guest that boots has a lease, or has its former one still; its address."""
+
+    def leased() -> str | None:
+        libvirtd.hurry(name)
+        return lan.leases().get(mac)
+
+    return wait_for(leased, 60, f"a lease for {mac}") or ""
 
 
 def networks(libvirtd: Libvirtd, *options: str) -> dict[str, dict[str, Any]]:

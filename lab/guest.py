@@ -21,6 +21,9 @@ from lab.running import Running
 GUEST_UID = 10001
 ISO = Path("/usr/lib/ipxe/ipxe.iso")
 
+# iPXE waits here for two seconds, if no other key is pressed.
+PROMPT = "Press Ctrl-B for the iPXE command line..."
+
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _BOOTED = re.compile(r"AIRTAP-GUEST ([0-9a-f:]{17}) ([0-9.]+) booted")
 
@@ -169,8 +172,7 @@ class QemuGuest(Running):
         lines = ("#!ipxe", f"echo {begin}", *(f"{line} ||" for line in commands), f"echo {end}")
         script = lan.tftp_root / f"{self.mac.replace(':', '-')}.ipxe"
         script.write_text("".join(f"{line}\n" for line in lines))
-        keys = [{"type": "qcode", "data": key} for key in ("ctrl", "c")]
-        self.qmp("send-key", keys=keys)
+        self._press("ctrl", "c")
         between = re.compile(rf"^{begin}\n(.*)^{end}\n", re.DOTALL | re.MULTILINE)
         return self._wait(lambda: between.search(self.serial()), timeout, f"run {commands}")[1]
 
@@ -182,6 +184,9 @@ class QemuGuest(Running):
         if self._qmp is None:
             self._qmp = _Monitor(self._connect())
         return self._qmp.ask(command, arguments)
+
+    def _press(self, *keys: str) -> None:
+        self.qmp("send-key", keys=[{"type": "qcode", "data": key} for key in keys])
 
     def _connect(self) -> socket.socket:
         path = str(self.directory / "qmp")
@@ -228,6 +233,8 @@ class QemuGuest(Running):
         def true_or_dead() -> T | None:
             if not self.alive:
                 raise RuntimeError(f"{self.name} ended before it could {what}{self._said()}")
+            if self.serial().endswith(PROMPT):
+                self._press("spc")
             return predicate()
 
         try:

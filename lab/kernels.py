@@ -84,17 +84,9 @@ def _unpack(package: Path, version: str) -> None:
 
 def _newest(apt: Apt, version: str) -> Path:
     """Download the newest stock kernel package of this upstream version: 6.1 or 6.12."""
-    prefix, suffix = f"linux-image-{version}.", f"-{apt.run('dpkg', '--print-architecture')}"
+    architecture = apt.run("dpkg", "--print-architecture")
     flavours = ("-cloud", "-rt")
-    names = [
-        name
-        for name in apt.run("apt-cache", "pkgnames", prefix).split()
-        if name.endswith(suffix) and not name.removesuffix(suffix).endswith(flavours)
-    ]
-    if not names:
-        raise RuntimeError(f"apt knows no {prefix}*{suffix}")
-    newest = sandbox.command("bash", "-c", 'printf "%s\\n" "$@" | sort -V', "-", *names).split()
-    return apt.download(newest[-1])
+    return apt.download(apt.newest(f"linux-image-{version}.", f"-{architecture}", flavours))
 
 
 def _sources(apt: Apt) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ import libvirt
 from lxml import etree
 
 from lab import sandbox
-from lab.guest import GUEST_UID
+from lab.guest import GUEST_UID, PROMPT
 from lab.lan import end_process, wait_for
 from lab.linux import CMDLINE, MEMORY, files
 from lab.running import Running
@@ -35,7 +35,8 @@ libvirt.registerErrorHandler(lambda _context, _error: None, None)
 
 _DAEMON = "/usr/sbin/libvirtd"
 # Of the machine, hidden from the daemon. /run is the sandbox's own already, and so is /etc.
-_HIDDEN = ("/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt")
+_CACHE = "/var/cache/libvirt"
+_HIDDEN = ("/var/lib/libvirt", "/var/log/libvirt", _CACHE)
 
 _KVM = Path("/dev/kvm")
 
@@ -65,6 +66,7 @@ _LIBVIRTD_CONF = """
 auth_unix_ro = "none"
 auth_unix_rw = "none"
 """
+_KEY_SPACE = 57  # linux/input-event-codes.h
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -85,7 +87,7 @@ class Libvirtd(Running):
         self.directory = Path(tempfile.mkdtemp(prefix="libvirtd-", dir="/run"))
         self.directory.chmod(0o755)
         self._process: subprocess.Popen[bytes] | None = None
-        for name in ("config", "runtime", "cache", "data", "guests", "hidden"):
+        for name in ("config", "runtime", "data", "guests", "hidden"):
             self._own(self.directory / name)
         _add_accounts()
         if uid == 0:
@@ -109,7 +111,7 @@ class Libvirtd(Running):
             "HOME": str(self.directory),
             "XDG_CONFIG_HOME": str(self.directory / "config"),
             "XDG_RUNTIME_DIR": str(self.directory / "runtime"),
-            "XDG_CACHE_HOME": str(self.directory / "cache"),
+            "XDG_CACHE_HOME": str(self._cache()),
             "XDG_DATA_HOME": str(self.directory / "data"),
         }
 
@@ -202,6 +204,15 @@ class Libvirtd(Running):
         file = self.serial_file(name)
         return _ESCAPES.sub("", file.read_text(errors="replace")) if file.exists() else ""
 
+    def hurry(self, name: str) -> str:
+        """serial(), and where it ends with iPXE's waiting for a key, the guest gets one."""
+        said = self.serial(name)
+        if said.endswith(PROMPT):
+            with contextlib.closing(self.connect()) as connection:
+                guest = connection.lookupByName(name)
+                guest.sendKey(libvirt.VIR_KEYCODE_SET_LINUX, 0, [_KEY_SPACE], 1)
+        return said
+
     def _own(self, directory: Path) -> None:
         directory.mkdir()
         owner = self.uid or (GUEST_UID if directory.name == "guests" else 0)
@@ -239,10 +250,22 @@ class Libvirtd(Running):
         return [pid for shell in _children(self._process.pid) for pid in _children(shell)]
 
     def _hidden(self, path: str) -> Path:
+        os.makedirs(path, exist_ok=True)
+        if path == _CACHE:
+            return self._cache()
         kept = self.directory / "hidden" / path.replace("/", "-")
         kept.mkdir(exist_ok=True)
-        os.makedirs(path, exist_ok=True)
         return kept
+
+    def _cache(self) -> Path:
+        """Where it keeps what QEMU can do, which takes seconds to find out: for the next one too.
+
+        libvirtd looks whether that still holds, of QEMU and of KVM.
+        """
+        path = Path(f"/run/{type(self).__name__}-{self.uid}.cache")
+        if not path.exists():
+            self._own(path)
+        return path
 
     def _kvm(self) -> Path:
         """A /dev/kvm that QEMU's user may open too.

@@ -51,7 +51,10 @@ _INIT = f"""\
 #!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 mount -t sysfs sys /sys
-echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6
+cd /proc/sys/net/ipv6/conf/default
+echo 1 >disable_ipv6
+echo 0 >router_solicitation_delay
+cd /
 for module in /lib/*; do insmod $module; done
 ip link set lo up
 nc -ll -p {_PORT} -e /bin/busybox sh &

@@ -1,10 +1,13 @@
-"""A throw-away machine with a stock Debian kernel, for what the sandbox's kernel has not: Wi-Fi.
+"""A throw-away machine for what the sandbox's kernel has not: Wi-Fi, ipvtap, bonds, VLANs.
 
-    python -m lab.machine 6.12 -- COMMAND    boot a kernel of lab/kernels.py, run COMMAND there
+    python -m lab.machine um -- COMMAND    boot a kernel of VERSIONS, run COMMAND there
 
-The machine sees this system's files, read-only, through 9p, and has memory file systems over
-/run, /tmp and /var; nothing of it remains. It is emulated (TCG), so that it runs the same
-everywhere, and some ten times slower than this system: a Python starts in seconds.
+"um" runs as a program of this system (lab/uml.py): it boots in a second and is nearly as fast as
+this system. "6.1" and "6.12" are stock kernels of Debian's in an emulated processor
+(lab/virtme.py), ten times slower, for what only they can show.
+
+A machine sees this system's files, read-only, and has memory file systems over /run, /tmp, /var
+and /etc; nothing of it remains.
 """
 
 from __future__ import annotations
@@ -21,48 +24,29 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab import sandbox
-from lab.kernels import REPOSITORY, SUITES, kernel
+from lab import sandbox, uml, virtme
+from lab.kernels import REPOSITORY, SUITES
 from lab.running import Running
+
+VERSIONS = ("um", *SUITES)
 
 # Where the machine sees Machine.directory. Not below /run: the sandbox covers that.
 SHARED = Path("/tmp/shared")
 
-_MODULES = ("macvtap", "ipvtap", "veth", "tun", "cls_bpf", "sch_ingress")
-
-# What a distribution's boot would have done: modules that nothing else loads, and the node of
-# tun. The output goes to a file: the console is slow and lossy.
+# The output goes to a file: the console is slow and lossy.
 _INIT = """\
+#!/bin/bash
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
-export AIRTAP_LAB_SLOWNESS=5
 {environment}
+{prologue}
 exec >{shared}/log 2>&1 </dev/null
-cached=ro,version=9p2000.L,trans=virtio,msize=524288,cache=loose
-mkdir -p {repository} /tmp/usr
-mount -t 9p -o $cached repository {repository}
-mount -t 9p -o $cached usr /tmp/usr
-# A kernel package has lib/modules, and this system may have no such directory to mount it on.
-mount -t overlay -o lowerdir={kernel}:/tmp/usr overlay /usr
-# The sandbox copies /etc: half a minute, file by file.
-mount -t tmpfs -o mode=755 tmpfs /etc && tar -C /etc -xf {shared}/etc.tar
-{modules}
-mkdir -p /dev/net && {{ [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200; }}
-mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
 cd {repository} && echo booted >{shared}/booted && {command}
 echo $? >{shared}/status
 sync
+{epilogue}
 """
-
-
-# Directories that do not change while a machine runs, and where it shows them first. virtme mounts
-# without a cache, and then the imports of one test module take a minute.
-_LASTING = {"usr": Path("/usr"), "repository": REPOSITORY}
-_EXPORT = (
-    "-fsdev local,id={tag},path={path},security_model=none,readonly=on,multidevs=remap "
-    "-device virtio-9p-pci,fsdev={tag},mount_tag={tag}"
-)
 
 
 class Machine(Running):
@@ -73,22 +57,20 @@ class Machine(Running):
 
     def __init__(
         self,
-        image: Path,
+        version: str,
         argv: Sequence[str],
         *,
         env: Mapping[str, str] | None = None,
-        cpus: int = 2,
         memory: str = "2G",
     ) -> None:
         """Describe the machine; nothing runs before start().
 
-        image: a vmlinuz, see lab.kernels.kernel(). argv: the command, run in the repository's
-        directory; its standard output and error are log(). env: more of its environment.
+        version: one of VERSIONS. argv: the command, run in the repository's directory; its standard
+        output and error are log(). env: more of its environment.
         """
-        self.image = image
+        self.version = version
         self.argv = list(argv)
         self.env = dict(env or {})
-        self.cpus = cpus
         self.memory = memory
         self.directory = Path()
         self._process: subprocess.Popen[bytes] | None = None
@@ -115,17 +97,22 @@ class Machine(Running):
         return self.read("log")
 
     def console(self) -> str:
-        """Return what the kernel and virtme-ng have printed so far."""
+        """Return what the kernel, and what boots it, have printed so far."""
         return self.read("console")
 
     def start(self) -> None:
-        """Boot the machine; returns at once. A failure to boot shows as its early end."""
+        """Boot the machine; returns at once. A failure to boot shows as its early end.
+
+        FileNotFoundError, saying what to do, if there is no such kernel.
+        """
         self.directory = Path(tempfile.mkdtemp(prefix="machine-"))
-        (self.directory / "init").write_text(self._init())
+        init = self.directory / "init"
+        init.write_text(self._init())
+        init.chmod(0o755)
         sandbox.command("tar", "-C", "/etc", "-cf", str(self.directory / "etc.tar"), ".")
         with (self.directory / "console").open("wb") as console:
             self._process = subprocess.Popen(
-                sandbox.dying_with_us([*_ALONE, *self._virtme()]),
+                sandbox.dying_with_us([*_ALONE, *self._boot()]),
                 env={
                     **os.environ,
                     # virtme-ng looks for programs of its own environment by name,
@@ -162,7 +149,8 @@ class Machine(Running):
     def _end(process: subprocess.Popen[bytes]) -> None:
         """Kill the first process of the machine's PID namespace, and so all that are in it.
 
-        QEMU is a grandchild of virtme-ng. unshare, our child, ends once that namespace is empty.
+        QEMU is a grandchild of virtme-ng, and a user-mode kernel has a process for each of its
+        own. unshare, our child, ends once that namespace is empty.
         """
         with contextlib.suppress(FileNotFoundError):
             for first in (
@@ -175,27 +163,25 @@ class Machine(Running):
             process.kill()
             process.wait()
 
-    def _virtme(self) -> list[str]:
-        exports = (_EXPORT.format(tag=tag, path=path) for tag, path in _LASTING.items())
-        return [
-            *(str(Path(sys.executable).parent / "virtme-ng"), "--run", str(self.image)),
-            *("--user", "root", "--memory", self.memory, "--cpus", str(self.cpus)),
-            # Never KVM: /dev/kvm may be there and still hang a stock kernel.
-            *("--disable-kvm", "--force-9p", "--verbose"),
-            *("--rwdir", f"{SHARED}={self.directory}"),
-            f"--qemu-opts={' '.join(exports)}",
-            *("--exec", f"bash {SHARED}/init"),
-        ]
+    def _boot(self) -> list[str]:
+        if self.version == "um":
+            return uml.argv(self.directory, self.memory)
+        return virtme.argv(self.version, self.directory, SHARED, self.memory)
 
     def _init(self) -> str:
+        kind = uml if self.version == "um" else virtme
         exports = (f"export {name}={shlex.quote(value)}" for name, value in self.env.items())
+        places = {
+            "repository": shlex.quote(str(REPOSITORY)),
+            "directory": shlex.quote(str(self.directory)),
+            "shared": SHARED,
+        }
         return _INIT.format(
             environment="\n".join(exports),
-            kernel=shlex.quote(str(self.image.parent.parent)),
-            modules="\n".join(f"modprobe {module}" for module in _MODULES),
-            shared=SHARED,
-            repository=shlex.quote(str(REPOSITORY)),
+            prologue=kind.PROLOGUE.format(**places),
             command=shlex.join(self.argv),
+            epilogue=kind.EPILOGUE,
+            **places,
         )
 
     def read(self, name: str) -> str:
@@ -206,16 +192,16 @@ class Machine(Running):
         return path.read_text(errors="replace")
 
 
-# A PID namespace: whoever ends its first process, or dies, takes virtme-ng's whole family along.
+# A PID namespace: whoever ends its first process, or dies, takes a machine's whole family along.
 _ALONE = ("unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--")
 
 
 def main(words: Sequence[str]) -> int:
     """Run the command line in the module's docstring. Returns the exit status."""
-    if len(words) < 3 or words[0] not in SUITES or words[1] != "--":
+    if len(words) < 3 or words[0] not in VERSIONS or words[1] != "--":
         print(__doc__, file=sys.stderr)
         return 2
-    with Machine(kernel(words[0]), words[2:]) as machine:
+    with Machine(words[0], words[2:]) as machine:
         shown = 0
         while True:
             gone = not machine.running

@@ -22,6 +22,8 @@ TREE = Path("/run/tree")
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _TUN = Path("/dev/net/tun")
 
+_PAIRS, _GROUP = 500, 77
+
 _ETH_P_ALL = 0x0003  # linux/if_ether.h
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 # Some thousands of small frames, each of which counts with what the kernel keeps it in.
@@ -34,22 +36,28 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _entered = False
 
 
-def enter() -> None:
+def enter(*, links: int = 0, threads: int = 1) -> None:
     """Move this process into new network and mount namespaces, once; later calls return at once.
 
     Inside, /run is an empty tmpfs, /etc a private copy, /sys shows the new network namespace,
     TREE the repository; lo is up, and no airtap is installed. Daemons that detach become children
     of this process.
 
-    Raises RuntimeError without root, with threads (they would stay outside), or when a step fails.
+    links: how many ifindexes are left out. A macvtap's node is named by it, and /dev is common to
+    all sandboxes: where two are in use at a time, they are to be far apart. threads: how many this
+    process may have; all but this one stay outside.
+
+    Raises RuntimeError without root, with more threads, or when a step fails.
     """
     global _entered
     if _entered:
         return
-    _refuse_unfit()
+    _refuse_unfit(threads)
     _unshare()
     _mounts()
     command("ip", "link", "set", "lo", "up")
+    for _ in range(0, links, 2 * _PAIRS):
+        _pass_over_links()
     _adopt_orphans()
     _entered = True
 
@@ -125,10 +133,10 @@ def command(*argv: str) -> str:
     return done.stdout
 
 
-def _refuse_unfit() -> None:
+def _refuse_unfit(threads: int) -> None:
     if os.geteuid() != 0:
         raise RuntimeError("the lab needs root: it makes network and mount namespaces")
-    if len(os.listdir("/proc/self/task")) > 1:
+    if len(os.listdir("/proc/self/task")) > threads:
         raise RuntimeError("enter the sandbox before any thread starts: threads would stay outside")
     if _REPOSITORY.is_relative_to("/run"):
         raise RuntimeError(f"{_REPOSITORY} would be hidden: the sandbox has a /run of its own")
@@ -190,6 +198,13 @@ def _open_tun_to_all() -> None:
     os.mknod(node, stat.S_IFCHR | 0o666, _TUN.stat().st_rdev)
     node.chmod(0o666)  # mknod obeys the umask
     command("mount", "--bind", str(node), str(_TUN))
+
+
+def _pass_over_links() -> None:
+    """Make 2 * _PAIRS links and delete them: the kernel numbers on from there."""
+    pairs = (f"link add pair{number} group {_GROUP} type veth\n" for number in range(_PAIRS))
+    lines = "".join(pairs) + f"link del group {_GROUP}\n"
+    subprocess.run(["ip", "-batch", "-"], input=lines, text=True, check=True)
 
 
 def _adopt_orphans() -> None:

@@ -41,9 +41,13 @@ class Radios:
     """The simulated radios of the machine, in the sandbox: wlan0, wlan1 and so on."""
 
     def __init__(self, count: int) -> None:
-        """Load the driver; it can be unloaded only with the machine."""
+        """Load the driver if it is no part of the kernel; it goes only with the machine.
+
+        A kernel that has it built in has made lab.uml.RADIOS of them when it booted.
+        """
         sandbox.require()
-        command("modprobe", "mac80211_hwsim", f"radios={count}")
+        if not Path("/sys/module/mac80211_hwsim").exists():
+            command("modprobe", "mac80211_hwsim", f"radios={count}")
         for phy in _phys(_FIRST):
             # The driver makes them in the namespace of the machine's first process.
             command(*_FIRST, "iw", "phy", phy, "set", "netns", str(os.getpid()))

@@ -1,20 +1,24 @@
 """Where the tests run, and what every one of them must leave behind: nothing.
 
 tests/unit needs no root. Everything else runs in namespaces that this process makes for itself
-when the first such test is collected (lab/sandbox.py).
+when the first such test is collected (lab/sandbox.py), or in a machine (lab/outside.py).
 """
 
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from lab import sandbox
 from lab.airtap import Airtapd
+from lab.inside import VERSION, Inside
 from lab.lan import Lan, wait_for
+from lab.outside import Outside
+from lab.workers import THREADS, Scheduler, first_link, longest_first
 
 UNIT = Path(__file__).parent / "unit"
 
@@ -23,7 +27,7 @@ pytest.register_assert_rewrite("lab.doctor", "lab.trial")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: at greater length what another test shows")
+    config.pluginmanager.register(Inside(config) if VERSION else Outside(config), "machines")
     # A shell's `make test &` has it ignored, also in the commands that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Two emulated processors keep ours busy meanwhile: that an example takes long is no failure.
@@ -31,7 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("busy")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
+    return Scheduler(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=longest_first)
     outside = [item for item in items if not item.path.is_relative_to(UNIT)]
     if not outside:
         return
@@ -39,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in outside:
             item.add_marker(pytest.mark.skip(reason="needs root: it makes namespaces"))
         return
-    sandbox.enter()
+    sandbox.enter(links=first_link(), threads=THREADS)
 
 
 @pytest.fixture(autouse=True)

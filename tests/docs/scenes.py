@@ -28,6 +28,8 @@ ELSEWHERE = {
     "make setup": "it has made what these tests run with",
     "make lint": "make test begins with it",
     "make test": "this is a part of it",
+    "make test-fast": "of make test, whose first half this is",
+    "make test-slow": "it takes hours",
     "systemctl enable --now airtapd.socket": "the package does that; tests/install finds it done",
     "airtap parent 4addr wlan0 on": "tests/wifi/test_wifi_4addr.py",
 }
@@ -226,6 +228,11 @@ def hacking(host: Host, make: Example, single: Example) -> None:
         assert "passed" in host.run(f"cd {REPOSITORY}\n{command} -p no:cacheprovider")
 
 
+def machines(host: Host, example: Example) -> None:
+    """A test that there is, and passes."""
+    assert example.text == (REPOSITORY / "tests/wifi/test_first_guest.py").read_text()
+
+
 def synopsis(host: Host, shown: Example) -> None:
     """What can be typed, with brackets: of commands and options that exist."""
     for command in shown.commands:
@@ -260,6 +267,7 @@ SCENES: dict[tuple[str, str], Scene] = {
     ("README.md", "A user's own libvirt: unprivileged virt-manager, GNOME Boxes"): session,
     ("README.md", "Does it work?"): look_around,
     ("HACKING.md", "Working on airtap"): hacking,
+    ("HACKING.md", "Machines"): machines,
     ("docs/laptop.md", "Docking"): docking,
     ("docs/laptop.md", "4-address mode"): elsewhere,
     ("docs/troubleshooting.md", "Troubleshooting"): troubleshooting,

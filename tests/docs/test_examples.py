@@ -32,7 +32,7 @@ PLACES = placed()
 
 def test_no_example_escapes() -> None:
     assert set(PLACES) == set(SCENES)
-    assert {e.language for e in ALL} <= {DRAWN, "sh", "toml", "conf", "xml", "json"}
+    assert {e.language for e in ALL} <= {DRAWN, "sh", "toml", "conf", "xml", "json", "python"}
     assert not [e.place for e in ALL if e.language == DRAWN and TYPED.search(e.text)]
 
 

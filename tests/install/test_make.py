@@ -63,8 +63,8 @@ def test_the_wheel_in_a_fresh_environment(tmp_path: Path) -> None:
     """It was built from the sdist. The programs run and the BPF object is there."""
     only(TREE / "dist", "airtap-*.tar.gz")
     wheel = only(TREE / "dist", "airtap-*.whl")
-    subprocess.run([sys.executable, "-m", "venv", tmp_path], check=True)
-    pip = [str(tmp_path / "bin/pip"), "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path], check=True)
+    pip = [sys.executable, "-m", "pip", f"--python={tmp_path}", "install", "--quiet"]
     wheels = ["--no-index", "--find-links", str(TREE / "build/wheels")]
     subprocess.run([*pip, *wheels, str(wheel)], check=True)
     for program in PROGRAMS:

@@ -16,7 +16,15 @@ from lxml import etree
 
 from airtap import wire
 from lab.airtap import BIN, Airtapd
-from lab.domains import GUEST_MAC, booted, connected, defined, direct_card, network_card
+from lab.domains import (
+    GUEST_MAC,
+    booted,
+    connected,
+    defined,
+    direct_card,
+    lease,
+    network_card,
+)
 from lab.lan import SLOWNESS, Lan, Subnet, second_lan, slaac_address, wait_for
 from lab.libvirt import Libvirtd, domain_xml
 from lab.linux import leases
@@ -210,9 +218,14 @@ def test_a_guest_that_hangs(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> N
             hung.destroy()
 
 
-ASKS = """
+# What is patient for half a minute is so for some seconds here.
+IMPATIENT = """
 import sys
+from airtap import cli
 from airtap.libvirt import cards, connection
+connection._OPEN_S, connection._KEEPALIVE_S = 5, 1
+"""
+ASKS = """
 with connection.connected(sys.argv[1]) as connected:
     guest = cards.find(connected, "guest")
     print("connected", flush=True)
@@ -227,23 +240,25 @@ def test_a_daemon_that_hangs(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> 
     pipe = subprocess.PIPE
     start = partial(subprocess.Popen[str], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     with guest_with(libvirtd, "direct", linux=False):
-        amid = start([str(BIN / "python"), "-c", ASKS, libvirtd.uri])
+        python = [str(BIN / "python"), "-c"]
+        amid = start([*python, IMPATIENT + ASKS, libvirtd.uri])
         assert amid.stdout and amid.stdout.readline() == "connected\n"
         os.kill(libvirtd.pid, signal.SIGSTOP)
         try:
-            begins = start(airtap_argv("list", libvirtd))
-            impatient = start(airtap_argv("list", libvirtd))
+            argv = airtap_argv("list", libvirtd)
+            begins = start([*python, f"{IMPATIENT}sys.exit(cli.main())", *argv[1:]])
+            interrupted = start(argv)
             time.sleep(3 * SLOWNESS)
-            assert impatient.poll() is None
-            impatient.send_signal(signal.SIGINT)
+            assert interrupted.poll() is None
+            interrupted.send_signal(signal.SIGINT)
             for process, said in (
-                (impatient, ""),
-                (begins, "did not answer within 30 s"),
+                (interrupted, ""),
+                (begins, "did not answer within 5 s"),
                 (amid, "errors.Problem: cannot ask: internal error: "),
             ):
                 _, complaint = process.communicate(timeout=60 * SLOWNESS)
                 assert process.returncode and said in complaint, complaint
-            assert impatient.returncode == 128 + signal.SIGINT
+            assert interrupted.returncode == 128 + signal.SIGINT
         finally:
             os.kill(libvirtd.pid, signal.SIGCONT)
 
@@ -325,8 +340,7 @@ def test_a_guest_that_releases_nothing(
         assert cards(domain) == before
         assert marked(domain) == marks
         domain.reset()
-        wait_for(lambda: lan.leases().get(GUEST_MAC), 30, "the guest to boot")
-        reached(lan, lan.leases()[GUEST_MAC])
+        reached(lan, lease(lan, libvirtd))
 
 
 def test_one_after_the_other(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:
@@ -468,5 +482,5 @@ def test_a_move_that_the_guest_does_not_follow(
         assert "plugged in again" in airtap(libvirtd, "replug", "--parent", "up1")
         assert cards(domain) == before
         domain.reset()
-        reached(other, other.wait_lease(GUEST_MAC))
+        reached(other, lease(other, libvirtd))
     assert host_links() == {"lo", "up0", "up1"}

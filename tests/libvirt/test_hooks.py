@@ -16,7 +16,16 @@ from lxml import etree
 
 from airtap import wire
 from lab.airtap import Airtapd
-from lab.domains import GUEST_MAC, booted, connected, defined, direct_card, guest_on, network_card
+from lab.domains import (
+    GUEST_MAC,
+    booted,
+    connected,
+    defined,
+    direct_card,
+    guest_on,
+    lease,
+    network_card,
+)
 from lab.lan import Lan, slaac_address, wait_for
 from lab.libvirt import Libvirtd, domain_xml
 from lab.sandbox import command, host_links
@@ -118,7 +127,7 @@ def test_virt_install(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     with connected(libvirtd) as connection:
         domain = connection.lookupByName("guest")
-        address = lan.wait_lease(GUEST_MAC, 60)
+        address = lease(lan, libvirtd)
         wait_for(lambda: lan.fetched(address), 30, "the guest to boot")
         reached(lan, address)
         domain.destroy()

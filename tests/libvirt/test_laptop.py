@@ -19,11 +19,11 @@ ELSEWHERE = Subnet("198.51.100.", "2001:db8:e::")
 PROMPTLY = 15
 
 
-@pytest.mark.parametrize("kind", ["network", "prepared"])
+@pytest.mark.parametrize("kind", [pytest.param("network", marks=pytest.mark.slow), "prepared"])
 def test_another_network(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd, kind: str) -> None:
     with guest_with(libvirtd, kind):
-        booted(lan, libvirtd)
-        wait_for(lambda: of_a(airtapd, GUEST_MAC), 10, "its addresses to be known")
+        reached(lan, booted(lan, libvirtd))
+        assert len(of_a(airtapd, GUEST_MAC)) == 2
         lan.resettle(ELSEWHERE)
         began = time.monotonic()
         address = wait_for(lambda: lan.leases().get(GUEST_MAC), PROMPTLY, "a lease there") or ""
@@ -54,23 +54,29 @@ def test_a_guest_that_nobody_can_tell(lan: Lan, airtapd: Airtapd, libvirtd: Libv
         wait_for(lambda: not status_of(airtapd, PUMP_MAC)["stranded"], 5, "it to be in place")
 
 
-def test_carrier_away_for_a_minute(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:
+@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.slow)])
+def test_carrier_away(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd, seconds: int) -> None:
     """As in sleep: the host may lose its addresses, and has them again."""
     with guest_with(libvirtd, "network"), pump(airtapd, ipv4=GUEST4) as other:
         address = booted(lan, libvirtd)
         reached(lan, address)
         assert other.ping("192.0.2.1")
-        before = [set(guest["addresses"]) for guest in airtapd.guests()]
+
+        def addresses() -> list[set[str]]:
+            return [set(guest["addresses"]) for guest in airtapd.guests()]
+
+        wait_for(lambda: list(map(len, addresses())) == [3, 3], 10, "all addresses to be known")
+        before = addresses()
         said = lan.log().count("DHCPDISCOVER")
         command("ip", "-n", lan.namespace, "link", "set", lan.far, "down")
         command("ip", "address", "del", "192.0.2.10/24", "dev", "up0")
-        time.sleep(60)
+        time.sleep(seconds)
         command("ip", "-n", lan.namespace, "link", "set", lan.far, "up")
         command("ip", "-n", lan.namespace, "address", "replace", "2001:db8::1/64", "dev", lan.far)
         command("ip", "address", "add", "192.0.2.10/24", "dev", "up0")
         reached(lan, address)
         assert lan.ping(GUEST4)
-        assert [set(guest["addresses"]) for guest in airtapd.guests()] == before
+        assert addresses() == before
         assert lan.log().count("DHCPDISCOVER") == said
         assert "another network" not in airtapd.log()
 

@@ -18,6 +18,12 @@ from lab.libvirt import Libvirtd
 from lab.sandbox import command, dying_with_us, host_links, netns_exec_prefix
 
 DEFINE_WIFI = ("network", "define", "wifi", "--parent", "up0")
+# Else, besides a bridge's learning, a DHCP server waits for a ping's answer, and iPXE for another.
+AT_ONCE = """
+<options xmlns="http://libvirt.org/schemas/network/dnsmasq/1.0">
+  <option value="no-ping"/><option value="dhcp-option=encap:175,176,1b"/>
+</options>
+"""
 FOREIGN = "<network><name>theirs</name><forward mode='bridge'/><bridge name='br7'/></network>"
 
 
@@ -135,7 +141,7 @@ def test_nat(lan: Lan, libvirtd: Libvirtd) -> None:
     try:
         with guest_on(libvirtd, "gate"):
             told = f"AIRTAP-GUEST {GUEST_MAC} 192.168."
-            wait_for(lambda: told in libvirtd.serial("guest"), 60, "the guest to boot")
+            wait_for(lambda: told in libvirtd.hurry("guest"), 60, "the guest to boot")
             assert "net0: fd" in libvirtd.serial("guest")
     finally:
         server.terminate()
@@ -151,7 +157,8 @@ def boot_from_beyond(libvirtd: Libvirtd, name: str) -> None:
     connection = libvirtd.connect()
     network = connection.networkLookupByName(name)
     beyond = '<bootp file="http://192.0.2.1/boot.ipxe"/></dhcp>'
-    connection.networkDefineXML(network.XMLDesc().replace("</dhcp>", beyond))
+    xml = network.XMLDesc().replace("</dhcp>", beyond).replace("stp='on'", "stp='off'")
+    connection.networkDefineXML(xml.replace("</network>", f"{AT_ONCE}</network>"))
     network.destroy()
     network.create()
     connection.close()

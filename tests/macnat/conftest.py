@@ -12,9 +12,9 @@ MACNAT_ON = '[parents.up0]\nmacnat = "on"\n'
 
 
 @pytest.fixture
-def device_kind() -> str:
-    """What guests get. tests/wifi repeats tests with ipvtap, where there is a kernel for it."""
-    return "macvtap"
+def device_kind(request: pytest.FixtureRequest) -> str:
+    """What guests get: see lab.kinds."""
+    return str(getattr(request, "param", "macvtap"))
 
 
 @pytest.fixture

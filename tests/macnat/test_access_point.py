@@ -12,6 +12,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
 from lab.airtap import Airtapd
+from lab.kinds import BOTH_KINDS
 from lab.lan import FAR_MAC, NEAR_MAC, SLOWNESS, Lan, wait_for
 from lab.pump import PumpGuest
 from lab.sandbox import inside
@@ -91,6 +92,7 @@ def test_probes_come_back(lan: Lan, airtapd: Airtapd, echo: Echo) -> None:
         assert [frame for frame in echoed if ARP not in frame]
 
 
+@BOTH_KINDS
 def test_lease_whose_address_is_answered_for(lan: Lan, airtapd: Airtapd) -> None:
     """busybox, told to probe, declines a lease whose address somebody answers for."""
     with pump(airtapd) as guest, echoing(lan, as_an_answer):
@@ -132,6 +134,7 @@ def group_socket(device: str) -> socket.socket:
 
 
 @pytest.mark.parametrize("to", ["255.255.255.255", "192.0.2.255", GROUP4, GROUP6])
+@BOTH_KINDS
 def test_group_packet_sent_to_the_stations_mac(lan: Lan, airtapd: Airtapd, to: str) -> None:
     """Both guests and the host get it, once."""
     with two_guests(airtapd) as guests, listening(guests) as sockets, lan.frames() as frames:
@@ -146,6 +149,7 @@ def test_group_packet_sent_to_the_stations_mac(lan: Lan, airtapd: Airtapd, to: s
                 taker.recv(100)
 
 
+@BOTH_KINDS
 def test_arp_request_sent_to_the_stations_mac(lan: Lan, airtapd: Airtapd) -> None:
     """For an address that no one has spoken from: the guest that has it answers."""
     with two_guests(airtapd) as (guest, _), lan.frames() as frames:

@@ -16,6 +16,7 @@ from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from lab.airtap import Airtapd
+from lab.kinds import BOTH_KINDS
 from lab.lan import Lan, wait_for
 from lab.pump import PumpGuest
 from lab.sandbox import command, host_links
@@ -122,6 +123,7 @@ def test_macvtap_that_was_there_before_the_daemon(counting_lan: Lan) -> None:
         assert is_clean(), "and goes when the next one finds no child"
 
 
+@BOTH_KINDS
 def test_last_child_takes_all_with_it(lan: Lan, airtapd: Airtapd) -> None:
     for _ in range(3):
         with pump(airtapd):
@@ -204,6 +206,7 @@ def test_uplink_deleted_under_guests(counting_lan: Lan, airtapd: Airtapd, away: 
     assert airtapd.alive
 
 
+@BOTH_KINDS
 def test_guest_that_is_released(lan: Lan, airtapd: Airtapd) -> None:
     """Its address is another's at once."""
     with pump(airtapd, GUEST_MAC, GUEST4, GUEST6) as guest:
@@ -231,6 +234,7 @@ def nth_probe(number: int, address: str) -> Callable[[bytes], bool]:
     return last
 
 
+@BOTH_KINDS
 def test_address_moves_to_a_guest_when_its_holder_is_silent(lan: Lan, airtapd: Airtapd) -> None:
     """One that answers keeps it; one that has left it, as after a failover, does not."""
     with (

@@ -26,6 +26,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from lab.airtap import Airtapd
+from lab.kinds import BOTH_KINDS
 from lab.lan import FAR_MAC, HOST4, HOST6, NEAR_MAC, ROUTER4, ROUTER6, Lan
 from lab.pump import PumpGuest
 from lab.sandbox import command
@@ -96,6 +97,7 @@ def random_mac() -> str:
     return bytes([octets[0] & 0xFE | 0x02, *octets[1:]]).hex(":")
 
 
+@BOTH_KINDS
 def test_random_source_macs(scene: Scene) -> None:
     for _ in range(500):
         scene.rogue.send(claim(ROGUE4, random_mac()))
@@ -110,6 +112,7 @@ def test_random_source_macs(scene: Scene) -> None:
     [(HOSTS, "host_address"), (SIBLINGS, "guest_address")],
     ids=["host-and-gateway", "sibling"],
 )
+@BOTH_KINDS
 def test_anothers_address(scene: Scene, addresses: tuple[str, ...], guard: str) -> None:
     """Announced to all, told to each, and as the source of packets."""
     for address in addresses:
@@ -166,7 +169,8 @@ def ether(to: str, kind: int) -> bytes:
 
 def test_ten_thousand_addresses(scene: Scene) -> None:
     """Of each family: the newest stay, as many as the quota has, all others are evicted."""
-    packed = claim("10.0.0.0", ROGUE_MAC).build()
+    # Not to all: that would fill the queue of a sibling that a busy machine does not let read.
+    packed = claim("10.0.0.0", ROGUE_MAC, FAR_MAC).build()
     assert packed.count(bytes([10, 0, 0, 0])) == 2
     for number in range(FLOOD):
         scene.rogue.send(packed.replace(bytes([10, 0, 0, 0]), flood4(number).packed))
@@ -298,6 +302,7 @@ def checksums_are_right(frame: Packet) -> None:
             assert Ether(bytes(built))[type(layer)].cksum == was
 
 
+@BOTH_KINDS
 def test_one_address_in_two_vlans(lan: Lan, airtapd: Airtapd) -> None:
     """It is two addresses, of two guests here, each reached in its own VLAN."""
     with raw_guest(airtapd) as guest, raw_guest(airtapd, SIBLING_MAC) as other:
@@ -305,6 +310,7 @@ def test_one_address_in_two_vlans(lan: Lan, airtapd: Airtapd) -> None:
             guest.send(claim(ROGUE4, ROGUE_MAC, vlan=5))
             other.send(claim(ROGUE4, SIBLING_MAC, vlan=6))
             other.mark()
+            guest.received()
             seen = [Ether(f) for f in collect(frames) if f[12:14] == b"\x81\x00"]
             question = Ether(src=FAR_MAC, dst=NEAR_MAC) / Dot1Q(vlan=5)
             frames.send(bytes(question / ARP(psrc="192.0.2.9", hwdst=NEAR_MAC, pdst=ROGUE4)))

@@ -7,6 +7,7 @@ import pytest
 
 from lab.airtap import HELPER, Airtapd
 from lab.guest import QemuGuest
+from lab.kinds import BOTH_KINDS
 from lab.lan import NEAR_MAC, ROUTER4, ROUTER6, Lan, slaac_address, wait_for
 from lab.sandbox import command
 from lab.traffic import (
@@ -90,6 +91,7 @@ def test_both_families_all_ways(lan: Lan, airtapd: Airtapd, undisturbed_host: No
         reach_each_other(lan, guests)
 
 
+@BOTH_KINDS
 def test_learned_mac_and_slaac(lan: Lan, airtapd: Airtapd) -> None:
     with pump(airtapd, told=False) as guest, pump(airtapd, SIBLING_MAC, name="sibling") as sibling:
         for each in (guest, sibling):

@@ -17,6 +17,7 @@ from scapy.packet import Packet
 
 from lab.airtap import Airtapd
 from lab.host_access import meet, reaches, rp_filter
+from lab.kinds import BOTH_KINDS
 from lab.lan import HOST4, HOST6, ROUTER4, ROUTER6, Lan, wait_for
 from lab.pump import PumpGuest
 from lab.sandbox import command, host_links, packet_socket
@@ -97,6 +98,7 @@ def test_host_and_guests_meet(
         assert uplink["host_access"]
 
 
+@BOTH_KINDS
 def test_the_lan_takes_no_notice(lan: Lan, airtapd: Airtapd) -> None:
     """The trap of a device for the host among its guests: MAC NAT takes it for a guest."""
     before, links = host_state(), host_links()
@@ -125,6 +127,7 @@ def test_the_lan_takes_no_notice(lan: Lan, airtapd: Airtapd) -> None:
     wait_for(is_bare, 5, "clsact to go")
 
 
+@BOTH_KINDS
 def test_bytes_both_ways(lan: Lan, airtapd: Airtapd) -> None:
     with pump(airtapd, ipv4=GUEST4, ipv6=GUEST6) as guest:
         for family, host, address in ((4, HOST4, GUEST4), (6, HOST6, GUEST6)):
@@ -162,6 +165,7 @@ def _echo(server: socket.socket) -> None:
         connection.shutdown(socket.SHUT_WR)
 
 
+@BOTH_KINDS
 def test_broadcasts_and_groups(lan: Lan, airtapd: Airtapd) -> None:
     with two_guests(airtapd) as guests, socket.socket(type=socket.SOCK_DGRAM) as host:
         host.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
@@ -241,6 +245,7 @@ def test_the_hosts_mac_changes(lan: Lan, airtapd: Airtapd) -> None:
                 assert neighbour(one.namespace, address) == other.mac
 
 
+@BOTH_KINDS
 def test_guest_with_the_routers_mac(lan: Lan, airtapd: Airtapd) -> None:
     """The host's packets through its router are not that guest's."""
     with raw_guest(airtapd, lan.far_mac) as thief:
@@ -258,6 +263,7 @@ def test_guest_with_the_routers_mac(lan: Lan, airtapd: Airtapd) -> None:
             assert not [frame for frame in thief.received() if IP in Ether(frame)]
 
 
+@BOTH_KINDS
 def test_nobody_speaks_for_the_router(lan: Lan, airtapd: Airtapd) -> None:
     with raw_guest(airtapd) as liar:
         deceive(liar.send, lan)

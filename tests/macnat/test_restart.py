@@ -10,6 +10,7 @@ import pytest
 
 from airtap.kernel import pins
 from lab.airtap import BIN, Airtapd
+from lab.kinds import BOTH_KINDS
 from lab.lan import HOST4, Lan, wait_for
 from lab.sandbox import command, dying_with_us, host_links, netns_exec_prefix
 from lab.traffic import GUEST4, GUEST6, GUEST_MAC, known, pump
@@ -108,6 +109,7 @@ def test_transfer_through_the_daemons_ends(lan: Lan, airtapd: Airtapd, family: i
         assert known(airtapd, GUEST_MAC) >= {GUEST4 if family == 2 else GUEST6}
 
 
+@BOTH_KINDS
 def test_guest_that_changes_while_the_daemon_is_away(lan: Lan, airtapd: Airtapd) -> None:
     """What it says in the meantime is learned, guarded, and in the status afterwards."""
     with pump(airtapd, ipv4=GUEST4) as guest:
@@ -120,6 +122,7 @@ def test_guest_that_changes_while_the_daemon_is_away(lan: Lan, airtapd: Airtapd)
         assert known(airtapd, GUEST_MAC) >= {GUEST4, GUEST6}
 
 
+@BOTH_KINDS
 def test_guest_that_ends_while_the_daemon_is_away(lan: Lan, airtapd: Airtapd) -> None:
     """Its address is free, and the next guest has it at once."""
     with pump(airtapd, ipv4=GUEST4) as guest:

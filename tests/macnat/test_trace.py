@@ -25,6 +25,7 @@ from airtap.kernel.bpf_object import Object
 from airtap.kernel.pins import pin_directory
 from lab import sandbox
 from lab.airtap import BIN, IMPATIENT, Airtapd
+from lab.kinds import BOTH_KINDS
 from lab.lan import FAR_MAC, HOST4, HOST6, NEAR_MAC, ROUTER4, ROUTER6, Lan, wait_for
 from lab.traffic import (
     BROADCAST,
@@ -119,6 +120,7 @@ REWRITTEN = "ARP sender rewritten"
 COPY, DELIVERED = "a copy to the host", "delivered to the guest"
 
 
+@BOTH_KINDS
 def test_what_is_told(lan: Lan, airtapd: Airtapd, device_kind: str) -> None:
     with (
         pump(airtapd, GUEST_MAC, GUEST4, GUEST6) as guest,
@@ -154,6 +156,7 @@ def test_what_is_told(lan: Lan, airtapd: Airtapd, device_kind: str) -> None:
         wait_for(lambda: generation() == 0, 10, "the programs to tell nothing any more")
 
 
+@BOTH_KINDS
 def test_every_refusal(lan: Lan, airtapd: Airtapd) -> None:
     with (
         pump(airtapd, SIBLING_MAC, SIBLING4, name="sibling") as sibling,
@@ -197,6 +200,7 @@ def test_every_refusal(lan: Lan, airtapd: Airtapd) -> None:
         trace.told("LAN -> guest", "ARP who-has 192.0.2.99 tell 192.0.2.9", *to_all)
 
 
+@BOTH_KINDS
 def test_between_siblings(lan: Lan, airtapd: Airtapd, device_kind: str) -> None:
     with (
         pump(airtapd, GUEST_MAC, GUEST4) as guest,
@@ -318,6 +322,7 @@ def test_names_of_guests(lan: Lan, airtapd: Airtapd) -> None:
                 assert trace.lines[0].startswith(f"{first.device} ({GUEST_MAC})")
 
 
+@BOTH_KINDS
 def test_a_mac_that_is_learned_meanwhile(lan: Lan, airtapd: Airtapd, device_kind: str) -> None:
     with airtapd.attach("up0") as tap, tracing(airtapd, tap.device) as trace:
         assert "(its MAC is not known yet)" in trace.lines[0]

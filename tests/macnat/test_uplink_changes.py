@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 
 from lab.airtap import Airtapd
+from lab.kinds import BOTH_KINDS
 from lab.lan import HOST4, ROUTER4, ROUTER6, Lan
 from lab.pump import PumpGuest
 from lab.sandbox import command
@@ -60,6 +61,7 @@ def test_mac_of_the_uplink_changes(lan: Lan, airtapd: Airtapd) -> None:
         assert lan.ping("192.0.2.22")
 
 
+@BOTH_KINDS
 def test_mac_changes_while_the_daemon_is_away(lan: Lan, airtapd: Airtapd) -> None:
     with pump(airtapd, ipv4=GUEST4, ipv6=GUEST6) as guest:
         assert guest.ping(ROUTER4) and guest.ping(ROUTER6)

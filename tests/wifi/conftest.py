@@ -1,7 +1,7 @@
 """Tests on Wi-Fi: written as if run in the machine, started and reported from outside it.
 
-In the machine (inside.py): an access point, the host as its station on wlan1, and airtapd there.
-Each is started once per module: a Python alone takes seconds. Outside see outside.py.
+In the machine: an access point, the host as its station on wlan1, and airtapd there. Each is
+started once per module. How tests get into the machine: lab/outside.py.
 """
 
 from __future__ import annotations
@@ -12,24 +12,29 @@ import pytest
 
 from airtap import wire
 from lab.airtap import Airtapd
+from lab.kernels import SUITES
+from lab.sandbox import command
 from lab.traffic import undisturbed
 from lab.wifi import VARIANTS, AccessPoint, Radios, Station
-from tests.wifi.inside import KERNEL, Inside
-from tests.wifi.outside import KERNELS, Outside
 
 KINDS = ("macvtap", "ipvtap")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Inside(config) if KERNEL else Outside(config), "wifi-machine")
 
 
 # First, so that ids are the same wherever this file is met: as an initial conftest or later.
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A module may name the KERNELS that are enough for it, and the KINDS."""
-    kernels = [KERNEL] if KERNEL else getattr(metafunc.module, "KERNELS", KERNELS)
-    metafunc.parametrize("kernel", kernels, scope="session")
+    """A module may name its KERNELS, of lab.machine.VERSIONS, and the KINDS.
+
+    On stock kernels all the others are slow.
+    """
+    own = getattr(metafunc.module, "KERNELS", ("um",))
+    marked = [pytest.param(version, marks=pytest.mark.machine(version)) for version in own]
+    slow = [
+        pytest.param(version, marks=[pytest.mark.machine(version), pytest.mark.slow])
+        for version in SUITES
+        if version not in own
+    ]
+    metafunc.parametrize("kernel", [*marked, *slow], scope="session")
     if "kind" in metafunc.fixturenames:
         kinds = getattr(metafunc.module, "KINDS", KINDS)
         metafunc.parametrize("kind", kinds, scope="module", indirect=True)
@@ -88,9 +93,10 @@ def daemon(radios: Radios, kind: str, more_config: str) -> Iterator[Airtapd]:
 
 @pytest.fixture
 def airtapd(daemon: Airtapd, station: Station, lan: AccessPoint) -> Iterator[Airtapd]:
-    """That airtapd, on a host that is on the LAN, whose router knows of no earlier guest."""
-    # It would not ask again for an address of theirs for half a minute.
+    """That airtapd, on a host that is on the LAN. Host and router know of no earlier guest."""
+    # They would not ask again for an address of theirs for half a minute.
     lan.run("ip", "neigh", "flush", "all")
+    command("ip", "neigh", "flush", "all")
     before = len(daemon.log())
     yield daemon
     print(daemon.log()[before:])  # shown with a test that fails

@@ -17,8 +17,6 @@ from tests.wifi.roaming import roam, settle
 from tests.wifi.test_wifi_roaming import nothing_leaks, other, station  # noqa: F401
 from tests.wifi.wireless import UPLINK
 
-# What is the kernel's in it, other tests see on both.
-KERNELS = ("6.12",)
 TEST_S = 1800
 KINDS = ("ipvtap",)  # macvtap's are those of tests/libvirt/test_fifty_events.py
 

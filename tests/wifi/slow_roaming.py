@@ -23,8 +23,6 @@ from tests.wifi.roaming import PROMPTLY, roam
 from tests.wifi.test_wifi_roaming import libvirtd, nothing_leaks, other, station  # noqa: F401
 from tests.wifi.wireless import UPLINK
 
-# What is the kernel's in it, other tests see on both.
-KERNELS = ("6.12",)
 TEST_S = 1800
 _BOOT_S = 300
 

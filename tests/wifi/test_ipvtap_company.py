@@ -10,7 +10,6 @@ from lab.lan import Lan
 from lab.sandbox import command
 from lab.traffic import GUEST4, GUEST_MAC, SIBLING4, SIBLING_MAC, pump
 
-KERNELS = ("6.12",)
 CONFIG = """
 [parents.ip0]
 kind = "ipvtap"

@@ -17,8 +17,6 @@ from lab.traffic import GUEST4, GUEST6, GUEST_MAC, neighbour, reach_each_other
 from lab.wifi import AccessPoint, Station
 from tests.wifi.wireless import UPLINK, pump
 
-# What is the kernel's in it is mac80211's, and old.
-KERNELS = ("6.12",)
 KINDS = ("macvtap",)
 BRIDGE = "br0"
 

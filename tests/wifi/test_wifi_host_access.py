@@ -19,9 +19,6 @@ from lab.traffic import (
 from lab.wifi import AccessPoint, Station
 from tests.wifi.wireless import UPLINK, lease, pump
 
-# Debian 12's kernel as well, by hand: pytest tests/wifi/test_wifi_host_access.py with this removed.
-KERNELS = ("6.12",)
-
 
 def test_host_and_guests_meet(
     lan: AccessPoint, airtapd: Airtapd, station: Station, undisturbed_host: None

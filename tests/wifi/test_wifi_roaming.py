@@ -22,8 +22,6 @@ from lab.wifi import AccessPoint, Radios, Station
 from tests.wifi.roaming import PROMPTLY, other_network, roam
 from tests.wifi.wireless import UPLINK, lease, pump
 
-# What is the kernel's in it, other tests see on both.
-KERNELS = ("6.12",)
 KINDS = ("macvtap",)
 
 SCRIPT = """#!ipxe

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.wifi.test_wifi_try import KERNELS, KINDS, test_guests_work  # noqa: F401
+from tests.wifi.test_wifi_try import KINDS, test_guests_work  # noqa: F401
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 from lab.machine import SHARED
 
 # Set by outside.py. Absent, this is no machine.
-KERNEL = os.environ.get("AIRTAP_MACHINE_KERNEL")
+VERSION = os.environ.get("AIRTAP_MACHINE")
 
 REPORTS = SHARED / "reports"
 _SO_TIMESTAMP = 29  # asm-generic/socket.h

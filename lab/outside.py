@@ -1,12 +1,11 @@
-"""pytest's plugin outside the machine: boots one per kernel, and reports what it reports.
+"""pytest's plugin outside the machines: boots one per kernel, and reports what it reports.
 
-A test of this directory exists once per kernel. One machine per kernel runs all that are selected
-of that kernel; each test then waits for its own reports from there. Whatever keeps a test from
-being run in the machine is a failure of that test.
+A test that is marked `machine(VERSION)` runs in the machine of that kernel (lab/machine.py), as if
+written for this system; nothing of it runs here. A machine boots when the first of its tests has
+its turn, and runs all that are selected for it; each test then waits for its own reports from
+there. Whatever keeps a test from being run in the machine is a failure of that test.
 
-The kernel with the most tests has its machine from the start, beside the tests of other
-directories: emulated, it keeps one processor busy for half an hour. Others boot when it is their
-turn.
+The user-mode kernel, which boots in a second, has a machine for each module.
 """
 
 from __future__ import annotations
@@ -14,18 +13,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pytest
 
-from lab.kernels import REPOSITORY, SUITES, kernel
+from lab.inside import REPORTS, limit
+from lab.kernels import REPOSITORY
 from lab.machine import Machine
-from tests.wifi.inside import REPORTS, limit
-
-HERE = Path(__file__).parent
-KERNELS = tuple(SUITES)
+from lab.workers import machine_of
 
 # Seconds. Booting takes 20 on an idle machine with two processors.
 _BOOT_S = 240.0
@@ -35,25 +30,19 @@ _TAIL = 6000  # characters
 
 
 class Outside:
-    """Answers for the tests of this directory with what their machine says of them."""
+    """Answers for the tests of machines with what their machine says of them."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[tuple[str, str], Run] = {}
         config.add_cleanup(self.close)
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        ours = [item for item in session.items if item.path.is_relative_to(HERE)]
-        if not ours or os.geteuid() != 0 or session.config.option.collectonly:
-            return
-        count = Counter(map(kernel_of, ours))
-        self._run(max(ours, key=lambda item: count[kernel_of(item)]))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
-        if not item.path.is_relative_to(HERE) or os.geteuid() != 0:
+        machine = machine_of(item)
+        if machine is None or os.geteuid() != 0:
             return None
-        run = self._run(item)
+        run = self._run(machine, item.session)
         hook = item.ihook
         hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in run.reports(item):
@@ -68,22 +57,12 @@ class Outside:
         for run in self._runs.values():
             run.close()
 
-    def _run(self, item: pytest.Item) -> Run:
-        version = kernel_of(item)
-        if version not in self._runs:
-            items = [
-                other
-                for other in item.session.items
-                if other.path.is_relative_to(HERE) and kernel_of(other) == version
-            ]
-            self._runs[version] = Run(version, items, self._config)
-            self._runs[version].start()
-        return self._runs[version]
-
-
-def kernel_of(item: pytest.Item) -> str:
-    assert isinstance(item, pytest.Function)
-    return str(item.callspec.params["kernel"])
+    def _run(self, machine: tuple[str, str], session: pytest.Session) -> Run:
+        if machine not in self._runs:
+            items = [item for item in session.items if machine_of(item) == machine]
+            self._runs[machine] = Run(machine[0], items, self._config)
+            self._runs[machine].start()
+        return self._runs[machine]
 
 
 class Run:
@@ -106,9 +85,9 @@ class Run:
         python = str(REPOSITORY / ".venv/bin/python")
         try:
             self._machine = Machine(
-                kernel(self._version),
+                self._version,
                 [python, "-m", "pytest", *options, *self._nodeids],
-                env={"AIRTAP_MACHINE_KERNEL": self._version},
+                env={"AIRTAP_MACHINE": self._version},
             )
             self._machine.start()
         except (OSError, RuntimeError) as exc:
