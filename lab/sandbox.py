@@ -40,7 +40,8 @@ def enter(*, links: int = 0, threads: int = 1) -> None:
     """Move this process into new network and mount namespaces, once; later calls return at once.
 
     Inside, /run is an empty tmpfs, /etc a private copy, /sys shows the new network namespace,
-    TREE the repository; lo is up. Daemons that detach become children of this process.
+    TREE the repository; lo is up, and no airtap is installed. Daemons that detach become children
+    of this process.
 
     links: how many ifindexes are left out. A macvtap's node is named by it, and /dev is common to
     all sandboxes: where two are in use at a time, they are to be far apart. threads: how many this
@@ -155,8 +156,17 @@ def _mounts() -> None:
     command("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
     command("cp", "-a", "/etc", "/run/etc")
     command("mount", "--bind", "/run/etc", "/etc")
+    _hide_airtap()
     _show_tree()
     _open_tun_to_all()
+
+
+def _hide_airtap() -> None:
+    """Take away what an installed airtap has in /etc, and what anybody would run of it."""
+    hooks = Path("/etc/libvirt/hooks").glob("*.d/50-airtap")
+    command("rm", "-rf", "/etc/airtap", *map(str, hooks))
+    for program in Path("/usr/bin").glob("airtap*"):
+        command("mount", "--bind", "/dev/null", str(program))
 
 
 def _show_tree() -> None:

@@ -185,8 +185,10 @@ def test_systemd_units_are_valid() -> None:
     for unit in ("airtapd.service", "airtapd.socket"):
         text = (Path(__file__).parents[2] / "data" / unit).read_text()
         assert "[Unit]" in text
+    # It leaves /run/systemd behind, by which others would tell that systemd runs here.
+    verify = 'mount -t tmpfs tmpfs /run && exec systemd-analyze verify --man=no "$@"'
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", *map(str, unit_files())],
+        ["unshare", "--mount", "sh", "-c", verify, "sh", *map(str, unit_files())],
         capture_output=True,
         text=True,
     )
