@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import stat
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ from lab.lan import end_process, wait_for
 from lab.linux import CMDLINE, MEMORY, files
 from lab.running import Running
 
-__all__ = ["Libvirtd", "LibvirtdWithoutKvm", "domain_xml"]
+__all__ = ["Libvirtd", "domain_xml"]
 
 # Errors reach us as exceptions; without this the binding prints them as well.
 libvirt.registerErrorHandler(lambda _context, _error: None, None)
@@ -38,7 +37,9 @@ _DAEMON = "/usr/sbin/libvirtd"
 _CACHE = "/var/cache/libvirt"
 _HIDDEN = ("/var/lib/libvirt", "/var/log/libvirt", _CACHE)
 
-_KVM = Path("/dev/kvm")
+# Nor are these seen. KVM may be there and still hang a guest; of a second QEMU libvirtd would find
+# out as well what it can do.
+_UNUSED = ("/dev/kvm", "/usr/bin/qemu-system-i386")
 
 # Of this network namespace. libvirt switches them on for a network with NAT, and leaves them so.
 _FORWARDING = [
@@ -227,8 +228,8 @@ class Libvirtd(Running):
     def _argv(self) -> list[str]:
         # The shell never becomes the daemon: it is there to reap, and to start it again.
         hidden = [f"mount --bind {self._hidden(path)} {path}" for path in _HIDDEN]
-        if _KVM.exists():
-            hidden.append(f"mount --bind {self._kvm()} {_KVM}")
+        there = filter(os.path.exists, _UNUSED)
+        hidden += [f"mount --bind {self._nothing()} {path}" for path in there]
         user = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", "--"]
         daemon = " ".join([*(user if self.uid else []), _DAEMON])
         loop = f"until [ $stop ]; do {daemon} & wait $!; wait $!; sleep 0.1; done"
@@ -258,26 +259,17 @@ class Libvirtd(Running):
         return kept
 
     def _cache(self) -> Path:
-        """Where it keeps what QEMU can do, which takes seconds to find out: for the next one too.
-
-        libvirtd looks whether that still holds, of QEMU and of KVM.
-        """
-        path = Path(f"/run/{type(self).__name__}-{self.uid}.cache")
+        """Where it keeps what it has found out of QEMU, for the next daemon too."""
+        path = Path(f"/run/libvirtd-{self.uid}.cache")
         if not path.exists():
             self._own(path)
         return path
 
-    def _kvm(self) -> Path:
-        """A /dev/kvm that QEMU's user may open too.
-
-        Where only root may, libvirt probes QEMU anew, some ten times, for every guest: "KVM was
-        enabled when probing, but it is not available now".
-        """
-        node = self.directory / "kvm"
-        if not node.exists():
-            os.mknod(node, stat.S_IFCHR | 0o666, _KVM.stat().st_rdev)
-            node.chmod(0o666)  # mknod obeys the umask
-        return node
+    def _nothing(self) -> Path:
+        """A file that QEMU's user may not open, nor anybody run."""
+        file = self.directory / "nothing"
+        file.touch(0o600)
+        return file
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -288,15 +280,6 @@ class Libvirtd(Running):
         except libvirt.libvirtError:
             return False
         return True
-
-
-class LibvirtdWithoutKvm(Libvirtd):
-    """One that offers QEMU's own emulation only: KVM may be there and still hang a guest."""
-
-    def _kvm(self) -> Path:
-        node = self.directory / "kvm"
-        node.touch(0o600)
-        return node
 
 
 def domain_xml(

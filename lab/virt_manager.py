@@ -32,7 +32,7 @@ from airtap import wire
 from lab import sandbox
 from lab.airtap import Airtapd
 from lab.lan import Lan, host_links, wait_for
-from lab.libvirt import Libvirtd, LibvirtdWithoutKvm
+from lab.libvirt import Libvirtd
 from lab.running import Running
 
 NETWORK, DOMAIN = "wifi", "web"
@@ -73,7 +73,7 @@ def show(out: Path) -> None:
     with (
         Lan(one_mac=True) as lan,
         Airtapd(config=_CONFIG, socket=wire.DEFAULT_SOCKET) as airtapd,
-        LibvirtdWithoutKvm() as libvirtd,
+        Libvirtd() as libvirtd,
     ):
         done = libvirtd.airtap("network", "define", NETWORK, "--parent", lan.near)
         if done.returncode != 0:

@@ -20,7 +20,7 @@ from lab import sandbox
 from lab.airtap import answers
 from lab.guest import GUEST_UID, ISO
 from lab.lan import Lan, Subnet, end_process, wait_for
-from lab.libvirt import Libvirtd, LibvirtdWithoutKvm
+from lab.libvirt import Libvirtd
 from lab.programs import Programs
 from lab.running import Running
 
@@ -65,7 +65,7 @@ class Host(Running):
             self._configure(undo)
             self.airtapd = undo.enter_context(self.running("airtapd"))
             wait_for(lambda: answers(wire.DEFAULT_SOCKET), 60, "airtapd's socket to answer")
-            self.libvirtd = undo.enter_context(LibvirtdWithoutKvm())
+            self.libvirtd = undo.enter_context(Libvirtd())
             self.session = undo.enter_context(Libvirtd(uid=GUEST_UID))
             self._undo = undo.pop_all()
 
