@@ -47,6 +47,7 @@ class Outside:
         hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in run.reports(item):
             hook.pytest_runtest_logreport(report=report)
+        _end_fixtures(item, nextitem)
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         if not run.waiting:
             run.close()
@@ -63,6 +64,15 @@ class Outside:
             self._runs[machine] = Run(machine[0], items, self._config)
             self._runs[machine].start()
         return self._runs[machine]
+
+
+def _end_fixtures(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End what the test before has left for this one, of whose module it may have been."""
+    state = item.session._setupstate
+    call = pytest.CallInfo.from_call(lambda: state.teardown_exact(nextitem), "teardown")
+    if call.excinfo:
+        report = item.ihook.pytest_runtest_makereport(item=item, call=call)
+        item.ihook.pytest_runtest_logreport(report=report)
 
 
 class Run:
