@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import tempfile
@@ -61,6 +62,7 @@ class Airtapd(Running):
         self.program = _changed(constants) if constants else [str(BIN / "airtapd")]
         self.arguments: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
+        self._orphans: set[int] = set()
 
     def close(self) -> None:
         self.stop()
@@ -90,16 +92,22 @@ class Airtapd(Running):
                 stderr=log,
             )
         wait_for(self._answers, 60, "airtapd's socket to answer", interval=0.01)
+        self._await_orphans()
 
     def stop(self) -> int:
         """End it as systemd does; returns its exit status. Stopping twice is fine."""
         assert self._process is not None
         self._process.terminate()
-        return self._process.wait(10)
+        status = self._process.wait(10)
+        self._await_orphans()
+        return status
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """End it as a crash would. Commands that it has begun go on, until start() or stop()."""
         assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)  # from now on it begins none
+        with contextlib.suppress(FileNotFoundError):  # it has ended already
+            self._orphans |= sandbox.children(self.pid)
         self._process.kill()
         self._process.wait()
 
@@ -164,6 +172,11 @@ class Airtapd(Running):
         result = run_helper([*options, f"--br={br}"], env=self.env, uid=uid)
         assert result.status == 0, result.stderr
         return result
+
+    def _await_orphans(self) -> None:
+        while self._orphans:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._orphans.pop(), 0)
 
     def _answers(self) -> bool:
         assert self._process is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from lab.airtap import Airtapd
 from lab.lan import Lan, wait_for
 from lab.pump import PumpGuest
-from lab.sandbox import children, command, host_links
+from lab.sandbox import command, host_links
 from lab.traffic import pump
 
 _MOST = 3
@@ -73,12 +72,8 @@ class Laptop:
             self.guests.pop(name).close()
 
     def daemon_is_killed(self) -> None:
-        before = children()
         self.airtapd.kill()
-        orphans = children() - before  # commands that it had begun, which end what they do
         self.airtapd.start()
-        for orphan in orphans:
-            os.waitpid(orphan, 0)
 
     def address_changes(self) -> None:
         """The host has one address more, or one less."""

@@ -114,9 +114,9 @@ def dying_with_us(argv: Sequence[str]) -> list[str]:
     return ["setpriv", "--pdeathsig", "KILL", "--", *argv]
 
 
-def children() -> set[int]:
-    """Return the ids of this process's children, detached daemons included: for leak checks."""
-    tasks = Path("/proc/self/task").iterdir()
+def children(pid: int | str = "self") -> set[int]:
+    """Return the ids of a process's children; of this one's, detached daemons included."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
     return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
 
 
