@@ -189,11 +189,13 @@ def test_killed_at_any_point_of_an_attach(lan: Lan, airtapd: Airtapd, times: int
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
+    began = time.monotonic()
     survivor = airtapd.attach(lan.near, MAC)
+    longest = 3 * (time.monotonic() - began)
     stays_on = survivor.device
     outcomes = {0: 0, 1: 0}
     for _ in range(times):
-        delay = chance.uniform(0, 0.03)
+        delay = chance.uniform(0, longest)
         threading.Timer(delay, airtapd.kill).start()
         results = []
         while airtapd.alive:

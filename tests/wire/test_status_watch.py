@@ -65,7 +65,9 @@ class Terminal:
 def on_terminal(airtapd: Airtapd, *options: str) -> Iterator[Terminal]:
     master, slave = pty.openpty()
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    # What a worker of xdist has set would count for more than the terminal.
+    ours = ("NO_COLOR", "COLUMNS", "LINES")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
     process = subprocess.Popen(
         dying_with_us([str(BIN / "airtap"), "status", *options]),
         env={**environment, **airtapd.env},
