@@ -1,8 +1,8 @@
 """Guests follow a laptop to another network, and an adapter is pulled out.
 
 libvirt's guest is iPXE, which asks for a lease again and again, does not notice its link, and
-releases no card: that the link went down and up says airtapd. slow_roaming.py has a guest that
-runs Linux.
+releases no card: that the link went down and up says airtapd. test_wifi_linux_guest.py has a guest
+that runs Linux.
 """
 
 import time

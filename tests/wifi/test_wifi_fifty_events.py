@@ -1,8 +1,5 @@
 # ruff: noqa: F811
-"""Fifty things that happen to a laptop, in five parts, for a test in the machine has its limits.
-
-It takes long, and so is no part of `make test`: make test-wifi-slow.
-"""
+"""Fifty things that happen to a laptop, in five parts, for a test in the machine has its limits."""
 
 from collections.abc import Iterator
 
@@ -17,6 +14,7 @@ from tests.wifi.roaming import roam, settle
 from tests.wifi.test_wifi_roaming import nothing_leaks, other, station  # noqa: F401
 from tests.wifi.wireless import UPLINK
 
+pytestmark = pytest.mark.slow
 TEST_S = 1800
 KINDS = ("ipvtap",)  # macvtap's are those of tests/libvirt/test_fifty_events.py
 

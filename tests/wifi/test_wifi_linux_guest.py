@@ -1,8 +1,7 @@
 # ruff: noqa: F811
 """As test_wifi_roaming.py, with a guest that runs Linux: it notices its link and releases its card.
 
-It is emulated twice, takes minutes to boot, and so is no part of `make test`:
-make test-wifi-slow.
+It is emulated, on a stock kernel twice, and takes minutes to boot there.
 """
 
 import time
@@ -23,6 +22,7 @@ from tests.wifi.roaming import PROMPTLY, roam
 from tests.wifi.test_wifi_roaming import libvirtd, nothing_leaks, other, station  # noqa: F401
 from tests.wifi.wireless import UPLINK
 
+pytestmark = pytest.mark.slow
 TEST_S = 1800
 _BOOT_S = 300
 
