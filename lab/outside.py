@@ -91,7 +91,14 @@ class Run:
 
     def start(self) -> None:
         """Boot the machine; that there is no such kernel is trouble like any other."""
-        options = ["-q", "-p", "no:cacheprovider", f"--tb={self._config.getoption('tbstyle')}"]
+        options = [
+            "-q",
+            "-m",
+            "",
+            "-p",
+            "no:cacheprovider",
+            f"--tb={self._config.getoption('tbstyle')}",
+        ]
         python = str(REPOSITORY / ".venv/bin/python")
         try:
             self._machine = Machine(
