@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from airtap import wire
+from airtap.ipc import protocol
 from benchmarks.helper import BARE, spawn
 from lab import sandbox
 from lab.airtap import Airtapd
@@ -49,7 +49,7 @@ def main() -> int:
     config = '[parents.up0]\nmacnat = "on"\n'
     with (
         Lan(one_mac=True),
-        Airtapd(config=config, socket=wire.DEFAULT_SOCKET) as airtapd,
+        Airtapd(config=config, socket=protocol.DEFAULT_SOCKET) as airtapd,
         Libvirtd() as libvirtd,
     ):
         libvirtd.stop()

@@ -34,10 +34,10 @@ from pathlib import Path
 
 from pyroute2 import AsyncIPRoute
 
+from airtap.bpf.macnat import Macnat
+from airtap.bpf.object import Object
+from airtap.bpf.records import GUESTS, Entry, pack_key
 from airtap.kernel.addresses import host_addresses
-from airtap.kernel.bpf_object import Object
-from airtap.kernel.macnat import Macnat
-from airtap.kernel.macnat_records import GUESTS, Entry, pack_key
 from airtap.names import octets
 from lab import sandbox
 from lab.lan import wait_for

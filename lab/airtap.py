@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from airtap import client, wire
 from airtap.cli.status import fetch
+from airtap.ipc import client, protocol
 from lab import sandbox
 from lab.guest import GUEST_UID
 from lab.lan import wait_for
@@ -160,9 +160,9 @@ class Airtapd(Running):
     def tap(self, br: str, mac: str | None = None) -> Attached:
         """Ask for a tap as the helper does, but from here: by root, and without its start."""
         with contextlib.closing(client.Connection(self.socket, start=False)) as connection:
-            connection.send(wire.attach_request(br, mac, vnet_hdr=True))
+            connection.send(protocol.attach_request(br, mac, vnet_hdr=True))
             answer, fd = connection.receive()
-        wire.check(wire.decode(answer))
+        protocol.check(protocol.decode(answer))
         assert fd is not None
         return Attached(0, "", fd, b"")
 

@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 
 from libvirt import libvirtError
 
-from airtap import config, wire
+from airtap import config
+from airtap.ipc import protocol
 from lab import sandbox
 from lab.airtap import BIN, HELPER, answers
 from lab.domains import lease
@@ -188,7 +189,7 @@ class Demo:
         def ready() -> bool:
             if daemon.poll() is not None:
                 raise DemoError(f"airtapd ended: {LOG.read_text()}")
-            return answers(wire.DEFAULT_SOCKET)
+            return answers(protocol.DEFAULT_SOCKET)
 
         wait_for(ready, 15, "airtapd's socket to answer")
         self._say(LOG.read_text())

@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 from libvirt import libvirtError
 from lxml import etree
 
-from airtap import wire
+from airtap.ipc import protocol
 from lab import sandbox
 from lab.airtap import Airtapd
 from lab.lan import Lan, host_links, wait_for
@@ -72,7 +72,7 @@ def show(out: Path) -> None:
     """Build the LAN and the rest, and see it all. Raises what the lab raises, or RuntimeError."""
     with (
         Lan(one_mac=True) as lan,
-        Airtapd(config=_CONFIG, socket=wire.DEFAULT_SOCKET) as airtapd,
+        Airtapd(config=_CONFIG, socket=protocol.DEFAULT_SOCKET) as airtapd,
         Libvirtd() as libvirtd,
     ):
         done = libvirtd.airtap("network", "define", NETWORK, "--parent", lan.near)

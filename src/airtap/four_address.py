@@ -18,15 +18,15 @@ from contextlib import suppress
 from pyroute2 import AsyncIPRoute
 
 from . import uplink
-from .announce import Address, is_answer, link_local, question
 from .config import Config
 from .errors import Problem, reason
-from .kernel import wifi
+from .kernel import nl80211
 from .kernel.addresses import host_addresses
-from .kernel.frames import Exchange
 from .kernel.links import Link, LinkError, LinkNotFound, Links, open_links, rtnetlink
 from .kernel.neighbours import neighbours
+from .kernel.packet_socket import Exchange
 from .names import random_mac
+from .packet.announce import Address, is_answer, link_local, question
 
 # Seconds.
 _ANSWER_S = 3.0
@@ -51,11 +51,11 @@ async def switch(name: str, on: bool, config: Config, say: Say) -> str:
         async with open_links() as links, rtnetlink() as ipr:
             link = await _device(links, config, name)
             mode = "on" if on else "off"
-            if await _is_on(link) == on:
+            if _is_on(link) == on:
                 return f"{link.name}: 4-address mode is {mode} already"
             if not on:
-                await _expect_no_bridge(links, link)
-            elif await wifi.station_ssid(link.index) is None:
+                _expect_no_bridge(links, link)
+            elif nl80211.station_ssid(link.index) is None:
                 raise Problem(
                     "not-associated",
                     f"{link.name} is not on any network, so whether its access point takes"
@@ -66,7 +66,7 @@ async def switch(name: str, on: bool, config: Config, say: Say) -> str:
         with Exchange(link.name) as exchange:
             station = _Station(link, exchange, say)
             return await (station.switch_on if on else station.switch_off)(addresses)
-    except (LinkError, OSError) as exc:
+    except OSError as exc:
         raise _problem(name, exc) from exc
 
 
@@ -78,14 +78,14 @@ async def _device(links: Links, config: Config, name: str) -> Link:
         raise uplink.absent(device) from exc
 
 
-async def _is_on(link: Link) -> bool:
-    kind = (await uplink.inspect(link)).type
+def _is_on(link: Link) -> bool:
+    kind = uplink.inspect(link).type
     if kind not in ("wifi-station", "wifi-4addr"):
         raise Problem("not-wifi", f"{link.name} is no Wi-Fi station, but of type {kind}")
     return kind == "wifi-4addr"
 
 
-async def _expect_no_bridge(links: Links, link: Link) -> None:
+def _expect_no_bridge(links: Links, link: Link) -> None:
     """As the kernel would (net/wireless/nl80211.c: nl80211_valid_4addr), but with a name."""
     if link.slave_kind == "bridge":
         bridge = links.name_of(link.master)
@@ -175,7 +175,7 @@ class _Station:
 
     async def _associate_anew(self, asked: set[Pair]) -> bool:
         """Begin a new association, and wait until all answer; return whether."""
-        if not wifi.associate_anew(self._link.index):
+        if not nl80211.associate_anew(self._link.index):
             return not asked
         if asked:
             self._say(
@@ -189,7 +189,7 @@ class _Station:
     async def _give_up(self) -> None:
         """Go back at once, without knowing what the access point made of it."""
         try:
-            wifi.set_4addr(self._link.index, False)
+            nl80211.set_4addr(self._link.index, False)
         except OSError as exc:
             self._say(f"{self._name}: 4-address mode cannot be switched off again: {reason(exc)}")
         with suppress(OSError):
@@ -228,7 +228,7 @@ class _Station:
 
     def _set(self, on: bool) -> None:
         try:
-            wifi.set_4addr(self._link.index, on)
+            nl80211.set_4addr(self._link.index, on)
         except OSError as exc:
             if exc.errno == errno.EOPNOTSUPP:
                 what = f"the driver of {self._name} has no 4-address mode"

@@ -14,8 +14,8 @@ import sys
 from _socket import AF_UNIX, MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET
 from _socket import socket as Socket
 
-from . import client, wire
 from .errors import Problem, reason
+from .ipc import client, protocol
 
 USAGE = "usage: airtap-bridge-helper [--use-vnet] [--mac=MAC] --br=NAME --fd=FD"
 HELP = f"""{USAGE}
@@ -31,7 +31,7 @@ Give QEMU a guest device on the LAN behind NAME. QEMU runs it:
   --mac=MAC    the guest's MAC address; without it, the source of its first frame
 
 The file /etc/airtap/bridge.conf says who may use what. AIRTAP_SOCKET names
-airtapd's socket if it is not {wire.DEFAULT_SOCKET}."""
+airtapd's socket if it is not {protocol.DEFAULT_SOCKET}."""
 
 
 def main() -> int:
@@ -101,10 +101,10 @@ def qemu_socket(fd: int) -> Socket:
 def attach(br: str, mac: str | None, vnet_hdr: bool) -> int:
     """Ask airtapd for a guest's tap behind br and return its descriptor. Raises Problem."""
     connection = client.Connection(client.socket_path())
-    connection.send(wire.attach_request(br, mac, vnet_hdr))
+    connection.send(protocol.attach_request(br, mac, vnet_hdr))
     answer, tap = connection.receive()
     if tap is None:
-        wire.check(wire.decode(answer))
+        protocol.check(protocol.decode(answer))
         raise Problem("bad-message", "airtapd sent no file descriptor")
     return tap
 

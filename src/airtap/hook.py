@@ -20,8 +20,8 @@ TYPE_CHECKING = False  # typing's own costs its import
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .client import Connection
-    from .libvirt.scan import Domain, Interface, Mark
+    from .ipc.client import Connection
+    from .libvirt.reader import Domain, Interface, Mark
 
 # libvirt.scan.MAX_XML, without importing that; one byte more is kept, which makes it too long.
 MAX_XML = 4 << 20
@@ -100,7 +100,7 @@ def _network(xml: bytes) -> None:
     """A network has come, or a guest's port of one: make its devices ready for macvtaps."""
     if b"<interface" not in xml and _DIRECT not in xml:
         return
-    from .libvirt.scan import scan_network
+    from .libvirt.reader import scan_network
 
     _ready(Airtapd(), sorted(scan_network(xml).devices))
 
@@ -109,7 +109,7 @@ def _prepare(xml: bytes) -> None:
     """A guest is about to start: make the devices that it is to find, or none."""
     if _DIRECT not in xml and _MARK not in xml:
         return
-    from .libvirt.scan import scan_domain
+    from .libvirt.reader import scan_domain
 
     domain = scan_domain(xml)
     airtapd = Airtapd()
@@ -132,7 +132,7 @@ def _started(xml: bytes) -> None:
     """A guest runs: tell airtapd which devices are whose, for its status."""
     if _DIRECT not in xml and _MARK not in xml:
         return
-    from .libvirt.scan import scan_domain
+    from .libvirt.reader import scan_domain
 
     domain = scan_domain(xml)
     # libvirt writes a network's macvtap as of type direct here; its parent gives it away anyway.
@@ -148,7 +148,7 @@ def _release(xml: bytes) -> None:
     """A guest has ended: remove what was made for it."""
     if _MARK not in xml:
         return
-    from .libvirt.scan import scan_domain
+    from .libvirt.reader import scan_domain
 
     domain = scan_domain(xml)
     # Of every mark: the card may have been unplugged, or its definition changed. What was not made
@@ -165,14 +165,14 @@ def _for_this_host(xml: bytes) -> None:
     """
     if b"bridge" not in xml and _DIRECT not in xml and _MARK not in xml:
         return
-    from . import wire
+    from .ipc import protocol
     from .libvirt.domain_xml import devices_named, for_this_host
-    from .libvirt.scan import scan_domain
+    from .libvirt.reader import scan_domain
 
     names = sorted(devices_named(scan_domain(xml)))
     if not names:
         return
-    answer = Airtapd().exchange(wire.encode({"op": "here", "names": names}))
+    answer = Airtapd().exchange(protocol.encode({"op": "here", "names": names}))
     parents, aliases = answer.get("parents"), answer.get("aliases", [])
     if (
         not isinstance(parents, dict)
@@ -255,7 +255,7 @@ class Airtapd:
 
     def exchange(self, packet: bytes) -> dict[str, object]:
         """The answer to an encoded request. Raises Problem: airtapd's own, or no-daemon."""
-        from . import wire
+        from .ipc import protocol
 
         connection = self._connected()
         try:
@@ -264,16 +264,16 @@ class Airtapd:
         except Problem as problem:
             connection.close()
             self._connection = None
-            if monotonic() - self._begin > wire.TIMEOUT_S / 2:
+            if monotonic() - self._begin > protocol.TIMEOUT_S / 2:
                 self._gone = problem
             raise
-        return {} if answer == _OK else wire.check(wire.decode(answer))
+        return {} if answer == _OK else protocol.check(protocol.decode(answer))
 
     def _connected(self) -> "Connection":
         if self._gone:
             raise self._gone
         if self._connection is None:
-            from . import client
+            from .ipc import client
 
             try:
                 self._connection = client.Connection(client.socket_path())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from .config import DEFAULT_ROUTE, MODES, Config, Parent
 from .errors import Problem
-from .kernel import wifi
+from .kernel import nl80211
 from .kernel.links import (
     ARPHRD_ETHER,
     FAMILY,
@@ -93,13 +93,13 @@ def absent(device: str) -> Problem:
     return Problem("no-such-device", f"there is no network device {device}", "see: ip link")
 
 
-async def inspect(link: Link) -> Uplink:
+def inspect(link: Link) -> Uplink:
     """Find out what a device is as an uplink. Raises Problem no-nl80211."""
     if link.flags & IFF_LOOPBACK or link.arptype != ARPHRD_ETHER:
         return Uplink(link, "other")
     if link.kind == "bridge":
         return Uplink(link, "bridge")
-    return Uplink(link, await wifi.uplink_type(link.name, link.index) or "ethernet")
+    return Uplink(link, nl80211.uplink_type(link.name, link.index) or "ethernet")
 
 
 def is_guest(link: Link) -> bool:

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from airtap.kernel.bpf_map import Map
-from airtap.kernel.bpf_object import Object
-from airtap.kernel.macnat import Macnat
-from airtap.kernel.role import Role
+from airtap.bpf.macnat import Macnat
+from airtap.bpf.map import Map
+from airtap.bpf.object import Object
+from airtap.bpf.role import Role
 from lab.probe import DROP, PASS, REDIRECT
 from lab.sandbox import command
 

@@ -18,16 +18,17 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 
+from airtap.bpf import macnat
+from airtap.bpf.libbpf import BpfError
+from airtap.bpf.macnat import Macnat, open_macnat
+from airtap.bpf.object import Object
+from airtap.bpf.pins import remove_pins
+from airtap.bpf.records import UNKNOWN_MAC, Entry, Event, pack_key
+from airtap.bpf.role import CHILD, PARENT, Role
 from airtap.errors import Problem
-from airtap.kernel import clsact, macnat
+from airtap.kernel import clsact
 from airtap.kernel.addresses import Address
-from airtap.kernel.bpf_object import Object
-from airtap.kernel.libbpf import BpfError
 from airtap.kernel.links import LinkError, LinkNotFound
-from airtap.kernel.macnat import Macnat, open_macnat
-from airtap.kernel.macnat_records import UNKNOWN_MAC, Entry, Event, pack_key
-from airtap.kernel.pins import remove_pins
-from airtap.kernel.role import CHILD, PARENT, Role
 from hatch_build import compile_object
 from lab.probe import DROP, REDIRECT
 from lab.sandbox import command

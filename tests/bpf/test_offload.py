@@ -20,8 +20,8 @@ from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 
+from airtap.bpf.macnat import Macnat, open_macnat
 from airtap.kernel import tap
-from airtap.kernel.macnat import Macnat, open_macnat
 from lab.sandbox import command
 from tests.bpf.sums import transport_sum
 

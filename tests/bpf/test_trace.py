@@ -9,8 +9,8 @@ from scapy.compat import raw
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 
-from airtap.kernel.role import Role
-from airtap.kernel.trace_record import (
+from airtap.bpf.role import Role
+from airtap.bpf.trace_record import (
     DROP,
     EVERYONE,
     NOBODY,
@@ -21,7 +21,7 @@ from airtap.kernel.trace_record import (
     concerns,
     record,
 )
-from airtap.trace.story import EVICTED, LEARNED, REFUSED
+from airtap.trace.correlate import EVICTED, LEARNED, REFUSED
 from tests.bpf.mutants import judged
 from tests.bpf.rig import Rig
 

@@ -15,7 +15,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from airtap import config, wire
+from airtap import config
+from airtap.ipc import protocol
 from lab import sandbox
 from lab.airtap import answers
 from lab.guest import GUEST_UID, ISO
@@ -64,7 +65,7 @@ class Host(Running):
             undo.enter_context(self.cable)
             self._configure(undo)
             self.airtapd = undo.enter_context(self.running("airtapd"))
-            wait_for(lambda: answers(wire.DEFAULT_SOCKET), 60, "airtapd's socket to answer")
+            wait_for(lambda: answers(protocol.DEFAULT_SOCKET), 60, "airtapd's socket to answer")
             self.libvirtd = undo.enter_context(Libvirtd())
             self.session = undo.enter_context(Libvirtd(uid=GUEST_UID))
             self._undo = undo.pop_all()

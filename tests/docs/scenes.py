@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from airtap import acl, cli, config, wire
+from airtap import acl, cli, config
+from airtap.ipc import protocol
 from lab.airtap import answers, run_helper
 from lab.domains import booted, connected, direct_card
 from lab.examples import COMMANDS, SECTION, Example
@@ -170,7 +171,7 @@ def airtapds_page(host: Host, systemd: Example, foreground: Example, devices: Ex
     host.airtapd.wait()
     [command] = foreground.commands
     with host.running(command):
-        wait_for(lambda: answers(wire.DEFAULT_SOCKET), 60, "airtapd's socket to answer")
+        wait_for(lambda: answers(protocol.DEFAULT_SOCKET), 60, "airtapd's socket to answer")
         host.allow("wlan0")
         with run_helper(["--br=wlan0"], program="/usr/bin/airtap-bridge-helper") as guest:
             assert guest.device in as_printed(host, devices)

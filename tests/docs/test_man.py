@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from airtap import cli, config, daemon, helper
+from airtap import cli, config, helper
+from airtap.daemon import main
 from lab.examples import doctree
 from lab.kernels import REPOSITORY
 
@@ -118,7 +119,7 @@ def test_airtaps_own_options() -> None:
 
 
 def test_airtapds_options() -> None:
-    assert set(page_of("airtapd").terms("OPTIONS")) == options(daemon.parser())
+    assert set(page_of("airtapd").terms("OPTIONS")) == options(main.parser())
 
 
 def test_the_helpers_options() -> None:
@@ -131,7 +132,7 @@ def test_the_helpers_options() -> None:
 
 def test_no_page_names_an_option_that_is_not_there() -> None:
     words = [option for parser in COMMANDS.values() for option in options(parser)]
-    words += [*options(cli.parser()), *options(daemon.parser()), *helper.HELP.split(), *FOREIGN]
+    words += [*options(cli.parser()), *options(main.parser()), *helper.HELP.split(), *FOREIGN]
     there = {name for word in words for name in re.findall(r"--[a-z0-9-]+", word)}
     for source in SOURCES:
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", page_of(source.stem).text))

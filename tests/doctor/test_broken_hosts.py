@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from airtap import wire
 from airtap.errors import Problem
+from airtap.ipc import protocol
 from lab import sandbox
 from lab.airtap import Airtapd, in_place_of
 from lab.doctor import Doctor
@@ -64,8 +64,8 @@ def test_airtapd_that_refuses(airtapd: Airtapd, doctor: Doctor) -> None:
     """To one that is there, nobody need say how to start it."""
     with in_place_of(airtapd) as listener, doctor.asking("up0") as process:
         with listener.accept()[0] as connection:
-            connection.recv(wire.MAX_REQUEST)
-            connection.send(wire.encode(wire.failure(Problem("busy", "too many clients"))))
+            connection.recv(protocol.MAX_REQUEST)
+            connection.send(protocol.encode(protocol.failure(Problem("busy", "too many clients"))))
         said = process.communicate(timeout=60)[0]
     assert process.returncode == 1
     assert "airtapd: does not answer" in said and "too many clients" in said
@@ -75,9 +75,9 @@ def test_airtapd_that_refuses(airtapd: Airtapd, doctor: Doctor) -> None:
 def test_interrupted(airtapd: Airtapd, doctor: Doctor) -> None:
     """One Ctrl-C ends the waiting for an airtapd that is silent."""
     with in_place_of(airtapd) as listener, doctor.asking() as process, listener.accept()[0] as it:
-        it.recv(wire.MAX_REQUEST)
+        it.recv(protocol.MAX_REQUEST)
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=wire.TIMEOUT_S * 2 / 3)[0]
+        said = process.communicate(timeout=protocol.TIMEOUT_S * 2 / 3)[0]
     assert (process.returncode, said) == (130, "")
 
 

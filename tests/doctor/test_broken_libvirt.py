@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airtap import wire
+from airtap.ipc import protocol
 from lab.airtap import HELPER, Airtapd
 from lab.doctor import Doctor
 from lab.domains import connected, direct_card, guest_on, network_card
@@ -29,7 +29,7 @@ MACS = [f"52:54:00:cc:00:{n:02x}" for n in range(1, 4)]
 @pytest.fixture
 def airtapd(lan: Lan) -> Iterator[Airtapd]:
     """Where the hooks find it."""
-    with Airtapd(config=MACNAT_ON, socket=wire.DEFAULT_SOCKET) as daemon:
+    with Airtapd(config=MACNAT_ON, socket=protocol.DEFAULT_SOCKET) as daemon:
         yield daemon
         print(daemon.log())
 

@@ -95,7 +95,7 @@ def test_from_install_to_purge(system: System, former: Path, package: Path) -> N
 
 
 def test_libvirt_within_the_units_limits(suite: str, package: Path) -> None:
-    """What airtapd runs for libvirt's guests (mending.py) reaches libvirt, and knows the guests."""
+    """What airtapd runs for libvirt guests (dispatcher.py) reaches libvirt and knows the guests."""
     with Libvirtd() as libvirtd, System(suite, Path("/run/libvirt")) as system:
         card = '<interface type="direct"><source dev="up0" mode="bridge"/></interface>'
         xml = domain_xml("stored", MAC, libvirtd.serial_file("stored"), card)

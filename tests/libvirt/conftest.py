@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from airtap import wire
+from airtap.ipc import protocol
 from lab.airtap import Airtapd
 from lab.lan import Lan
 from lab.libvirt import Libvirtd
@@ -23,7 +23,7 @@ def lan() -> Iterator[Lan]:
 @pytest.fixture
 def airtapd(lan: Lan) -> Iterator[Airtapd]:
     """An airtapd whose ACL allows everything, with MAC NAT on up0."""
-    with Airtapd(config=CONFIG, socket=wire.DEFAULT_SOCKET) as daemon:
+    with Airtapd(config=CONFIG, socket=protocol.DEFAULT_SOCKET) as daemon:
         yield daemon
         print(daemon.log())  # shown with a test that fails
 

@@ -14,7 +14,7 @@ import libvirt
 import pytest
 from lxml import etree
 
-from airtap import wire
+from airtap.ipc import protocol
 from lab.airtap import BIN, Airtapd
 from lab.domains import (
     GUEST_MAC,
@@ -46,7 +46,7 @@ CARDS = {
 def airtapd(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> Iterator[Airtapd]:
     """An airtapd with MAC NAT on up0 and up1, which finds other guests than these."""
     monkeypatch.setenv("LIBVIRT_DEFAULT_URI", "test:///default")
-    with Airtapd(config=BOTH, socket=wire.DEFAULT_SOCKET) as daemon:
+    with Airtapd(config=BOTH, socket=protocol.DEFAULT_SOCKET) as daemon:
         yield daemon
         print(daemon.log())  # shown with a test that fails
 

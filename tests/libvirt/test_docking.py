@@ -9,7 +9,7 @@ from typing import Any
 import libvirt
 import pytest
 
-from airtap import wire
+from airtap.ipc import protocol
 from lab.airtap import Airtapd
 from lab.domains import GUEST_MAC, booted, defined, network_card
 from lab.lan import Lan, second_lan, wait_for
@@ -43,7 +43,7 @@ def airtapd(lan: Lan, dock: Lan) -> Iterator[Airtapd]:
     path.parent.mkdir()
     try:
         path.write_text(CONFIG)
-        with Airtapd(config=CONFIG, socket=wire.DEFAULT_SOCKET) as daemon:
+        with Airtapd(config=CONFIG, socket=protocol.DEFAULT_SOCKET) as daemon:
             yield daemon
             print(daemon.log())
     finally:

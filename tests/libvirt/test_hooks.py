@@ -14,7 +14,7 @@ import libvirt
 import pytest
 from lxml import etree
 
-from airtap import wire
+from airtap.ipc import protocol
 from lab.airtap import Airtapd
 from lab.domains import (
     GUEST_MAC,
@@ -210,7 +210,7 @@ def test_leftovers_make_room(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> 
 def test_refusals_reach_the_user(
     lan: Lan, libvirtd: Libvirtd, parent: str, config: str, why: str
 ) -> None:
-    with Airtapd(config=config, socket=wire.DEFAULT_SOCKET), connected(libvirtd) as connection:
+    with Airtapd(config=config, socket=protocol.DEFAULT_SOCKET), connected(libvirtd) as connection:
         with pytest.raises(libvirt.libvirtError, match=f"airtap: .*{why}"):
             connection.createXML(marked_xml(libvirtd, *prepared_card(parent)))
         assert host_links() == IDLE
@@ -290,7 +290,7 @@ def test_saved_on_a_bridge_restored_behind_one_mac(tmp_path: Path) -> None:
             serial = etree.fromstring(connection.saveImageGetXMLDesc(saved))
     with (
         Lan(one_mac=True) as lan,
-        Airtapd(config=CONFIG, socket=wire.DEFAULT_SOCKET),
+        Airtapd(config=CONFIG, socket=protocol.DEFAULT_SOCKET),
         Libvirtd() as libvirtd,
         connected(libvirtd) as connection,
     ):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from airtap.kernel import pins
+from airtap.bpf import pins
 from lab.airtap import BIN, Airtapd
 from lab.kinds import BOTH_KINDS
 from lab.lan import HOST4, Lan, wait_for

@@ -21,8 +21,8 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 from scapy.utils import RawPcapNgReader
 
-from airtap.kernel.bpf_object import Object
-from airtap.kernel.pins import pin_directory
+from airtap.bpf.object import Object
+from airtap.bpf.pins import pin_directory
 from lab import sandbox
 from lab.airtap import BIN, IMPATIENT, Airtapd
 from lab.kinds import BOTH_KINDS

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from airtap import wire
+from airtap.ipc import protocol
 from lab.airtap import HELPER, Airtapd
 from lab.lan import Lan, slaac_address, wait_for
 from lab.libvirt import Libvirtd, domain_xml
@@ -27,7 +27,7 @@ def lan() -> Iterator[Lan]:
 
 @pytest.fixture
 def airtapd(lan: Lan) -> Iterator[Airtapd]:
-    with Airtapd(config=CONFIG, socket=wire.DEFAULT_SOCKET) as daemon:
+    with Airtapd(config=CONFIG, socket=protocol.DEFAULT_SOCKET) as daemon:
         yield daemon
 
 

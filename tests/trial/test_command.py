@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-from airtap import wire
+from airtap.ipc import protocol
 from lab import sandbox
 from lab.airtap import BIN, Airtapd
 from lab.guest import GUEST_UID
@@ -80,7 +80,7 @@ def ask(airtapd: Airtapd, request: str, uid: int) -> dict[str, object]:
         check=True,
         capture_output=True,
     )
-    return wire.decode(done.stdout)
+    return protocol.decode(done.stdout)
 
 
 def test_kind_of_an_attach(lan: Lan, airtapd: Airtapd) -> None:

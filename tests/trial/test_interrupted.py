@@ -14,7 +14,7 @@ from functools import partial
 
 import pytest
 
-from airtap import wire
+from airtap.ipc import protocol
 from lab.airtap import BIN, Airtapd, in_place_of
 from lab.lan import Lan, wait_for
 from lab.sandbox import dying_with_us
@@ -103,12 +103,12 @@ def test_airtapd_that_is_silent(lan: Lan, airtapd: Airtapd, answers: int) -> Non
     with in_place_of(airtapd) as listener, unchanged(), trying(airtapd) as process:
         for _ in range(answers):
             with listener.accept()[0] as connection:
-                connection.recv(wire.MAX_REQUEST)
-                connection.send(wire.encode({"ok": True, "aliases": {}, "parents": {}}))
+                connection.recv(protocol.MAX_REQUEST)
+                connection.send(protocol.encode({"ok": True, "aliases": {}, "parents": {}}))
         with listener.accept()[0] as connection:
-            connection.recv(wire.MAX_REQUEST)
+            connection.recv(protocol.MAX_REQUEST)
             process.send_signal(signal.SIGINT)
-            said = process.communicate(timeout=wire.TIMEOUT_S * 2 / 3)[0]
+            said = process.communicate(timeout=protocol.TIMEOUT_S * 2 / 3)[0]
         assert process.returncode == 130
         assert "interrupted" in said and "Traceback" not in said
 

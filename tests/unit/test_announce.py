@@ -7,7 +7,7 @@ from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, I
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
-from airtap.announce import announcement, probe
+from airtap.packet.announce import announcement, probe
 
 MAC = "52:54:00:00:00:01"
 HOLDER = "52:54:00:00:00:02"

@@ -11,8 +11,8 @@ from scapy.compat import raw
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
 
-from airtap import dhcp
-from airtap.dhcp import Answer
+from airtap.packet import dhcp
+from airtap.packet.dhcp import Answer
 
 XID = 0x12345678
 MAC = bytes.fromhex("021122334455")

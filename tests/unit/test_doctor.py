@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from airtap.acl import Acl
+from airtap.alias import Owner
+from airtap.bpf.role import Role, hooks
 from airtap.config import Parent
 from airtap.doctor import contents
 from airtap.doctor.checks import daemon, devices, firewall, host, kernel, libvirt, macnat, uplink
@@ -30,15 +32,13 @@ from airtap.doctor.sources.processes import Process
 from airtap.doctor.sources.uplinks import Device, Uplink
 from airtap.doctor.sources.user import User
 from airtap.errors import Problem
+from airtap.ipc.status import StatusReply
 from airtap.kernel.clsact import EGRESS, INGRESS, Filter
 from airtap.kernel.links import IFF_LOWER_UP, Link
-from airtap.kernel.role import Role, hooks
 from airtap.libvirt.connection import within
 from airtap.libvirt.domains import Nic
 from airtap.libvirt.network_xml import Network
 from airtap.libvirt.networks import Entry
-from airtap.owner import Owner
-from airtap.report import Report
 from airtap.uplink import Uplink as Inspected
 from tests.unit.links import ETH0
 
@@ -345,7 +345,7 @@ def test_kinds(wanted: list[tuple[str, str]], setting: str, remedy: str) -> None
 
 def test_stranded_guest_of_libvirt() -> None:
     guest = {"device": "macvtap0", "stranded": True, "owner": {"domain": "it's"}, "refused": None}
-    report = Report([{"name": "eth0", "guests": [guest]}])
+    report = StatusReply([{"name": "eth0", "guests": [guest]}])
     scene = replace(SCENE, daemon=replace(SCENE.daemon, report=report))
     [found] = devices.guests(an_uplink(), scene)
     assert (found.id, found.remedy) == ("guest-stranded", "airtap domain renew 'it'\"'\"'s'")

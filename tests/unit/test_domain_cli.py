@@ -17,11 +17,11 @@ from airtap.errors import Problem
 from airtap.kernel.links import IFF_LOOPBACK
 from airtap.libvirt import domain_xml, domains, networks
 from airtap.libvirt.connection import connected
+from airtap.libvirt.connectivity import Device, Host, verdict
 from airtap.libvirt.domain_xml import Wanted
 from airtap.libvirt.domains import Nic, nics
 from airtap.libvirt.network_xml import Network
-from airtap.libvirt.scan import scan_domain
-from airtap.libvirt.verdict import Device, Host, verdict
+from airtap.libvirt.reader import scan_domain
 from airtap.uris import is_remote, is_session
 from tests.unit.links import ETH0
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from airtap.errors import Problem
-from airtap.libvirt import network_xml, scan
 from airtap.libvirt.domain_xml import (
     Wanted,
     connect,
@@ -16,7 +15,7 @@ from airtap.libvirt.domain_xml import (
     for_this_host,
     prepared_device,
 )
-from airtap.libvirt.scan import Interface, scan_domain
+from airtap.libvirt.reader import Interface, scan_domain
 from airtap.libvirt.xml import validate
 
 GOLDEN = Path(__file__).parent / "domain_xml"
@@ -408,7 +407,3 @@ def test_through_libvirt(wanted: Wanted) -> None:
         assert connection.defineXML(disconnect(defined, MAC)).XMLDesc() == before
     finally:
         connection.close()
-
-
-def test_one_namespace() -> None:
-    assert scan.NAMESPACE == network_xml.NAMESPACE

@@ -11,7 +11,7 @@ import pytest
 
 from airtap.errors import Problem
 from airtap.libvirt.domain_xml import Wanted, connect, devices_named, disconnect, for_this_host
-from airtap.libvirt.scan import Domain, Interface, scan_domain
+from airtap.libvirt.reader import Domain, Interface, scan_domain
 from tests.unit.domain_samples import DOCUMENTED, DOMAIN, Grammar, load_schema, samples, valid
 
 pytestmark = pytest.mark.skipif(not DOMAIN.exists(), reason="libvirt's schemas are not installed")

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airtap import helper, wire
+from airtap import helper
 from airtap.errors import Problem
+from airtap.ipc import protocol
 
 TREE = Path(__file__).resolve().parents[2]
 PROGRAM = TREE / "helper/airtap-bridge-helper"
@@ -27,7 +28,14 @@ PYTHON = ("/usr/bin/python3", "-I", "-S")
 BUDGET = {
     *("os", "stat", "_stat", "posixpath", "genericpath", "abc", "_abc", "_collections_abc"),
     *("_socket", "_json"),
-    *("airtap", "airtap.helper", "airtap.client", "airtap.wire", "airtap.errors"),
+    *(
+        "airtap",
+        "airtap.helper",
+        "airtap.ipc",
+        "airtap.ipc.client",
+        "airtap.ipc.protocol",
+        "airtap.errors",
+    ),
 }
 
 
@@ -212,7 +220,7 @@ class Daemon:
         yield seen
         connection, _ = self.listener.accept()
         with connection:
-            seen.append(connection.recv(wire.MAX_REQUEST + 1))
+            seen.append(connection.recv(protocol.MAX_REQUEST + 1))
             if packet:
                 socket.send_fds(connection, [packet], fds)
 
@@ -300,7 +308,7 @@ def test_success(daemon: Daemon, null: int, uses: str) -> None:
     assert (done.stdout, done.stderr) == ("", "")
     mac = uses.removeprefix("--mac=") if "mac" in uses else None
     expected = {"op": "attach", "br": "eth0", "mac": mac, "vnet_hdr": uses == "--use-vnet"}
-    assert wire.decode(done.request) == expected
+    assert protocol.decode(done.request) == expected
 
 
 def refused(done: Run) -> str:
@@ -312,7 +320,7 @@ def refused(done: Run) -> str:
 
 
 def test_refusal_is_passed_on(daemon: Daemon) -> None:
-    answer = wire.encode(wire.failure(Problem("access-denied", "no\nway", "ask nicely")))
+    answer = protocol.encode(protocol.failure(Problem("access-denied", "no\nway", "ask nicely")))
     done = run(["--br=eth0", "--fd=@"], daemon=daemon, answer=(answer, []))
     assert refused(done) == "airtap-bridge-helper: no\\nway; ask nicely\n"
 
@@ -366,7 +374,7 @@ def test_refused_before_the_daemon_hears_of_it(
 
 def test_any_name_is_asked_for_as_it_was_typed(daemon: Daemon) -> None:
     """Whatever the bytes: the broker says what is wrong with them."""
-    answer = wire.encode(wire.failure(Problem("bad-name", "no")))
+    answer = protocol.encode(protocol.failure(Problem("bad-name", "no")))
     for locale in ("C", "C.UTF-8", "POSIX", "xx_XX.nonsense"):
         done = run(
             [b"--br=\xc3\xbc\xff\n", b"--fd=@"],
@@ -375,7 +383,7 @@ def test_any_name_is_asked_for_as_it_was_typed(daemon: Daemon) -> None:
             env={"LC_ALL": locale},
         )
         refused(done)
-        assert wire.decode(done.request)["br"] == "ü\udcff\n"
+        assert protocol.decode(done.request)["br"] == "ü\udcff\n"
 
 
 def test_nobody_reads_what_is_sent(daemon: Daemon, null: int) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from airtap import hook, wire
+from airtap import hook
 from airtap.errors import Problem
-from airtap.libvirt import scan
+from airtap.ipc import protocol
+from airtap.libvirt import reader
 
 Message = dict[str, object]
 
@@ -33,7 +34,7 @@ from airtap.errors import Problem
 airtap.hook._NET = net
 def start_daemon(path, error):
     raise Problem("no-daemon", "airtapd does not answer", "start it")
-sys.modules["airtap.autostart"] = autostart = type(sys)("airtap.autostart")
+sys.modules["airtap.ipc.activation"] = autostart = type(sys)("airtap.ipc.activation")
 autostart.start_daemon = start_daemon
 if missing:
     sys.modules[missing] = None
@@ -48,8 +49,8 @@ NOT_OURS = {
     *("airtap", "airtap.hook", "airtap.errors"),
 }
 OURS = NOT_OURS | {
-    *("airtap.libvirt", "airtap.libvirt.scan", "pyexpat", "pyexpat.errors", "pyexpat.model"),
-    *("airtap.client", "airtap.wire", "_socket", "_json"),
+    *("airtap.libvirt", "airtap.libvirt.reader", "pyexpat", "pyexpat.errors", "pyexpat.model"),
+    *("airtap.ipc", "airtap.ipc.client", "airtap.ipc.protocol", "_socket", "_json"),
 }
 
 UUID = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0"
@@ -140,8 +141,8 @@ class Daemon(threading.Thread):
                 self._serve(connection)
 
     def _serve(self, connection: socket.socket) -> None:
-        while packet := connection.recv(wire.MAX_REQUEST + 1):
-            request = wire.decode(packet)
+        while packet := connection.recv(protocol.MAX_REQUEST + 1):
+            request = protocol.decode(packet)
             self.requests.append(request)
             reply = self.reply(request)
             if reply == DIE:
@@ -149,7 +150,7 @@ class Daemon(threading.Thread):
             if reply in (DIE, HANG_UP):
                 return
             if isinstance(reply, dict):
-                connection.send(wire.encode(reply))
+                connection.send(protocol.encode(reply))
 
     @property
     def seen(self) -> list[str]:
@@ -224,7 +225,7 @@ def refusing(what: str) -> Callable[[Message], Message]:
 
     def reply(request: Message) -> Message:
         if what == f"{request['op']} {request.get('device') or request.get('parent')}":
-            return wire.failure(Problem("no-macnat", "it cannot be", "ask nicely"))
+            return protocol.failure(Problem("no-macnat", "it cannot be", "ask nicely"))
         return {"ok": True}
 
     return reply
@@ -283,7 +284,7 @@ def test_network_import_budget(daemon: Daemon) -> None:
 
 
 def test_what_is_kept_of_stdin_is_enough_for_the_parser_to_refuse_more() -> None:
-    assert hook.MAX_XML == scan.MAX_XML
+    assert hook.MAX_XML == reader.MAX_XML
 
 
 # What libvirt, or anybody, may run.
@@ -502,7 +503,7 @@ def test_refusal_that_cannot_be_undone(daemon: Daemon) -> None:
     def reply(request: Message) -> Message:
         if request == prepare(1):
             return {"ok": True}
-        return wire.failure(Problem("x", f"no {request['op']}"))
+        return protocol.failure(Problem("x", f"no {request['op']}"))
 
     daemon.reply = reply
     assert said(qemu("prepare", PREPARED, daemon), 1) == "no prepare"
@@ -525,7 +526,7 @@ def test_failure_that_is_not_fatal(daemon: Daemon, operation: str) -> None:
 
 @pytest.mark.parametrize("code", ["no-such-device", "not-ours"])
 def test_nothing_to_release(daemon: Daemon, code: str) -> None:
-    daemon.reply = lambda request: wire.failure(Problem(code, "no"))
+    daemon.reply = lambda request: protocol.failure(Problem(code, "no"))
     silent(qemu("release", PREPARED, daemon))
 
 
@@ -610,7 +611,7 @@ def test_daemon_ends_before_parents_are_ready(tmp_path: Path, daemon: Daemon, en
 @pytest.mark.parametrize("code", ["internal", "busy", "bad-message"])
 def test_daemon_that_does_not_understand(tmp_path: Path, daemon: Daemon, code: str) -> None:
     """An older one, or a fault of its own, keeps no guest from Ethernet."""
-    daemon.reply = lambda request: wire.failure(Problem(code, "oh"))
+    daemon.reply = lambda request: protocol.failure(Problem(code, "oh"))
     silent(qemu("prepare", DIRECT, daemon, wifi(tmp_path)))
     assert "oh" in said(qemu("prepare", DIRECT, daemon, wifi(tmp_path / "x", "wlan0")), 1)
 
@@ -619,7 +620,7 @@ def test_daemon_that_hangs_is_waited_for_once(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRTAP_SOCKET", str(daemon.path))
-    monkeypatch.setattr(wire, "TIMEOUT_S", 1)
+    monkeypatch.setattr(protocol, "TIMEOUT_S", 1)
     daemon.reply = lambda request: HANG
     airtapd = hook.Airtapd()
     begin = time.monotonic()
@@ -673,7 +674,7 @@ def test_guest_is_adapted_to_this_host(daemon: Daemon, operation: str) -> None:
     assert daemon.requests == [{"op": "here", "names": ["br0"]}]
     assert (done.status, done.stderr) == (0, "")
     assert done.stdout.endswith(tail)
-    nics = scan.scan_domain(done.stdout).interfaces
+    nics = reader.scan_domain(done.stdout).interfaces
     assert [n.type for n in nics] == ["direct", "network"]
     assert nics[0].source["dev"] == "wlan0"
 
@@ -686,7 +687,7 @@ def test_a_card_on_an_alias_stays_there(daemon: Daemon) -> None:
     silent(qemu("restore", stored, daemon))
     assert daemon.requests == [{"op": "here", "names": ["wlan0"]}]
     daemon.reply = lambda request: answer
-    [moved] = scan.scan_domain(qemu("restore", stored, daemon).stdout).interfaces
+    [moved] = reader.scan_domain(qemu("restore", stored, daemon).stdout).interfaces
     assert (moved.type, moved.source["dev"]) == ("direct", "eth0")
 
 
@@ -705,7 +706,7 @@ def test_no_names_no_question(daemon: Daemon) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        *(HANG_UP, DIE, wire.failure(Problem("x", "no")), {"ok": True}),
+        *(HANG_UP, DIE, protocol.failure(Problem("x", "no")), {"ok": True}),
         *({"ok": True, "parents": []}, {"ok": True, "parents": "wlan0"}),
         {"ok": True, "parents": {"br0": 7}},
         {"ok": True, "parents": {"br0": "wlan0"}, "aliases": "br0"},

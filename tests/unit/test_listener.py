@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from airtap import client, listener
 from airtap.errors import Problem
+from airtap.ipc import client, listen
 
 
 def connect(path: Path | str) -> None:
@@ -19,7 +19,7 @@ def connect(path: Path | str) -> None:
 
 def test_bind(tmp_path: Path) -> None:
     path = tmp_path / "airtapd.sock"
-    with listener.bind(str(path)) as listening:
+    with listen.bind(str(path)) as listening:
         info = path.stat()
         assert stat.S_ISSOCK(info.st_mode) and stat.S_IMODE(info.st_mode) == 0o666
         assert not listening.get_inheritable()
@@ -30,7 +30,7 @@ def test_bind(tmp_path: Path) -> None:
 def test_anybody_may_connect_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        with listener.bind(str(tmp_path / "s")):
+        with listen.bind(str(tmp_path / "s")):
             assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o666
     finally:
         os.umask(before)
@@ -38,31 +38,31 @@ def test_anybody_may_connect_whatever_the_umask(tmp_path: Path, umask: int) -> N
 
 def test_bind_replaces_what_a_crash_left(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
-    listener.bind(path).close()
+    listen.bind(path).close()
     with pytest.raises(ConnectionRefusedError):
         connect(path)
-    with listener.bind(path):
+    with listen.bind(path):
         connect(path)
 
 
 def test_too_long_a_path_leaves_no_descriptor(tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
     with pytest.raises(OSError):
-        listener.bind(str(tmp_path / ("x" * 120)))
+        listen.bind(str(tmp_path / ("x" * 120)))
     assert os.listdir("/proc/self/fd") == before
 
 
 def test_give_up_twice(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
-    listener.bind(path).close()
-    listener.give_up(path)
-    listener.give_up(path)
+    listen.bind(path).close()
+    listen.give_up(path)
+    listen.give_up(path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_lock_excludes_others_until_it_is_released(tmp_path: Path) -> None:
     path = str(tmp_path / "new/directory/s")
-    with listener.locked(path), open(path + ".lock") as other, pytest.raises(BlockingIOError):
+    with listen.locked(path), open(path + ".lock") as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with open(path + ".lock") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,23 +72,23 @@ def test_lock_excludes_others_until_it_is_released(tmp_path: Path) -> None:
 def test_lock_is_released_by_an_error(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     before = os.listdir("/proc/self/fd")
-    with pytest.raises(ZeroDivisionError), listener.locked(path):
+    with pytest.raises(ZeroDivisionError), listen.locked(path):
         raise ZeroDivisionError
     assert os.listdir("/proc/self/fd") == before
-    with listener.locked(path):
+    with listen.locked(path):
         pass
 
 
 def test_lock_follows_no_symbolic_link(tmp_path: Path) -> None:
     (tmp_path / "s.lock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError), listener.locked(str(tmp_path / "s")):
+    with pytest.raises(OSError), listen.locked(str(tmp_path / "s")):
         pass
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_client_gets_bytes_and_descriptor(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
-    with listener.bind(path) as listening, (tmp_path / "file").open("wb") as file:
+    with listen.bind(path) as listening, (tmp_path / "file").open("wb") as file:
         connection = client.Connection(path)
         daemon, _ = listening.accept()
         with daemon:
@@ -111,7 +111,7 @@ def test_client_gets_bytes_and_descriptor(tmp_path: Path) -> None:
 def test_client_hears_why_it_was_hung_up_on(tmp_path: Path) -> None:
     """A daemon that is too busy answers before there is a request, and ends the connection."""
     path = str(tmp_path / "s")
-    with listener.bind(path) as listening:
+    with listen.bind(path) as listening:
         connection = client.Connection(path)
         daemon, _ = listening.accept()
         daemon.send(b"busy")
@@ -122,7 +122,7 @@ def test_client_hears_why_it_was_hung_up_on(tmp_path: Path) -> None:
 
 
 def test_client_sends_no_request_that_airtapd_would_not_read(tmp_path: Path) -> None:
-    with listener.bind(str(tmp_path / "s")):
+    with listen.bind(str(tmp_path / "s")):
         connection = client.Connection(str(tmp_path / "s"))
         with pytest.raises(Problem) as caught:
             connection.send(b"x" * 4097)

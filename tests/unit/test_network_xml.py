@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from airtap.errors import Problem
 from airtap.libvirt.network_xml import (
-    MACVTAP_MODES,
     Network,
     network_name,
     network_xml,
     port_owner,
     read_network,
 )
+from airtap.libvirt.reader import MACVTAP_MODES
 from airtap.libvirt.subnets import free_ipv4, random_ipv6
 from airtap.libvirt.xml import SCHEMAS, parse, validate
 

@@ -10,10 +10,10 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
 from airtap import cli
-from airtap.announce import is_answer, link_local, question
 from airtap.kernel.netlink import attribute, attributes
-from airtap.kernel.wifi import ssid
-from airtap.kernel.wifi_events import changed
+from airtap.kernel.nl80211 import ssid
+from airtap.kernel.nl80211_events import changed
+from airtap.packet.announce import is_answer, link_local, question
 
 OWN, ROUTER, OTHER = (f"02:00:00:00:00:{n:02x}" for n in (1, 2, 3))
 ROUTER4, ROUTER6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::12:3456")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scapy.compat import raw
 from scapy.layers.inet import ICMP, IP
 
-from airtap.kernel.ping import answered, echo_request
+from airtap.packet.icmp import answered, echo_request
 
 TOKEN = bytes(range(16))
 

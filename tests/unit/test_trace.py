@@ -25,7 +25,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
-from airtap.kernel.trace_record import (
+from airtap.bpf.trace_record import (
     DROP,
     EVERYONE,
     NOBODY,
@@ -38,8 +38,8 @@ from airtap.kernel.trace_record import (
     trimmed,
 )
 from airtap.trace import pcapng
-from airtap.trace.frame import in_words
-from airtap.trace.story import COPIED, LEARNED, REFUSED, Line, Setting, Story
+from airtap.trace.correlate import COPIED, LEARNED, REFUSED, Line, Setting, Story
+from airtap.trace.describe import in_words
 
 GUEST, UPLINK, ROUTER, OTHER = (f"52:54:00:00:00:0{n}" for n in range(1, 5))
 A, LAN = "192.0.2.50", "192.0.2.1"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from airtap import wire
+from airtap.ipc import protocol
 from lab.airtap import Airtapd
 from lab.kernels import SUITES
 from lab.sandbox import command
@@ -87,7 +87,7 @@ def more_config() -> str:
 def daemon(radios: Radios, kind: str, more_config: str) -> Iterator[Airtapd]:
     """An airtapd whose ACL allows everything; access points and stations come and go under it."""
     config = f'[parents.wlan1]\nkind = "{kind}"\n{more_config}'
-    with Airtapd(config=config, socket=wire.DEFAULT_SOCKET) as daemon:
+    with Airtapd(config=config, socket=protocol.DEFAULT_SOCKET) as daemon:
         yield daemon
 
 

@@ -282,7 +282,7 @@ def test_acl_include_of_a_user_cannot_take_much_memory(lan: Lan, airtapd: Airtap
 
 
 def test_peer_struct_is_the_kernels() -> None:
-    """SO_PEERCRED's layout, as kernel/peer.py unpacks it."""
+    """SO_PEERCRED's layout, as kernel/credentials.py unpacks it."""
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with near, far:
         raw = near.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))

@@ -5,8 +5,9 @@ import signal
 import sys
 from collections.abc import Callable
 
-from .. import __version__, client
+from .. import __version__
 from ..errors import Problem
+from ..ipc import client
 from . import doctor, domain, network, parent, release, status, trace, trial
 
 

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from .. import client, config
+from .. import config
 from ..config import MODES, Config
 from ..errors import Problem
+from ..ipc import client
 from ..names import device_name
 from ..uris import expect_local
 from .common import add_parent, add_uri, libvirt_mode, say, seconds, tell, uri
@@ -21,10 +22,10 @@ from .nic import add_card, chosen_card
 
 # lxml, libvirt and netlink are imported where they are needed: airtap status needs none of them.
 if TYPE_CHECKING:
-    from ..libvirt.cards import Card
     from ..libvirt.domain_xml import Wanted
     from ..libvirt.domains import Nic
-    from ..libvirt.replug import Replacement
+    from ..libvirt.hotplug import Replacement
+    from ..libvirt.live_nics import Card
 
 _TIMEOUT_S = 10.0
 # How long to wait for another airtap that replaces cards.
@@ -107,27 +108,27 @@ def _add_timeout(parser: argparse.ArgumentParser) -> None:
 
 
 def _renew(arguments: argparse.Namespace) -> None:
-    from ..libvirt import cards
+    from ..libvirt import live_nics
 
     parent = _device(arguments.parent, config.load(None))
     with _here(arguments) as connection, _ending() as ended:
-        found = cards.renewable(connection, parent)
+        found = live_nics.renewable(connection, parent)
         if arguments.domain is not None:
-            uuid = cards.find(connection, arguments.domain).UUIDString()
+            uuid = live_nics.find(connection, arguments.domain).UUIDString()
             found = [card for card in found if card.uuid == uuid]
         if not found:
             say(f"no running guest has a network card on {parent or 'a macvtap or ipvtap'}")
-        failed = cards.renew(found, ended)
+        failed = live_nics.renew(found, ended)
     _report(zip(found, failed, strict=True), "link down and up, so that it asks for a new lease")
 
 
 def _replug(arguments: argparse.Namespace) -> None:
-    from ..libvirt import replug
+    from ..libvirt import hotplug
 
     settings = config.load(None)
     parent = _device(arguments.parent, settings)
     with _here(arguments) as connection, _ending() as ended, _alone(ended):
-        found = replug.lost(connection, parent, settings, ended)
+        found = hotplug.lost(connection, parent, settings, ended)
         if not found:
             say("no running guest has lost a network card" + (f" on {parent}" if parent else ""))
         failed = _replacement(arguments, settings, ended).carry_out(found)
@@ -135,24 +136,24 @@ def _replug(arguments: argparse.Namespace) -> None:
 
 
 def _move(arguments: argparse.Namespace) -> None:
-    from ..libvirt import cards, domains, plans, replug
-    from ..libvirt.scan import scan_domain
+    from ..libvirt import domains, hotplug, hotplug_journal, live_nics
+    from ..libvirt.reader import scan_domain
 
     settings = config.load(None)
     with _here(arguments) as connection, _ending() as ended, _alone(ended):
-        guest = cards.find(connection, arguments.domain)
-        xml = cards.live_xml(guest).encode()
+        guest = live_nics.find(connection, arguments.domain)
+        xml = live_nics.live_xml(guest).encode()
         domain = scan_domain(xml)
         number = domain.interfaces.index(chosen_card(domain, guest.name(), arguments.nic))
-        card = cards.of_xml(guest, xml, domain)[number]
+        card = live_nics.of_xml(guest, xml, domain)[number]
         parent = _device(arguments.parent, settings) or ""
-        here = cards.devices()
-        if cards.stands_on(card, parent, here):
+        here = live_nics.devices()
+        if live_nics.stands_on(card, parent, here):
             say(f"{card} is on {parent} already")
         else:
             nic = domains.nics(domain)[number]
-            replug.expect_fit(card, nic, parent, connection, settings)
-            plan = plans.moved(card, parent, here)
+            hotplug.expect_fit(card, nic, parent, connection, settings)
+            plan = hotplug_journal.moved(card, parent, here)
             [problem] = _replacement(arguments, settings, ended).carry_out([plan])
             if problem:
                 raise problem
@@ -166,7 +167,7 @@ def _next_start(
     """Bring a card's definition to the new uplink too, if that is wanted. Returns what it says."""
     from ..libvirt import domains
     from ..libvirt.domain_xml import connect
-    from ..libvirt.scan import scan_domain
+    from ..libvirt.reader import scan_domain
 
     if not card.guest.isPersistent():
         return "it is transient: there is no definition that its next start would follow"
@@ -274,7 +275,7 @@ def _await_lock(lock: int, ended: Event) -> None:
 
 
 def _replacement(arguments: argparse.Namespace, settings: Config, ended: Event) -> "Replacement":
-    from ..libvirt.replug import Replacement
+    from ..libvirt.hotplug import Replacement
 
     return Replacement(settings, arguments.timeout, ended, tell)
 
@@ -284,7 +285,7 @@ def _report(done: "Iterable[tuple[Card, Problem | None]]", what: str) -> None:
 
     A guest that has ended meanwhile is no failure.
     """
-    from ..libvirt.cards import Ended
+    from ..libvirt.live_nics import Ended
 
     last = None
     for card, problem in done:

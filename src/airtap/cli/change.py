@@ -9,7 +9,7 @@ from .common import hold_against_schema
 
 # lxml and libvirt are imported where they are needed: airtap status needs neither.
 if TYPE_CHECKING:
-    from ..libvirt.scan import Interface
+    from ..libvirt.reader import Interface
 
 # What becomes of these is the change itself, and nothing that gets lost with it.
 _OF_THE_LINK = {"source", "target"}
@@ -17,7 +17,7 @@ _OF_THE_LINK = {"source", "target"}
 
 def is_idle(before: str, after: str, mac: str) -> bool:
     """Whether to connect a card would change no more than to note that it has been done."""
-    from ..libvirt.scan import scan_domain
+    from ..libvirt.reader import scan_domain
 
     texts, marks = [], []
     for xml in (before, after):

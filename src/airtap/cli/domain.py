@@ -21,7 +21,7 @@ from .nic import add_card, chosen_card, chosen_mark
 # lxml, libvirt and netlink are imported where they are needed: airtap status needs none of them.
 if TYPE_CHECKING:
     from ..libvirt.domain_xml import Wanted
-    from ..libvirt.scan import Domain, Interface
+    from ..libvirt.reader import Domain, Interface
 
 
 _KINDS = ("macvtap", "ipvtap")
@@ -112,7 +112,7 @@ def _connect(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
         parser.error("--mode is of macvtaps; that of ipvtaps is set in airtap.toml")
     from ..libvirt import domain_xml, domains
     from ..libvirt.connection import connected
-    from ..libvirt.scan import scan_domain
+    from ..libvirt.reader import scan_domain
 
     settings = config.load(None)
     with connected(uri(arguments)) as connection:
@@ -139,7 +139,7 @@ def _connect(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
 def _disconnect(arguments: argparse.Namespace) -> None:
     from ..libvirt import domain_xml, domains
     from ..libvirt.connection import connected
-    from ..libvirt.scan import scan_domain
+    from ..libvirt.reader import scan_domain
 
     with connected(uri(arguments)) as connection:
         handle = domains.find(connection, arguments.domain)
@@ -203,7 +203,7 @@ def _tell(
 ) -> None:
     """Say when a new connection counts, whether it works, and what went with the old one."""
     from ..libvirt import domains
-    from ..libvirt.verdict import look_around, verdict
+    from ..libvirt.connectivity import look_around, verdict
 
     if delay := domains.delays(handle):
         say(delay)
@@ -228,7 +228,7 @@ def _tell(
 def _list(arguments: argparse.Namespace) -> None:
     from ..libvirt import domains
     from ..libvirt.connection import connected
-    from ..libvirt.verdict import look_around, verdict
+    from ..libvirt.connectivity import look_around, verdict
 
     with connected(uri(arguments), read_only=True) as connection:
         found = domains.entries(connection)

@@ -7,7 +7,7 @@ from ..errors import Problem
 from ..names import mac_address
 
 if TYPE_CHECKING:
-    from ..libvirt.scan import Domain, Interface
+    from ..libvirt.reader import Domain, Interface
 
 
 def add_card(parser: argparse.ArgumentParser) -> None:

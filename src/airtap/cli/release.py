@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from .. import client, wire
+from ..ipc import client, protocol
 
 
 def add_parser(commands: Any) -> None:
@@ -18,6 +18,6 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
-    connection.send(wire.encode({"op": "release", "device": arguments.device}))
+    connection.send(protocol.encode({"op": "release", "device": arguments.device}))
     answer, _ = connection.receive()
-    wire.check(wire.decode(answer))
+    protocol.check(protocol.decode(answer))

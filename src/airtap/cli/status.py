@@ -13,9 +13,9 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
-from .. import client, wire
 from ..errors import Problem
-from ..report import gather
+from ..ipc import client, protocol
+from ..ipc.status import read_reply
 from .common import end_orderly, say, seconds, tell
 from .status_table import Json, Rates, View, rates, table
 
@@ -66,8 +66,8 @@ def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
 
 def fetch(connection: client.Connection) -> Json:
     """Ask airtapd for its status."""
-    connection.send(wire.encode({"op": "status"}))
-    return gather(lambda: connection.receive()[0]).to_json()
+    connection.send(protocol.encode({"op": "status"}))
+    return read_reply(lambda: connection.receive()[0]).to_json()
 
 
 def _reports(connection: client.Connection) -> Iterator[Json | Problem]:

@@ -8,11 +8,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any, BinaryIO
 
-from .. import client, wire
+from ..bpf.trace_record import Record, record
 from ..errors import Problem, reason
-from ..kernel.trace_record import Record, record
+from ..ipc import client, protocol
 from ..trace import pcapng
-from ..trace.story import Line, Setting, Story, tagged
+from ..trace.correlate import Line, Setting, Story, tagged
 from .columns import printable
 from .common import say, tell
 
@@ -78,7 +78,7 @@ def _opened(path: str | None, stack: ExitStack) -> BinaryIO | None:
 
 
 def _trace(arguments: argparse.Namespace, connection: client.Connection, stack: ExitStack) -> None:
-    connection.send(wire.encode({"op": "trace", "guest": arguments.guest}))
+    connection.send(protocol.encode({"op": "trace", "guest": arguments.guest}))
     messages = _messages(connection)
     described = next(messages)["tracing"]
     setting = _setting(described)
@@ -114,14 +114,14 @@ def _messages(connection: client.Connection) -> Iterator[dict[str, Any]]:
     began = False
     while True:
         try:
-            message = wire.decode(connection.receive()[0])
+            message = protocol.decode(connection.receive()[0])
         except Problem as problem:
             if not began:
                 raise
             gone = Problem("no-daemon", "airtapd is gone, and the trace with it", "start it again")
             raise gone from problem
         if message.get("ok") is not None:
-            wire.check(message)
+            protocol.check(message)
             return
         began = True
         yield message

@@ -12,7 +12,7 @@ from typing import TypeVar
 from .. import uplink as uplinks
 from ..config import Config
 from ..errors import Problem, reason
-from ..kernel.links import FAMILY, Link, LinkError, LinkNotFound, Links, open_links, rtnetlink
+from ..kernel.links import FAMILY, Link, LinkNotFound, Links, open_links, rtnetlink
 from ..names import device_name
 from ..uris import SYSTEM
 from . import contents
@@ -22,16 +22,7 @@ from .checks.libvirt import Guests
 from .checks.macnat import is_incomplete
 from .checks.uplink import Scene
 from .finding import Finding, problem
-from .sources import (
-    daemon,
-    hooks,
-    kernel,
-    kernel_log,
-    libvirt,
-    managers,
-    netfilter,
-    user,
-)
+from .sources import daemon, hooks, kernel, kernel_log, libvirt, managers, netfilter, user
 from .sources.netfilter import Chain
 from .sources.uplinks import Reader, Uplink, names, surroundings
 
@@ -144,7 +135,7 @@ async def _target(name: str | None, settings: Config, netlink: Links) -> Target 
     device = await uplinks.choose(netlink, settings, name) if name in settings.aliases else name
     if device in {link.name for link in await netlink.dump()}:
         return Target(device=device)
-    with suppress(Problem, LinkError):  # an alternative name?
+    with suppress(Problem, OSError):  # an alternative name?
         return Target(device=(await netlink.by_name(device_name(device))).name)
     return None
 
@@ -245,7 +236,7 @@ async def _uplinks(
                 found.append(await reader.uplink(link, asked=link.name == target.device))
             except LinkNotFound:  # gone meanwhile
                 continue
-            except (Problem, LinkError) as exc:
+            except (Problem, OSError) as exc:
                 code = exc.code if isinstance(exc, Problem) else "no-device"
                 hint = exc.hint if isinstance(exc, Problem) else ""
                 what = "it cannot be looked at, so guests cannot use it"

@@ -60,16 +60,11 @@ _HOST_OFF = (
 )
 
 
-class LinkError(Exception):
-    """The kernel refused. errno: the error number. Its text is the kernel's."""
-
-    def __init__(self, number: int, text: str) -> None:
-        super().__init__(number, text)
-        self.errno = number
-        self.text = text
+class LinkError(OSError):
+    """The kernel refused a request about a network device. Its strerror says which, and why."""
 
     def __str__(self) -> str:
-        return self.text
+        return self.strerror or ""
 
 
 class LinkNotFound(LinkError):

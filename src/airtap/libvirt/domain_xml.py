@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ..errors import Problem
-from .marks import marked, unmarked
-from .scan import Domain, Element, Interface, scan_domain
-from .splice import Edit, in_attribute, lead, spliced, tag, value_at, without
+from .metadata import marked, unmarked
+from .reader import Domain, Element, Interface, scan_domain
+from .xml_edit import Edit, in_attribute, lead, spliced, tag, value_at, without
 
 # The type that a card gets by the kind of connection that is wanted.
 _TYPES = {"network": "network", "macvtap": "direct", "ipvtap": "ethernet"}

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..errors import Problem
 from .connection import binding, problems
-from .scan import Domain, Interface, scan_domain
+from .reader import Domain, Interface, scan_domain
 
 # virDomainState, in virsh's words.
 _STATES = (

@@ -10,8 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_interface
 from typing import Any
 
 from ..errors import Problem
-from .scan import MACVTAP_MODES as MACVTAP_MODES
-from .scan import NAMESPACE as NAMESPACE
+from .reader import MACVTAP_MODES, NAMESPACE
 from .xml import parse, serialize
 
 KINDS = ("macvtap", "nat", "session")

@@ -15,7 +15,7 @@ async def inspect(name: str) -> uplink.Uplink:
     """What the device called name is as a parent. Raises Problem no-such-device, no-nl80211."""
     async with open_links() as links:
         try:
-            return await uplink.inspect(await links.by_name(name))
+            return uplink.inspect(await links.by_name(name))
         except LinkNotFound as exc:
             raise uplink.absent(name) from exc
 

@@ -1,7 +1,7 @@
 """The first steps: is the uplink fit, can airtapd make a device on it, is MAC NAT as needed?"""
 
+from ..ipc import aio
 from ..uplink import is_up
-from . import airtapd
 from .guest import TrialGuest
 from .scene import Scene
 from .steps import Failed
@@ -25,7 +25,7 @@ async def make_device(scene: Scene) -> str:
     """By airtapd, as it is for QEMU."""
     trial, host = scene.trial, scene.host
     kind = None if trial.kind == "bridge" else trial.kind
-    trial.device, tap = await airtapd.attach(host.name, trial.mac, kind)
+    trial.device, tap = await aio.attach(host.name, trial.mac, kind)
     guest = TrialGuest(tap, trial.mac)
     scene.maybe_guest = guest
     await guest.start()
@@ -36,7 +36,7 @@ async def make_device(scene: Scene) -> str:
 async def look_at_mac_nat(scene: Scene) -> str:
     """On, or not needed as far as can be told beforehand."""
     host = scene.host
-    uplink, _ = await airtapd.status(host.name, scene.trial.device)
+    uplink, _ = await aio.status(host.name, scene.trial.device)
     off = f'macnat = "off" is set for {host.name}'
     scene.mac_nat = bool(uplink.get("macnat"))
     if scene.mac_nat:

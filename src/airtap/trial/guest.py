@@ -17,14 +17,14 @@ from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from ..announce import question
 from ..errors import Problem, reason
 from ..kernel import tap
 from ..kernel.links import IFF_UP, rtnetlink
-from ..kernel.namespace import Namespace
 from ..kernel.neighbours import forget_neighbour, neighbour_mac
-from ..kernel.ping import Address, Echo, Pinger, ping
+from ..kernel.netns import Namespace
 from ..names import octets
+from ..packet.announce import question
+from ..packet.icmp import Address, Echo, Pinger, ping
 
 _ETH_P_IP = 0x0800
 _ETH_P_ARP = 0x0806

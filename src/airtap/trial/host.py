@@ -12,7 +12,7 @@ from ..errors import Problem
 from ..kernel.addresses import host_addresses
 from ..kernel.links import FAMILY, Link, LinkNotFound, Links, open_links, rtnetlink
 from ..kernel.neighbours import neighbour_mac
-from ..kernel.ping import Address, Echo, Pinger, ping
+from ..packet.icmp import Address, Echo, Pinger, ping
 
 Interface = IPv4Interface | IPv6Interface
 
@@ -85,7 +85,7 @@ async def open_host(device: str) -> AsyncIterator[Host]:
             link = await links.by_name(device)
         except LinkNotFound as exc:
             raise uplink.absent(device) from exc
-        found = await uplink.inspect(link)
+        found = uplink.inspect(link)
         if found.type == "other":
             raise Problem("bad-parent", f"{link.name} carries no Ethernet frames for guests")
         yield Host(links, ipr, found)

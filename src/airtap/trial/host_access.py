@@ -2,14 +2,14 @@
 
 import asyncio
 
-from ..kernel.ping import Address
-from . import airtapd
+from ..ipc import aio
+from ..packet.icmp import Address
 from .host import Interface
 from .scene import Scene, resolution
 from .steps import Failed, Skipped
 
 # Guests on macvtaps without MAC NAT meet the host half a second after they came, plus what it takes
-# to load the programs (mac_nat_devices.py).
+# to load the programs (macnat/children.py).
 _SOON_S = 5.0
 _LOOK_S = 0.1
 _FIREWALL = "a firewall of this host may drop it: nft list ruleset"
@@ -78,7 +78,7 @@ async def _meets_host(scene: Scene) -> bool:
     loop = asyncio.get_running_loop()
     end = loop.time() + min(_SOON_S, scene.seconds)
     while scene.meets_host is None:
-        uplink, _ = await airtapd.status(scene.host.name, scene.trial.device)
+        uplink, _ = await aio.status(scene.host.name, scene.trial.device)
         if uplink.get("host_access") or loop.time() >= end:
             scene.meets_host = bool(uplink.get("host_access"))
         else:

@@ -6,9 +6,9 @@ import socket
 from collections.abc import Callable
 from ipaddress import IPv4Interface
 
-from .. import dhcp
-from ..dhcp import Answer
 from ..names import octets
+from ..packet import dhcp
+from ..packet.dhcp import Answer
 from .guest import TrialGuest
 
 # When a request is sent again, in seconds after the first; then every _LATER_S.

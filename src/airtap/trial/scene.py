@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Interface
 
 from ..errors import Problem
-from ..kernel.ping import Address
-from . import airtapd
+from ..ipc import aio
+from ..packet.icmp import Address
 from .guest import TrialGuest
 from .host import Host
 from .lease import Lease
@@ -55,7 +55,7 @@ class Scene:
 
     async def _refused(self) -> str:
         try:
-            _, guest = await airtapd.status(self.host.name, self.trial.device)
+            _, guest = await aio.status(self.host.name, self.trial.device)
         except Problem as problem:
             return f"; {problem.message}"
         if not guest:

@@ -13,9 +13,10 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from ..config import MODES
 from ..errors import Problem, reason
+from ..ipc import aio
 from ..kernel.links import LinkError, LinkNotFound
 from ..names import random_mac
-from . import airtapd, device, host_access, ipv4, ipv6
+from . import device, host_access, ipv4, ipv6
 from .host import Host, open_host
 from .scene import Scene
 from .steps import FAILED, PASSED, SKIPPED, Failed, Listener, Report, Skipped, Step, Trial
@@ -50,7 +51,7 @@ async def run(name: str, kind: str | None, seconds: float, listener: Listener) -
     Raises Problem: nothing could be tried at all.
     """
     try:
-        async with open_host(await airtapd.resolve(name)) as host:
+        async with open_host(await aio.resolve(name)) as host:
             report = Report(name, host.name, host.type)
             mac = random_mac()
             for trial in await _trials(host, kind):
@@ -66,7 +67,7 @@ async def run(name: str, kind: str | None, seconds: float, listener: Listener) -
         raise
     except LinkNotFound as exc:
         raise Problem("no-such-device", f"{name} has gone") from exc
-    except (LinkError, OSError) as exc:
+    except OSError as exc:
         raise Problem("no-device", f"cannot look at {name}: {_text(exc)}") from exc
 
 
@@ -115,7 +116,7 @@ async def _step(scene: Scene, name: str, method: Method, only: bool) -> bool:
         result, detail, hint = (SKIPPED if end else FAILED), exc.message, exc.hint
     except BrokenPipeError:  # see run()
         raise
-    except (OSError, LinkError, NetlinkError) as exc:
+    except (OSError, NetlinkError) as exc:
         result, detail = FAILED, _text(exc)
     if result == FAILED:
         hint = "; ".join(filter(None, (hint, f"see: airtap doctor {scene.host.name}")))
@@ -130,12 +131,12 @@ async def _undo(scene: Scene) -> None:
     guest = scene.maybe_guest
     try:
         if guest and scene.lease:
-            with suppress(OSError, LinkError):
+            with suppress(OSError):
                 await scene.lease.release()
     finally:
         try:
             if scene.trial.device:  # at once; closing the tap would do as well
-                await airtapd.release(scene.trial.device)
+                await aio.release(scene.trial.device)
         finally:
             if guest:
                 await guest.close()

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
+from ...bpf.role import Role, hooks
 from ...kernel.clsact import EGRESS, Filter, Hook
-from ...kernel.role import Role, hooks
 from ..finding import OK, Finding, ok, problem, warning, word
 from ..sources.uplinks import Device, Uplink
 from .daemon import start

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ... import client, config, wire
+from ... import config
 from ...config import Config
 from ...errors import Problem, reason
-from ...report import Report, gather
+from ...ipc import client, protocol
+from ...ipc.status import StatusReply, read_reply
 
 Json = dict[str, Any]
 
@@ -30,7 +31,7 @@ class Daemon:
     absent: bool = False
     refused: bool = False
     mode: int | None = None
-    report: Report = field(default_factory=Report)
+    report: StatusReply = field(default_factory=StatusReply)
     systemd: bool = False
     config_path: str = config.DEFAULT_PATH
     config: Config = field(default_factory=Config)
@@ -54,17 +55,17 @@ def read() -> Daemon:
     except (FileNotFoundError, ConnectionRefusedError) as exc:
         return Daemon(**found, silence=reason(exc), absent=True)
     except BlockingIOError:
-        return Daemon(**found, silence=f"no answer in {wire.TIMEOUT_S} s")
+        return Daemon(**found, silence=f"no answer in {protocol.TIMEOUT_S} s")
     except OSError as exc:
         return Daemon(**found, silence=reason(exc), refused=exc.errno == errno.EACCES)
     except Problem as problem:
         return Daemon(**found, silence=problem.message)
 
 
-def _ask(path: str) -> Report:
-    with closing(wire.connect(path)) as connection:
-        connection.send(wire.encode({"op": "status"}))
-        return gather(lambda: connection.recv(wire.MAX_ANSWER))
+def _ask(path: str) -> StatusReply:
+    with closing(protocol.connect(path)) as connection:
+        connection.send(protocol.encode({"op": "status"}))
+        return read_reply(lambda: connection.recv(protocol.MAX_ANSWER))
 
 
 def _mode(path: str) -> int | None:

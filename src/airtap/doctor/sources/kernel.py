@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pyroute2.netlink.exceptions import NetlinkError
 
+from ...bpf.macnat import open_macnat
+from ...bpf.pins import is_bpffs
 from ...errors import Problem, reason
 from ...kernel.links import rtnetlink
-from ...kernel.macnat import open_macnat
-from ...kernel.pins import is_bpffs
 
 KINDS = ("macvtap", "ipvtap")
 _MODULES = ("sch_ingress", "cls_bpf")

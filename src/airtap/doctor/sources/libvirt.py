@@ -58,7 +58,7 @@ def read(uri: str, settings: Config, devices: Iterable[str]) -> Libvirt:
 
 def _read(uri: str, settings: Config, devices: frozenset[str]) -> Libvirt:
     from ...libvirt import domains, networks
-    from ...libvirt.verdict import look_around, verdict
+    from ...libvirt.connectivity import look_around, verdict
 
     with connected(uri, read_only=True) as connection:
         expect_local(connection.getURI())

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...kernel.links import FAMILY
-from ...kernel.namespace import enter
 from ...kernel.netlink import DUMP, ask, attribute, attributes, number, text
+from ...kernel.netns import enter
 
 # include/uapi/linux/rtnetlink.h, if_link.h, net_namespace.h
 _NEWLINK, _GETLINK, _NEWNSID, _GETNSID = 16, 18, 88, 90

@@ -11,14 +11,14 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ... import uplink
+from ...alias import Owner
+from ...bpf.role import Role
 from ...config import MODES, Config, Parent
 from ...errors import Problem
 from ...kernel import clsact, tap
 from ...kernel.clsact import Filter
 from ...kernel.links import FAMILY, GROUP, Link, LinkError
-from ...kernel.role import Role
-from ...mac_nat_role import gives_its_mac, is_child, is_sociable, role_for
-from ...owner import Owner
+from ...macnat.policy import gives_its_mac, is_child, is_sociable, role_for
 from ...uplink import Uplink as Inspected
 from . import namespaces
 from .managers import Managers
@@ -143,7 +143,7 @@ class Reader:
 
     async def uplink(self, link: Link, *, asked: bool) -> Uplink:
         """Raises Problem no-nl80211, LinkError."""
-        inspected = await uplink.inspect(link)
+        inspected = uplink.inspect(link)
         settings = self._config.parent(link.name)
         on_it = [each for each in self._links if each.parent == link.index and each.parent_here]
         children = tuple(each for each in on_it if each.kind in FAMILY)
@@ -157,38 +157,36 @@ class Reader:
             devices=tuple(await self._devices(guests, link.name)),
             children=children,
             strangers=tuple(each for each in self._around.strangers if each.parent == link.index),
-            role=await self._role(inspected, children),
-            needs_macnat=await self._needs_macnat(inspected),
+            role=self._role(inspected, children),
+            needs_macnat=self._needs_macnat(inspected),
             qdisc=self._around.qdiscs.get(link.index, ""),
             filters=tuple(await clsact.filters(self._ipr, link.index)),
             driver=_driver(link.name),
             sysctls=_sysctls(link.name) | (_bridge_sysctls() if link.kind == "bridge" else {}),
-            ports=await self._one_mac_ports(inspected),
+            ports=self._one_mac_ports(inspected),
         )
 
-    async def _role(self, inspected: Inspected, children: Collection[Link]) -> Role | None:
+    def _role(self, inspected: Inspected, children: Collection[Link]) -> Role | None:
         """What should be on for the guests that are there."""
         guests = [each for each in children if is_child(each)]
         if not guests or inspected.type in ("bridge", "other"):
             return None
-        role = await role_for(inspected.link, FAMILY[guests[0].kind], self._config)
+        role = role_for(inspected.link, FAMILY[guests[0].kind], self._config)
         meets = role.host_access and any(map(is_sociable, guests))
         return None if role.observes and not meets else replace(role, host_access=meets)
 
-    async def _needs_macnat(self, inspected: Inspected) -> bool:
+    def _needs_macnat(self, inspected: Inspected) -> bool:
         if inspected.type in ("bridge", "other"):
             return False
         settings = self._config.parent(inspected.link.name)
         kind = "ipvtap" if settings.kind == "ipvtap" else "macvtap"
-        return await gives_its_mac(inspected.link, kind, self._config)
+        return gives_its_mac(inspected.link, kind, self._config)
 
-    async def _one_mac_ports(self, inspected: Inspected) -> tuple[str, ...]:
+    def _one_mac_ports(self, inspected: Inspected) -> tuple[str, ...]:
         if inspected.type != "bridge":
             return ()
         ports = [each for each in self._links if each.master == inspected.link.index]
-        return tuple(
-            [each.name for each in ports if (await self._needs_macnat(await uplink.inspect(each)))]
-        )
+        return tuple([each.name for each in ports if self._needs_macnat(uplink.inspect(each))])
 
     async def _devices(self, guests: Collection[Link], parent: str) -> list[Device]:
         found = []

@@ -11,9 +11,9 @@ from pathlib import Path
 from ... import acl
 from ...acl import Acl
 from ...errors import Problem
-from ...kernel.peer import Peer, with_rights_of
+from ...kernel.credentials import Peer, with_rights_of
 from ...libvirt import session_conf
-from ...libvirt.scan import NAMESPACE
+from ...libvirt.reader import NAMESPACE
 from .files import text_or_nothing
 
 _MOST_NETWORKS = 256

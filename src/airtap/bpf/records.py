@@ -1,0 +1,199 @@
+"""What stands in the maps of macnat.bpf.c, and what its events say: structures to and from bytes.
+
+All are in the host's byte order. A MAC is followed by two bytes of padding.
+"""
+
+import struct
+from collections.abc import Collection
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
+
+from ..kernel.addresses import Address, Subnet
+from ..names import octets
+
+IPV4_QUOTA, IPV6_QUOTA, GUESTS, PREFIXES = 16, 32, 1024, 32  # of macnat.bpf.c
+UNKNOWN_MAC = "00:00:00:00:00:00"
+NS = 1_000_000_000
+
+_INDEX = struct.Struct("=I")
+_MAC = struct.Struct("=6s2x")
+_CONFIG = struct.Struct("=6s2xIIQQII")
+_KEY = struct.Struct("=16sHH")
+_ENTRY = struct.Struct("=QQII6s2x")
+_TABLE = struct.Struct("=8x8xQ5QQQQQ")
+_PREFIX = struct.Struct("=16s16sI")
+_EVENT = struct.Struct("=Q16sHHII6s2xBB2x")
+
+_CHANGES = ("learned", "moved", "evicted", "refused", "withheld", "spoke", "probed")
+_REASONS = ("wrong-mac", "host-address", "guest-address", "malformed", "link-control")
+
+
+class Configuration(NamedTuple):
+    """struct config."""
+
+    parent: bytes = bytes(6)
+    ifindex: int = 0
+    observe: int = 0
+    alive: int = 0
+    refresh: int = 0
+    kind: int = 0
+    mode: int = 0
+
+    def pack(self) -> bytes:
+        return _CONFIG.pack(*self)
+
+    @classmethod
+    def unpack(cls, value: bytes) -> "Configuration":
+        return cls._make(_CONFIG.unpack(value))
+
+
+class Entry(NamedTuple):
+    """struct entry: who has an address. ifindex 0: nobody, it is a broadcast address.
+
+    last_seen: ns of time.monotonic_ns(). settled: jiffies, see macnat.bpf.c.
+    """
+
+    settled: int
+    last_seen: int
+    ifindex: int
+    slot: int
+    mac: bytes
+
+    def pack(self) -> bytes:
+        return _ENTRY.pack(*self)
+
+    @classmethod
+    def unpack(cls, value: bytes) -> "Entry":
+        return cls._make(_ENTRY.unpack(value))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """An address that a guest has used. vlan: 0 for none. last_seen: s, time.monotonic()."""
+
+    address: Address
+    vlan: int
+    ifindex: int
+    mac: str
+    last_seen: float
+
+
+@dataclass(frozen=True)
+class Event:
+    """What learn did, as it happened. Times are in s of time.monotonic().
+
+    what: "learned"; "moved" (learned, from the guest with ifindex other, which has not used it
+    for config.alive); "evicted" (the guest went over its quota; this was unused for longest);
+    "refused" (dropped, see reason; at most 8 a second and guest); "withheld" (more than 64
+    changes in this second: those that follow are not reported, so read addresses() a second later);
+    "spoke" (an ipvtap's guest whose MAC was not known: mac is its own, and noted in guests());
+    "probed" (the guest has asked whether an address is free that nobody here is known to have).
+    reason: of a refusal, a field of GuestCounters. "guest-address": other holds the address; if
+    it is found not to answer for it any more, forget() the address.
+    address: None where none is at stake. mac: source address of the frame.
+    """
+
+    what: str
+    reason: str
+    ifindex: int
+    other: int
+    address: Address | None
+    vlan: int
+    mac: str
+    time: float
+
+
+@dataclass(frozen=True)
+class GuestCounters:
+    """Frames of one guest that the guards dropped, by guard, and what became of its addresses.
+
+    last_seen: s of time.monotonic() when an address of the guest's was last seen in use; 0 for
+    never. unreported: events withheld or lost.
+    """
+
+    wrong_mac: int
+    host_address: int
+    guest_address: int
+    malformed: int
+    link_control: int
+    learned: int
+    moved: int
+    evicted: int
+    unreported: int
+    last_seen: float
+
+
+def pack_index(number: int) -> bytes:
+    """An ifindex, or another number of 32 bits."""
+    return _INDEX.pack(number)
+
+
+def unpack_index(data: bytes) -> int:
+    return int(_INDEX.unpack(data)[0])
+
+
+def pack_mac(mac: str) -> bytes:
+    return _MAC.pack(octets(mac))
+
+
+def unpack_mac(data: bytes) -> str:
+    return bytes(_MAC.unpack(data)[0]).hex(":")
+
+
+def pack_key(address: Address, vlan: int = 0) -> bytes:
+    """struct key. vlan: 0 for none."""
+    return _KEY.pack(address.packed, vlan, address.version)
+
+
+def unpack_key(key: bytes) -> tuple[Address | None, int]:
+    """(address, vlan) of a struct key; None for one of neither family."""
+    packed, vlan, family = _KEY.unpack(key)
+    if family == 4:
+        return IPv4Address(packed[:4]), vlan
+    return (IPv6Address(packed) if family == 6 else None), vlan
+
+
+def pack_listeners(devices: Collection[bytes]) -> bytes:
+    """struct listeners, without the empty places behind them. devices: at most GUESTS, packed."""
+    return b"".join((pack_index(len(devices)), *devices))
+
+
+def pack_prefixes(prefixes: Collection[Subnet]) -> bytes:
+    """struct on_link, without the empty places behind them. prefixes: at most PREFIXES."""
+    return b"".join(
+        _PREFIX.pack(net.network_address.packed, net.netmask.packed, net.version)
+        for net in prefixes
+    )
+
+
+def unpack_learned(key: bytes, value: bytes) -> Learned | None:
+    """What a key and an entry of addresses say; None for a broadcast address, which is nobody's."""
+    address, vlan = unpack_key(key)
+    entry = Entry.unpack(value)
+    if not entry.ifindex or address is None:
+        return None
+    return Learned(address, vlan, entry.ifindex, entry.mac.hex(":"), entry.last_seen / NS)
+
+
+def unpack_counters(value: bytes) -> GuestCounters:
+    """The head of a struct table."""
+    last_seen, *numbers = _TABLE.unpack_from(value)
+    fields = (*numbers, last_seen / NS)
+    return GuestCounters(*fields)
+
+
+def unpack_event(sample: bytes) -> Event:
+    """A struct event."""
+    nanoseconds, packed, vlan, family, ifindex, other, mac, what, why = _EVENT.unpack_from(sample)
+    address, vlan = unpack_key(_KEY.pack(packed, vlan, family))
+    return Event(
+        what=_CHANGES[what],
+        reason=_REASONS[why] if _CHANGES[what] == "refused" else "",
+        ifindex=ifindex,
+        other=other,
+        address=address,
+        vlan=vlan,
+        mac=mac.hex(":"),
+        time=nanoseconds / NS,
+    )

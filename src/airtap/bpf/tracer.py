@@ -1,0 +1,91 @@
+"""What the programs of one uplink make of the frames of guests that are traced: bpf/trace.h."""
+
+import random
+import struct
+from collections.abc import Iterator
+
+from ..names import octets
+from .map import Ring
+from .object import Object
+from .records import pack_index
+from .trace_record import trimmed
+
+_STATE = struct.Struct("=II")
+_WHO = struct.Struct("=I6s2x")
+_FIRST = pack_index(0)
+_NOBODYS_MAC = bytes(6)
+
+
+class Tracer:
+    """Tracing on one uplink. Methods raise BpfError. Nobody is traced at first: see clear()."""
+
+    def __init__(self, loaded: Object) -> None:
+        self._state = loaded.map(".bss")
+        self._tracees = loaded.map("tracees")
+        self._traces = loaded.map("traces")
+        self._ring: Ring | None = None
+        self._samples: list[bytes] = []
+        self._macs: dict[int, str | None] = {}
+
+    def close(self) -> None:
+        """Stop reading. Closing twice is fine."""
+        ring, self._ring = self._ring, None
+        if ring is not None:
+            ring.close()
+
+    def clear(self) -> None:
+        """Trace nobody: also of what an earlier daemon has left."""
+        self._macs.clear()
+        if self._state.lookup(_FIRST) != bytes(self._state.value_size):
+            self._state.update(_FIRST, bytes(self._state.value_size))
+            for key in [key for key, _ in self._tracees.items()]:
+                self._tracees.delete(key)
+
+    def add(self, ifindex: int, mac: str | None) -> None:
+        """Trace the guest of a device, also one that is traced already.
+
+        mac: its own, if that is a macvtap and the MAC is known. NOBODY as ifindex: also tell of
+        frames that are nobody's.
+        """
+        if self._ring is None:
+            self._begin()
+        if self._macs.get(ifindex, "") == mac:
+            return
+        self.remove(ifindex)
+        for key in _who(ifindex, mac):
+            self._tracees.update(key, pack_index(ifindex))
+        self._macs[ifindex] = mac
+
+    def remove(self, ifindex: int) -> None:
+        """Trace a guest no more; after the last, stop() saves time. Not there: success."""
+        for key in _who(ifindex, self._macs.pop(ifindex, None)):
+            self._tracees.delete(key)
+
+    def stop(self) -> None:
+        """Trace nobody, and stop reading."""
+        self.clear()
+        self.close()
+
+    def read(self, limit: int) -> list[bytes]:
+        """What has come in, at most limit records: as trimmed() has them."""
+        if self._ring is not None:
+            self._ring.consume(limit)
+        samples, self._samples = self._samples, []
+        return samples
+
+    def lost(self) -> int:
+        """How many records found no room since the first add()."""
+        return int(_STATE.unpack_from(self._state.lookup(_FIRST) or bytes(_STATE.size))[1])
+
+    def _begin(self) -> None:
+        self.clear()
+        self._ring = Ring(self._traces, lambda sample: self._samples.append(trimmed(sample)))
+        while self.read(1024):  # of an earlier tracing
+            pass
+        self._state.update(_FIRST, _STATE.pack(random.getrandbits(32) | 1, 0))
+
+
+def _who(ifindex: int, mac: str | None) -> Iterator[bytes]:
+    yield _WHO.pack(ifindex, _NOBODYS_MAC)
+    if mac is not None:
+        yield _WHO.pack(0, octets(mac))

@@ -1,0 +1,193 @@
+"""How a guest gets its device: the decisions and the steps behind every request.
+
+attach() is where to start reading.
+"""
+
+import asyncio
+import logging
+import os
+from collections import defaultdict
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from pyroute2 import AsyncIPRoute
+
+from .. import acl, uplink
+from ..alias import Owner
+from ..config import Config
+from ..errors import Problem, reason
+from ..kernel import tap
+from ..kernel.credentials import Peer, requester, with_rights_of
+from ..kernel.links import GROUP, Link, LinkError, LinkNotFound, Links
+from ..macnat.reconciler import Reconciler
+from ..names import device_name, mac_address
+from .dispatcher import Dispatcher
+from .libvirt_hooks import LibvirtHooks
+from .mac_learning import MacLearning
+from .registry import Guest, LostDevice, Registry, Reservation
+from .taps import GuestDevices, Wanted
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AttachRequest:
+    """What a client asks for. br and mac are as the user wrote them, not validated.
+
+    mac: None to learn the guest's MAC. vnet_hdr: frames carry a struct virtio_net_hdr.
+    kind: macvtap or ipvtap, for root to try one out; None for what goes with the uplink.
+    """
+
+    br: str
+    mac: str | None
+    vnet_hdr: bool
+    kind: str | None = None
+
+
+class Broker:
+    """Makes, lists and removes guest devices for peers of the daemon's socket."""
+
+    def __init__(
+        self, config: Config, links: Links, guests: Registry, ipr: AsyncIPRoute, mending: Dispatcher
+    ) -> None:
+        self.config = config
+
+        def current() -> Config:
+            return self.config
+
+        self.mac_nat = Reconciler(current, links, ipr, mending)
+        self._links = links
+        self._guests = guests
+        self._learning = MacLearning(links, on_learned=self._mac_learned)
+        self._children = GuestDevices(current, links, guests, self.mac_nat, self._learning)
+        self.domains = LibvirtHooks(current, links, guests, self.mac_nat, self._children)
+        guests.on_forgotten = self._learning.stop
+        self._reading_acl: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def recover(self) -> None:
+        """Take over from an earlier daemon, whatever ended it. Raises Problem, OSError."""
+        for guest in await self._guests.recover():
+            log.info("%s is adopted: its guest runs", guest.name)
+            if guest.kind == "macvtap" and guest.owner.learning:
+                try:
+                    self._learning.start(guest)
+                except OSError as exc:  # its guest has just ended
+                    log.info("%s: cannot learn its MAC: %s", guest.name, reason(exc))
+        await self.mac_nat.recover()
+
+    async def close(self) -> None:
+        await self._learning.close()
+        await self.mac_nat.close()
+
+    def losses(self) -> list[LostDevice]:
+        """Devices that have vanished under running guests."""
+        return self._guests.losses()
+
+    def is_needed(self) -> bool:
+        """Whether there is a guest of ours, or an uplink to keep MAC NAT on for anybody's."""
+        self._guests.forget_vanished()
+        return len(self._guests) > 0 or self.mac_nat.is_needed()
+
+    def _mac_learned(self, guest: Guest, mac: str) -> None:
+        self._guests.update(guest)
+        self.mac_nat.set_child_mac(guest.index, mac)
+
+    async def attach(self, request: AttachRequest, peer: Peer) -> tuple[str, int]:
+        """Make a device for a guest of peer: (name, descriptor of its tap).
+
+        The caller owns the descriptor; the device goes when its last copy is closed. If a
+        step fails, what the steps before it did is undone. Raises Problem: bad-name, bad-mac,
+        access-denied and other acl-*, no-such-device, bad-kind, bad-parent, parent-busy,
+        bad-mode, mac-in-use, too-many-devices, no-device, no-kind, no-tap, no-macnat.
+        """
+        name = await uplink.choose(self._links, self.config, device_name(request.br))
+        mac = None if request.mac is None else mac_address(request.mac)
+        link = await self._permitted(name, request.br, peer)
+        parent = uplink.inspect(link)
+        child = None if parent.type == "bridge" else await uplink.a_child(self._links, link)
+        settings = uplink.with_kind(parent, self.config.parent(link.name), request.kind)
+        kind = uplink.child_kind(parent, settings, child)
+        with self._guests.admitted(peer.uid, self.config.limits) as place:
+            if kind == "tap":
+                return await self._attach_tap(link, request.vnet_hdr, peer, place)
+            wanted = Wanted(link, kind, mac, Owner(peer.uid, requester(peer.pid)))
+            open_node = partial(tap.open_node, vnet_hdr=request.vnet_hdr)
+            guest, fd = await self._children.make(wanted, place, open_node)
+        assert fd is not None
+        log.info("%s on %s is made for user %d", guest.name, link.name, peer.uid)
+        return guest.name, fd
+
+    async def _permitted(self, name: str, asked: str, peer: Peer) -> Link:
+        """The device called name, if the ACL lets peer use it.
+
+        The ACL judges the names by which the kernel knows the device. An allow counts for
+        the name of the request (after aliases) and the device's own; a deny for all of them.
+        """
+        try:
+            link = await self._links.by_name(name)
+        except LinkNotFound:
+            link = None
+        # One at a time for each user: an include may be the user's own, and slow or large.
+        async with self._reading_acl[peer.uid]:
+            rules = await with_rights_of(peer, partial(acl.load, self.config.acl))
+        names = {name} if link is None else {name, link.name}
+        if not rules.allows(names, also_known_as=link.altnames if link else frozenset()):
+            shown = name if name == asked else f"{name} (alias {asked})"
+            raise Problem(
+                "access-denied",
+                f"access denied: {self.config.acl} does not allow user {peer.uid} to use {shown}",
+                f"an administrator can add 'allow {name}' there, unless a deny stands against it",
+            )
+        if link is None:
+            raise uplink.absent(name)
+        return link
+
+    async def _attach_tap(
+        self, bridge: Link, vnet_hdr: bool, peer: Peer, place: Reservation
+    ) -> tuple[str, int]:
+        """A tap as a port of bridge, made as qemu-bridge-helper makes it."""
+        owner = Owner(peer.uid, requester(peer.pid))
+        async with AsyncExitStack() as undo:
+            fd, name = tap.open_tap(vnet_hdr)
+            undo.callback(os.close, fd)
+            try:
+                index = self._links.index_of(name)
+                # A bridge takes the lowest of its ports' MACs as its own unless it has one
+                # set (net/bridge/br_stp_if.c); 0xfe keeps ours from being that.
+                mac = "fe" + (await self._links.by_index(index)).mac[2:]
+                await self._links.join_bridge(
+                    index, bridge.index, bridge.mtu, mac, owner.to_alias()
+                )
+            except LinkError as exc:
+                raise Problem(
+                    "no-device", f"cannot make {name} a port of bridge {bridge.name}: {exc}"
+                ) from exc
+            guest = Guest(index, name, kind="tun", owner=owner, node=None, parent=bridge.name)
+            self._guests.add(guest, place)
+            undo.pop_all()
+        log.info("%s on bridge %s is made for user %d", name, bridge.name, peer.uid)
+        return name, fd
+
+    async def release(self, device: str, uuid: str | None, peer: Peer) -> None:
+        """Remove a guest device, also while its guest runs.
+
+        uuid: of the libvirt domain that it must be of; None for anybody's. Root may remove any
+        that airtap made, others their own. Raises Problem bad-name, no-such-device, not-ours,
+        access-denied.
+        """
+        name = device_name(device)
+        try:
+            link = await self._links.by_name(name)
+        except LinkNotFound as exc:
+            raise Problem("no-such-device", f"there is no network device {name}") from exc
+        if link.group != GROUP:
+            raise Problem("not-ours", f"{name} was not made by airtap, so it is left alone")
+        owner = Owner.from_alias(link.alias)
+        if peer.uid != 0 and (owner is None or owner.uid != peer.uid):
+            raise Problem("access-denied", f"{name} was not made for user {peer.uid}")
+        if uuid is not None and (owner is None or owner.uuid != uuid):
+            raise Problem("not-ours", f"{name} was not made for domain {uuid[:64]}")
+        await self._links.delete(link.index)
+        self._guests.forget(link.index)
+        log.info("%s is removed for user %d", name, peer.uid)

@@ -1,0 +1,47 @@
+"""What airtapd leaves when it ends, taken off this network namespace: for the removal of airtap.
+
+Guests go on without airtapd, and so do the programs on their uplinks, with nobody to tell them of
+the uplink's next MAC address. Who stops airtapd for good has to take them off.
+"""
+
+import logging
+
+from ..bpf import pins
+from ..errors import Problem
+from ..ipc import protocol
+from ..kernel.links import open_links, rtnetlink
+from ..macnat.reconciler import clear
+from .registry import Registry
+
+log = logging.getLogger(__name__)
+
+
+async def clean_up(path: str) -> None:
+    """Take MAC NAT and host access off, and remove devices that no guest holds.
+
+    path: where airtapd would listen. A guest that runs keeps its device, and its network where its
+    own MAC address gets through. Raises Problem already-running, LinkError, OSError.
+    """
+    _expect_nobody(path)
+    async with open_links() as links, rtnetlink() as ipr:
+        guests = Registry(links)
+        try:
+            for guest in await guests.recover():
+                log.warning(
+                    "%s stays while its guest runs; later: ip link delete %s", *[guest.name] * 2
+                )
+        finally:
+            await guests.close()
+        for index, directory in list(pins.pinned()):
+            await clear(links, ipr, index)
+            pins.remove_pins(directory)
+            log.info("MAC NAT and host access are off for device %d", index)
+
+
+def _expect_nobody(path: str) -> None:
+    try:
+        protocol.connect(path).close()
+    except (FileNotFoundError, ConnectionRefusedError):
+        return
+    hint = "systemctl stop airtapd.socket airtapd.service, or end it otherwise"
+    raise Problem("already-running", f"an airtapd answers at {path}", hint)

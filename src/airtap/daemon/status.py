@@ -1,0 +1,129 @@
+"""What `airtap status` shows: uplinks and guests, read off the kernel at the time of asking."""
+
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator
+
+from .. import uplink
+from ..alias import Owner, guest_mac
+from ..bpf.records import GuestCounters, Learned
+from ..errors import Problem
+from ..kernel.credentials import Peer
+from ..kernel.links import FAMILY, Link, Links
+from ..macnat.uplink import UplinkState
+from .broker import Broker
+from .registry import LostDevice
+
+
+async def packets(
+    links: Links, broker: Broker, peer: Peer
+) -> AsyncGenerator[dict[str, object], None]:
+    """The packets of a status answer: each uplink, followed by its guests.
+
+    Uplinks are the devices that carry guests and those that the configuration names. Root
+    sees every guest, others their own. The fields are those of docs/status.md.
+    """
+    children: dict[int, list[Link]] = defaultdict(list)
+    dump = await links.dump()
+    for link in dump:
+        if link.kind == "tun":
+            children[link.master].append(link)
+        elif link.parent_here:
+            children[link.parent].append(link)
+    targets = {target for alias in broker.config.aliases.values() for target in alias}
+    named = {*broker.config.parents, *await uplink.devices(links, targets)}
+    for link in dump:
+        guests = [child for child in children[link.index] if uplink.is_guest(child)]
+        if not guests and link.name not in named:
+            continue
+        kind = _type(link)
+        yield {"uplink": _uplink(link, kind, children[link.index], broker.mac_nat.at(link.index))}
+        active = broker.mac_nat.at(link.index)  # anew: it may have ended while that was sent
+        learned = active.nat.addresses() if active else []
+        counters = active.nat.counters() if active else {}
+        for guest in sorted(guests, key=lambda child: child.index):
+            owner = Owner.from_alias(guest.alias)
+            if peer.uid == 0 or (owner is not None and owner.uid == peer.uid):
+                own = [entry for entry in learned if entry.ifindex == guest.index]
+                shown = _guest(guest, owner, own, counters.get(guest.index))
+                stranded = active is not None and guest.index in active.stranded
+                yield {"guest": {**shown, "stranded": stranded}}
+    for loss in broker.losses():
+        if peer.uid in (0, loss.guest.owner.uid):
+            yield {"lost": _loss(loss)}
+
+
+def _uplink(
+    link: Link, kind: str, children: list[Link], active: UplinkState | None
+) -> dict[str, object]:
+    kinds = {FAMILY[child.kind] for child in children if child.kind in FAMILY}
+    return {
+        "name": link.name,
+        "ifindex": link.index,
+        "type": kind,
+        "mac": link.mac,
+        "kind": kinds.pop() if kinds else None,
+        "macnat": active is not None and active.role.translate,
+        "host_access": active is not None and active.has_host_access,
+    }
+
+
+def _type(link: Link) -> str:
+    try:
+        return uplink.inspect(link).type
+    except Problem:  # one Wi-Fi driver's silence must not hide the rest
+        return "other"
+
+
+def _guest(
+    link: Link, owner: Owner | None, learned: list[Learned], counters: GuestCounters | None
+) -> dict[str, object]:
+    # A tap bears the host's end of the cable: another MAC, and received is what was sent.
+    is_tap = link.kind == "tun"
+    last_seen = max((entry.last_seen for entry in learned), default=None)
+    return {
+        "device": link.name,
+        "ifindex": link.index,
+        "mac": None if is_tap else guest_mac(link.mac, owner),
+        "addresses": [str(entry.address) for entry in sorted(learned, key=_by_family)],
+        "owner": {
+            "uid": owner.uid if owner else None,
+            "pid": owner.pid if owner and not owner.uuid else None,
+            "domain": owner.domain or None if owner else None,
+            "uuid": owner.uuid or None if owner else None,
+        },
+        "rx_bytes": link.tx_bytes if is_tap else link.rx_bytes,
+        "tx_bytes": link.rx_bytes if is_tap else link.tx_bytes,
+        "last_seen": None if last_seen is None else _unix_time(last_seen),
+        "refused": None if counters is None else _refused(counters),
+    }
+
+
+def _loss(loss: LostDevice) -> dict[str, object]:
+    owner = loss.guest.owner
+    return {
+        "device": loss.guest.name,
+        "parent": loss.guest.parent,
+        "owner": {"uid": owner.uid, "pid": owner.pid},
+        "since": round(loss.since, 1),
+    }
+
+
+def _by_family(entry: Learned) -> tuple[int, bytes, int]:
+    return entry.address.version, entry.address.packed, entry.vlan
+
+
+def _unix_time(monotonic: float) -> float:
+    return round(time.time() - time.monotonic() + monotonic, 1)
+
+
+def _refused(counters: GuestCounters) -> dict[str, int]:
+    """Frames of the guest that MAC NAT's guards dropped, by guard; evicted counts addresses."""
+    return {
+        "wrong_mac": counters.wrong_mac,
+        "host_address": counters.host_address,
+        "guest_address": counters.guest_address,
+        "malformed": counters.malformed,
+        "link_control": counters.link_control,
+        "evicted": counters.evicted,
+    }

@@ -1,0 +1,166 @@
+"""Whether a domain's network card can lead to the LAN, by what is there on the host."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .. import uplink
+from ..config import Config, Parent
+from ..errors import Problem
+from ..kernel.links import Link, open_links
+from ..uplink import Uplink
+from ..uris import is_remote, is_session
+from . import networks
+from .domains import Nic
+from .parents import takes_one_mac
+
+# With these, libvirt 9.0 starts no guest on a macvtap that it makes. It takes some of them for a
+# network all the same, as only the start shows what that network is.
+_NOT_ON_MACVTAP = ("<vlan>", "<port>", "<filterref>", "floor=")
+# Nor with these on a device of airtapd's. <outbound> would be an ingress qdisc where MAC NAT has
+# its clsact: "Exclusivity flag on, cannot modify".
+_NOT_ON_PREPARED = ("<vlan>", "<outbound>")
+# Nor with this on a macvtap that MAC NAT guards, for the same reason.
+_NOT_WITH_MAC_NAT = "<inbound>"
+# Ports of a bridge that are guests' own and lead nowhere else.
+_OF_GUESTS = ("tun", "macvtap", "ipvtap")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device of the host. ports: of a bridge, those that are no guests'."""
+
+    uplink: Uplink
+    ports: tuple[Uplink, ...] = ()
+
+
+@dataclass(frozen=True)
+class Host:
+    """What verdict() has to know. devices: by the names that network cards and networks have."""
+
+    settings: Config
+    session: bool
+    networks: Mapping[str, networks.Entry]
+    devices: Mapping[str, Device]
+
+
+def look_around(connection: Any, cards: Iterable[Nic], settings: Config) -> Host | None:
+    """What verdict() has to know of the host; None for the libvirt of another host.
+
+    Raises Problem libvirt-error, no-nl80211.
+    """
+    if is_remote(connection.getURI()):
+        return None
+    known = {entry.network.name: entry for entry in networks.entries(connection)}
+    session = is_session(connection.getURI())
+    cards = list(cards)
+    names = {nic.name for nic in cards} | {entry.network.parent for entry in known.values()}
+    # Of aliases only airtapd knows: where it makes the device, it finds the parent.
+    aliases = names if session else {nic.name for nic in cards if nic.prepared}
+    return Host(settings, session, known, asyncio.run(_devices(names, aliases, settings)))
+
+
+async def _devices(names: set[str], aliases: set[str], settings: Config) -> dict[str, Device]:
+    async with open_links() as links:
+        wanted = {name: name for name in names}
+        wanted |= {name: await uplink.choose(links, settings, name) for name in aliases}
+        here = await links.dump()
+        by_name = {name: link for link in here for name in (link.name, *link.altnames)}
+        return {
+            name: _device(by_name[device], here)
+            for name, device in wanted.items()
+            if device in by_name
+        }
+
+
+def _device(link: Link, here: Iterable[Link]) -> Device:
+    inspected = uplink.inspect(link)
+    if inspected.type != "bridge":
+        return Device(inspected)
+    ports = [port for port in here if port.master == link.index and port.kind not in _OF_GUESTS]
+    return Device(inspected, tuple([uplink.inspect(port) for port in ports]))
+
+
+def verdict(nic: Nic, host: Host | None) -> tuple[bool | None, str]:
+    """Whether a guest can get through by a network card, and the condition or reason, or "".
+
+    True: to the LAN, or behind NAT. False: it cannot, or cannot even start. None: not known here,
+    or not meant to.
+    """
+    if host is None:
+        return None, ""
+    if nic.kind == "user":
+        return True, "behind NAT"
+    if nic.kind == "network":
+        return _on_network(nic, host)
+    if nic.kind == "bridge":
+        return _on_bridge(nic.name, host)
+    if nic.kind in ("macvtap", "ipvtap"):
+        return _on_parent(nic, host)
+    return None, ""
+
+
+def _on_network(nic: Nic, host: Host) -> tuple[bool | None, str]:
+    entry = host.networks.get(nic.name)
+    if entry is None:
+        return False, f"there is no network {nic.name}"
+    if not entry.active:
+        return False, f"network {nic.name} is not active"
+    kind, parent = entry.network.kind, entry.network.parent
+    if kind in ("bridge", "session"):
+        return _on_bridge(parent, host)
+    if kind == "macvtap" and parent:
+        return _on_parent(replace(nic, kind=kind, name=parent), host)
+    if kind == "nat":
+        lacking = parent and parent not in host.devices
+        return (False, f"there is no device {parent}") if lacking else (True, "behind NAT")
+    return None, kind
+
+
+def _on_bridge(name: str, host: Host) -> tuple[bool | None, str]:
+    device = host.devices.get(name)
+    if device is None:
+        return False, f"there is no bridge {name}"
+    if device.uplink.link.kind == "openvswitch":
+        return None, "Open vSwitch"
+    if device.uplink.type != "bridge":
+        if not host.session:
+            return False, f"{name} is no bridge"
+        return _on_parent(Nic(0, "", "macvtap", name, prepared=True), host)
+    for port in device.ports:
+        if takes_one_mac(port, host.settings):
+            return False, f"port {port.link.name} of {name} takes one MAC only"
+    return (True, "") if device.ports else (None, f"{name} has no uplink")
+
+
+def _on_parent(nic: Nic, host: Host) -> tuple[bool | None, str]:
+    device = host.devices.get(nic.name)
+    if device is None:
+        return False, f"there is no device {nic.name}"
+    if host.session and not nic.prepared:
+        return False, f"the libvirt of a session makes no {nic.kind}"
+    parent, link = device.uplink, device.uplink.link
+    try:
+        if uplink.child_kind(parent, Parent(kind=nic.kind), None) == "tap":
+            return False if nic.prepared else None, f"{link.name} is a bridge"
+    except Problem as problem:
+        return False, problem.message
+    if host.settings.parent(link.name).macnat == "off":
+        if nic.kind == "ipvtap" and nic.mac != link.mac:
+            return False, f"with macnat off, its MAC has to be that of {link.name}"
+        if nic.kind == "macvtap" and parent.type == "wifi-station":
+            return False, f"{link.name} takes one MAC only, and macnat is off"
+    translated = takes_one_mac(parent, host.settings)
+    for part in _unfit(nic, translated):
+        if part in nic.parts:
+            return False, f"libvirt starts no guest on {nic.kind} with {part} here"
+    needs_airtapd = nic.prepared or translated
+    return True, "with airtapd" if needs_airtapd else ""
+
+
+def _unfit(nic: Nic, translated: bool) -> tuple[str, ...]:
+    """Parts with which libvirt starts no guest on a parent. translated: by MAC NAT."""
+    if nic.prepared:
+        return _NOT_ON_PREPARED
+    return (*_NOT_ON_MACVTAP, *([_NOT_WITH_MAC_NAT] if translated else []))

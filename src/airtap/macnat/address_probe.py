@@ -1,0 +1,91 @@
+"""Whether a guest answers for an address.
+
+Asked when another guest wants it, when it is not used, and when the guest was about to take it.
+"""
+
+import asyncio
+import logging
+import time
+
+from ..bpf.macnat import REFRESH_S, Macnat
+from ..kernel.addresses import Address
+from ..packet.announce import probe
+
+log = logging.getLogger(__name__)
+
+_ANSWER_S = 1.0
+# An address that was not seen in use for so long is asked for, by and by; and forgotten after
+# three times as much, in which several questions got no answer: a guest may be paused, or busy.
+IDLE_S = 60.0
+# How long after its last question whether an address is free a guest surely has it: 1 s after
+# duplicate address detection (RFC 4861, 10), 2 s after ARP probes that are at most 2 s apart
+# (RFC 5227, 1.1). A question before that would look like somebody else's wish for the address.
+_SETTLE_S = 3.0
+_PROBED = 1024
+
+
+class AddressProbes:
+    """The open questions to one uplink's guests. uplink: its name, for the log."""
+
+    def __init__(self, nat: Macnat, uplink: str) -> None:
+        self._nat = nat
+        self._uplink = uplink
+        self._open: dict[tuple[Address, int], asyncio.TimerHandle] = {}
+        self._probed: dict[tuple[int, Address, int], asyncio.TimerHandle] = {}
+
+    def ask(self, address: Address, vlan: int, patience: float = 0.0) -> None:
+        """Ask the guest that has an address; forget the address if no answer comes in a second.
+
+        patience: s for which it must not have been seen in use before that. Only that guest hears
+        the question. The answer is no business of ours: learn notes that the address is in use.
+        """
+        held = self._nat.find(address, vlan)
+        if held is None or (address, vlan) in self._open:
+            return
+        question = probe(address, vlan, self._nat.parent_mac(), held.mac)
+        self._nat.tell(held.ifindex, question)
+        self._open[address, vlan] = asyncio.get_running_loop().call_later(
+            _ANSWER_S, self._decide, address, vlan, time.monotonic() - patience
+        )
+
+    def ask_for_idle(self) -> None:
+        """Ask for every address that was not seen in use for IDLE_S."""
+        for entry in self._nat.addresses():
+            if entry.last_seen < time.monotonic() - IDLE_S:
+                self.ask(entry.address, entry.vlan, patience=3 * IDLE_S)
+
+    def ask_later(self, ifindex: int, address: Address, vlan: int, mac: str) -> None:
+        """Ask a guest that has just probed for an address whether it came to have it.
+
+        If so, learn hears the answer. Until a guest uses an address nobody here knows it, and
+        behind an access point that answers for its stations nobody asks. mac: the guest's.
+        """
+        key = ifindex, address, vlan
+        if former := self._probed.get(key):
+            former.cancel()
+        elif len(self._probed) >= _PROBED:
+            return
+        self._probed[key] = asyncio.get_running_loop().call_later(
+            _SETTLE_S, self._ask_newcomer, key, mac
+        )
+
+    def close(self) -> None:
+        """Leave what is open as it is."""
+        for timer in (*self._open.values(), *self._probed.values()):
+            timer.cancel()
+        self._open.clear()
+        self._probed.clear()
+
+    def _ask_newcomer(self, key: tuple[int, Address, int], mac: str) -> None:
+        del self._probed[key]
+        ifindex, address, vlan = key
+        if self._nat.find(address, vlan) is None:
+            self._nat.tell(ifindex, probe(address, vlan, self._nat.parent_mac(), mac))
+
+    def _decide(self, address: Address, vlan: int, since: float) -> None:
+        del self._open[address, vlan]
+        held = self._nat.find(address, vlan)
+        # That an address is in use is noted once in REFRESH_S.
+        if held is not None and held.last_seen < since - REFRESH_S:
+            self._nat.forget(address, vlan)
+            log.info("%s: %s is free: its guest does not answer", self._uplink, address)

@@ -1,0 +1,289 @@
+"""What became of a guest's frames, in words, from the records of the programs they passed. Pure.
+
+A frame that a guest sends passes several programs, each of which gives a record: a chain. The
+frame that one program left is the frame that the next one found, by which chains are put together.
+A chain is told when no more can come, or when a moment has passed without more.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+from ..bpf.trace_record import DROP, EVERYONE, NOBODY, PASS, REDIRECT, Record
+from .describe import dhcp_flags, in_words, layer3, mac, nd_message
+
+# Bits of record.said: enum what of macnat.bpf.c, and those of trace.h.
+LEARNED, MOVED, EVICTED, REFUSED, WITHHELD, SPOKE, PROBED = (1 << n for n in range(7))
+COPIED, CONFIGURES = 1 << 14, 1 << 15
+
+# ns after which no more is expected of a frame: its programs run within microseconds.
+_COMPLETE_NS = 200_000_000
+_OPEN = 64
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is traced: a guest's device and MAC, and what is on at its uplink."""
+
+    device: str
+    ifindex: int
+    mac: str | None
+    uplink: str
+    uplink_mac: str
+    kind: str
+    macnat: bool
+    host_access: bool
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One frame. time: ns of CLOCK_MONOTONIC. records: of the programs it passed, in their order.
+
+    refused: whether it ended there.
+    """
+
+    time: int
+    direction: str
+    what: str
+    done: tuple[str, ...]
+    refused: bool
+    records: tuple[Record, ...]
+
+
+@dataclass
+class _Chain:
+    records: list[Record] = field(default_factory=list)
+
+    def takes(self, record: Record) -> bool:
+        last = self.records[-1]
+        return record.program > last.program and (record.before_length, record.before) == (
+            *(last.after_length, last.after),
+        )
+
+
+class Story:
+    """Puts records together and tells them. feed() in the order in which they come.
+
+    lossy: whether records were lost of late, so that one that is missing says nothing.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.lossy = False
+        self._addresses = set(setting.addresses)
+        self._chains: list[_Chain] = []
+
+    def feed(self, record: Record) -> Iterator[Line]:
+        """The frames of which all is known now."""
+        if record.name == "down":
+            yield from self._from_lan(record)
+        elif record.name == "meet" and mac(record.before[6:12]) == self.setting.uplink_mac:
+            if record.whose != NOBODY or mac(record.before[:6]) == self.setting.mac:
+                yield _line(record, "host -> guest", _from_host(record, self.setting))
+        else:
+            yield from self._from_guest(record)
+
+    def flush(self, now: int) -> Iterator[Line]:
+        """The frames that are complete, as nothing more came of them. now: ns, CLOCK_MONOTONIC."""
+        while self._chains and now - self._chains[0].records[-1].time > _COMPLETE_NS:
+            yield self._told(self._chains.pop(0))
+
+    def _from_guest(self, record: Record) -> Iterator[Line]:
+        chain = next((chain for chain in self._chains if chain.takes(record)), None)
+        if chain is None:
+            if self._is_siblings(record):
+                yield _line(record, "sibling -> guest", changes(record, record))
+                return
+            if record.name == "learn" or len(self._chains) >= _OPEN:
+                while self._chains:  # one guest's frames come one by one
+                    yield self._told(self._chains.pop(0))
+            chain = _Chain()
+            self._chains.append(chain)
+        chain.records.append(record)
+        if self._is_complete(record):
+            self._chains.remove(chain)
+            yield self._told(chain)
+
+    def _is_siblings(self, record: Record) -> bool:
+        """Whether across takes a frame of a sibling's to the guest."""
+        own = mac(record.after[:6]) == self.setting.mac
+        return record.name == "across" and record.verdict == REDIRECT and own
+
+    def _is_complete(self, record: Record) -> bool:
+        if record.verdict != PASS:
+            return True
+        last = "across" if self.setting.kind == "ipvtap" else "up"
+        return record.name == last
+
+    def _told(self, chain: _Chain) -> Line:
+        first, last = chain.records[0], chain.records[-1]
+        done = [text for record in chain.records for text in _noted(record)]
+        done += changes(first, last)
+        direction, more = self._end_of(chain.records)
+        self._addresses |= {_address(r.key, r.key_family) for r in chain.records if _learns(r)}
+        refused = last.verdict == DROP
+        return Line(
+            first.time,
+            direction,
+            in_words(first.before, _tag(first)),
+            (*done, *more) or ("passes unchanged",),
+            refused,
+            tuple(chain.records),
+        )
+
+    def _end_of(self, records: Sequence[Record]) -> tuple[str, list[str]]:
+        """Where a frame of the guest's goes: (direction, what else is to say of it)."""
+        last, to_uplink = records[-1], mac(records[-1].after[:6]) == self.setting.uplink_mac
+        if last.verdict == DROP:
+            return "guest -> LAN", _why_dropped(last)
+        if last.verdict == REDIRECT and last.name != "across":
+            return "guest -> host", ["handed to the host"]
+        if last.verdict == REDIRECT:
+            return "guest -> sibling", ["handed to the sibling"]
+        if last.name == "across" and to_uplink:
+            return "guest -> host", ["for no sibling: to the host"]
+        is_group = bool(last.after[0] & 1)
+        reaches_uplink = last.name == "up" or self.setting.kind == "ipvtap"
+        if self.setting.macnat and not reaches_uplink and self.lossy:
+            return "guest -> LAN", ["what became of it is lost"]
+        if self.setting.macnat and not reaches_uplink and not is_group:
+            return "guest -> sibling", ["did not come by the uplink: to a sibling, if to anybody"]
+        return "guest -> LAN", []
+
+    def _from_lan(self, record: Record) -> Iterator[Line]:
+        if record.verdict == DROP:
+            if sender_address(record.before) in self._addresses:
+                yield _line(record, "LAN -> guest", ["dropped: an echo of what this guest sent"])
+        elif record.whose == NOBODY:
+            done = [*changes(record, record), "no guest has that address: to the host"]
+            yield _line(record, "LAN -> host", done)
+        else:
+            delivered = "to all guests" if record.whose == EVERYONE else "delivered to the guest"
+            yield _line(record, "LAN -> guest", [*changes(record, record), delivered])
+
+
+def _line(record: Record, direction: str, done: Sequence[str]) -> Line:
+    what = in_words(record.before, _tag(record))
+    refused = record.verdict == DROP
+    return Line(record.time, direction, what, tuple(done), refused, (record,))
+
+
+def _from_host(record: Record, setting: Setting) -> list[str]:
+    if record.verdict == REDIRECT:
+        return ["delivered to the guest"]
+    if record.said & COPIED:
+        return ["a copy to each guest"]
+    return [f"not for an address that {setting.device} has on this link: to the LAN"]
+
+
+def _learns(record: Record) -> bool:
+    return bool(record.said & (LEARNED | MOVED))
+
+
+def _noted(record: Record) -> Iterator[str]:
+    """What learn and host access said of a frame."""
+    address = _address(record.key, record.key_family)
+    if record.said & SPOKE:
+        yield f"the guest's MAC is {mac(record.before[6:12])}"
+    if record.said & LEARNED:
+        yield f"learned {address}"
+    if record.said & MOVED:
+        yield f"learned {address}, another guest's before, who was silent"
+    if record.said & EVICTED:
+        forgotten = _address(record.evicted, record.evicted_family)
+        yield f"forgot {forgotten}: too many addresses"
+    if record.said & PROBED:
+        yield f"nobody here has {address} yet"
+    if record.said & COPIED:
+        yield "a copy to the host"
+    if record.said & CONFIGURES and record.verdict == PASS:
+        yield "not for the host, which it would configure"
+    if record.said & REFUSED and record.verdict != DROP:
+        yield f"hidden from the host: {_reason(record)}"
+
+
+def _why_dropped(record: Record) -> list[str]:
+    if record.said & REFUSED:
+        return [f"refused: {_reason(record)}"]
+    if record.said & CONFIGURES:
+        return ["refused: it would configure the host"]
+    return [
+        {
+            "up": "refused: ARP, ND or DHCP that cannot be translated whole",
+            "across": "refused: siblings are kept apart here (mode private)",
+        }.get(record.name, "refused")
+    ]
+
+
+def _reason(record: Record) -> str:
+    """enum reason of macnat.bpf.c, in words."""
+    address = _address(record.key, record.key_family)
+    reasons = (
+        f"source MAC {mac(record.before[6:12])} is not the guest's",
+        f"{address} is an address of the host, a gateway or the LAN's broadcast",
+        f"{address} is another guest's",
+        "malformed",
+        "it speaks for the link itself",
+    )
+    return reasons[record.reason] if record.reason < len(reasons) else "for an unknown reason"
+
+
+def changes(first: Record, last: Record) -> list[str]:
+    """What the programs changed in a frame, from before the first to after the last of them."""
+    before, after = first.before, last.after
+    if last.verdict == DROP:
+        return []
+    return [*_mac_changes(before, after), *_inner_changes(before, after)]
+
+
+def _mac_changes(before: bytes, after: bytes) -> Iterator[str]:
+    for name, start in (("source", 6), ("destination", 0)):
+        old, new = before[start : start + 6], after[start : start + 6]
+        if old != new:
+            yield f"{name} MAC {mac(old)} -> {mac(new)}"
+
+
+def _inner_changes(before: bytes, after: bytes) -> Iterator[str]:
+    kind, at = layer3(before)
+    if kind == 0x0806:
+        if before[at + 8 : at + 14] != after[at + 8 : at + 14]:
+            yield "ARP sender rewritten"
+        if before[at + 18 : at + 24] != after[at + 18 : at + 24]:
+            yield "ARP target rewritten"
+    elif kind == 0x0800:
+        if dhcp_flags(before, at) != dhcp_flags(after, at):
+            yield "DHCP broadcast flag set"
+    elif kind == 0x86DD:
+        nd = nd_message(before, at)
+        if nd is not None and before[nd + 4 :] != after[nd + 4 :]:
+            yield "ND link-layer option rewritten"
+
+
+def sender_address(frame: bytes) -> str:
+    """The address from which a frame speaks, of ARP and IPv6; "" for others."""
+    kind, at = layer3(frame)
+    if kind == 0x0806 and len(frame) >= at + 28:
+        return str(IPv4Address(frame[at + 14 : at + 18]))
+    if kind == 0x86DD and len(frame) >= at + 40:
+        return str(IPv6Address(frame[at + 8 : at + 24]))
+    return ""
+
+
+def tagged(frame: bytes, record: Record) -> bytes:
+    """A frame with the tag that stood beside it."""
+    tag = _tag(record)
+    if tag is None or len(frame) < 14:
+        return frame
+    return frame[:12] + record.tag_proto + tag.to_bytes(2) + frame[12:]
+
+
+def _tag(record: Record) -> int | None:
+    return int.from_bytes(record.tag, sys.byteorder) if any(record.tag_proto) else None
+
+
+def _address(octets: bytes, family: int) -> str:
+    if family == 4:
+        return str(IPv4Address(octets[:4]))
+    return str(IPv6Address(octets)) if family == 6 else "no address"
