@@ -146,7 +146,7 @@ FILES := data/airtapd.service:$(UNITDIR)/airtapd.service \
 	build/completions/airtap.bash:$(SHARE)/bash-completion/completions/airtap \
 	build/completions/_airtap:$(SHARE)/zsh/vendor-completions/_airtap \
 	build/completions/airtap.fish:$(SHARE)/fish/vendor_completions.d/airtap.fish \
-	$(foreach doc,README.md NEWS.md SECURITY.md $(wildcard docs/*.md docs/*.png),$(doc):$(SHARE)/doc/airtap/$(doc))
+	$(foreach doc,README.md NEWS.md SECURITY.md $(wildcard docs/*.md docs/*.png docs/*.svg),$(doc):$(SHARE)/doc/airtap/$(doc))
 # Its paths are those of packages.
 ifeq ($(PREFIX),/usr)
 FILES += data/usr.bin.airtap-bridge-helper:/etc/apparmor.d/usr.bin.airtap-bridge-helper
