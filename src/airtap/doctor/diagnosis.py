@@ -240,7 +240,11 @@ async def _uplinks(
                 code = exc.code if isinstance(exc, Problem) else "no-device"
                 hint = exc.hint if isinstance(exc, Problem) else ""
                 what = "it cannot be looked at, so guests cannot use it"
-                failed.append(problem(code, link.name, what, str(exc), hint or "see: dmesg"))
+                failed.append(
+                    problem(
+                        code, link.name, what=what, evidence=str(exc), remedy=hint or "see: dmesg"
+                    )
+                )
     return found, failed
 
 
