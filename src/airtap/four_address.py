@@ -25,8 +25,9 @@ from .kernel.addresses import host_addresses
 from .kernel.links import Link, LinkError, LinkNotFound, Links, open_links, rtnetlink
 from .kernel.neighbours import neighbours
 from .kernel.packet_socket import Exchange
-from .names import random_mac
-from .packet.announce import Address, is_answer, link_local, question
+from .names import octets, random_mac
+from .packet.ndp import link_local
+from .packet.neighbour import Address, is_answer, solicitation
 
 # Seconds.
 _ANSWER_S = 3.0
@@ -183,7 +184,7 @@ class _Station:
                 " access point still sends 4-address frames"
             )
             return not await self._unanswered(asked, _ASSOCIATE_S)
-        await self._unanswered({(link_local(random_mac()), self._link.mac)}, _ANSWER_S)
+        await self._unanswered({(link_local(octets(random_mac())), self._link.mac)}, _ANSWER_S)
         return True
 
     async def _give_up(self) -> None:
@@ -218,7 +219,7 @@ class _Station:
         silent, end = set(asked), loop.time() + seconds
         while silent and loop.time() < end:
             for address, mac in silent:
-                self._exchange.send(question(address, mac))
+                self._exchange.send(solicitation(address, mac))
             with suppress(OSError):  # TimeoutError, or the device is down for a moment
                 async with asyncio.timeout(_AGAIN_S):
                     while silent:

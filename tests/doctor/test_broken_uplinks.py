@@ -121,6 +121,10 @@ def test_holder_in_a_container(doctor: Doctor) -> None:
         found = doctor.bad("up0")["parent-held-elsewhere"]
         assert "mv0 (macvlan, namespace container)" in found["evidence"]
         assert 'kind = "macvtap"' in found["remedy"]
+        odd = os.fsdecode(b"mv\xff")
+        command("ip", "-n", "container", "link", "set", "mv0", "name", odd)
+        found = doctor.bad("up0")["parent-held-elsewhere"]
+        assert "mv\ufffd (macvlan, namespace container)" in found["evidence"], "not UTF-8"
     finally:
         command("ip", "netns", "del", "container")
 

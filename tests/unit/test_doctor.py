@@ -1,5 +1,7 @@
 """What the doctor decides on what was read: pure, so also for what this machine does not have."""
 
+import ast
+import inspect
 import re
 import time
 import tomllib
@@ -452,14 +454,17 @@ def test_libvirt_that_hangs() -> None:
 
 
 def test_findings_are_bounded() -> None:
-    assert len(ok("id", "x" * 5000, "y" * 5000, "z" * 5000).evidence) == 600
+    assert len(ok("id", "x" * 5000, what="y" * 5000, evidence="z" * 5000).evidence) == 600
     assert word("\u202e") == "NAME" and word("a b") == "'a b'"
 
 
 def test_summary() -> None:
-    w, p = warning("a", "s", "w", "e", "r"), problem("a", "s", "w", "e", "r")
+    w, p = (
+        warning("a", "s", what="w", evidence="e", remedy="r"),
+        problem("a", "s", what="w", evidence="e", remedy="r"),
+    )
     assert summary([])["level"] == "ok"
-    assert summary([w, ok("a", "s", "w")])["level"] == "warning"
+    assert summary([w, ok("a", "s", what="w")])["level"] == "warning"
     assert summary([w, p, w]) == {"level": "problem", "ok": 0, "warning": 2, "problem": 1}
 
 
@@ -468,8 +473,53 @@ CHECKS: list[Callable[..., Any]] = [
 ]
 
 
-def test_every_check_is_listed_and_says_what_it_finds() -> None:
-    """No check is forgotten in the list, and its docstring tells its outcomes."""
+def made(check: Callable[..., Any]) -> set[tuple[str, str]]:
+    """The levels and ids of what a check yields, by its code; "" for an id that is no literal."""
+    tree = ast.parse(inspect.getsource(check))
+    found: set[tuple[str, str]] = set()
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            continue
+        name = call.func.id
+        helper = vars(inspect.getmodule(check)).get(name)
+        if name == "Finding":
+            levels = {level.lower() for level in names & {"WARNING", "PROBLEM"}}
+            [id] = [keyword.value for keyword in call.keywords if keyword.arg == "id"]
+        elif name in ("ok", "warning", "problem"):
+            levels, id = {name}, call.args[0]
+        else:
+            found |= made(helper) if inspect.isgeneratorfunction(helper) else set()
+            continue
+        literal = str(id.value) if isinstance(id, ast.Constant) else ""
+        found |= {(level, literal) for level in levels}
+    return found
+
+
+def told(check: Callable[..., Any]) -> set[tuple[str, str]]:
+    """The levels and ids that the last sentence of a check's docstring tells; "ok" has none."""
+    text = " ".join((check.__doc__ or "").split())
+    found = set()
+    for part in text.rpartition("Yields ")[2].removesuffix(".").split("; "):
+        level, _, rest = part.partition(" ")
+        ids = re.findall(r"[a-z0-9]+(?:-[a-z0-9]+)+", rest) or [""]
+        found |= {(level, id) for id in ids}
+    return found
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: f"{check.__module__}.{check.__name__}")
+def test_docstring_tells_the_outcomes(check: Callable[..., Any]) -> None:
+    """Every level, and every id of what is not ok, and no other."""
+    yielded = {(level, "" if level == "ok" else id) for level, id in made(check)}
+    open_levels = {level for level, id in yielded if not id}
+    assert {level for level, _ in told(check)} == {level for level, _ in yielded}
+    literal = {(level, id) for level, id in yielded if id}
+    assert literal <= told(check)
+    assert {level for level, _ in told(check) - literal} <= open_levels
+
+
+def test_every_check_is_listed() -> None:
+    """No check is forgotten in the list."""
     assert len(set(CHECKS)) == len(CHECKS)
     for module in (daemon, devices, firewall, host, kernel, libvirt, macnat, uplink):
         own = [f for f in vars(module).values() if callable(f) and f.__module__ == module.__name__]
@@ -486,7 +536,8 @@ def test_every_id_is_in_the_documentation() -> None:
     page = (root / "docs/troubleshooting.md").read_text()
     ids = set()
     for file in (root / "src/airtap/doctor/checks").glob("*.py"):
-        made = re.findall(r'(?:problem|warning|level)\(\s*"([a-z0-9-]+)"', file.read_text())
-        ids |= set(made)
+        found = re.findall(r'(?:(?:problem|warning)\(\s*|id=)"([a-z0-9-]+)"', file.read_text())
+        ids |= set(found)
+    ids |= {id for check in CHECKS for level, id in told(check) if level != "ok"}
     assert len(ids) > 40
     assert {id for id in ids if f"`{id}`" not in page} == set()

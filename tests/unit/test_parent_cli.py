@@ -13,7 +13,9 @@ from airtap import cli
 from airtap.kernel.netlink import attribute, attributes
 from airtap.kernel.nl80211 import ssid
 from airtap.kernel.nl80211_events import changed
-from airtap.packet.announce import is_answer, link_local, question
+from airtap.names import octets as mac_octets
+from airtap.packet.ndp import link_local
+from airtap.packet.neighbour import is_answer, solicitation
 
 OWN, ROUTER, OTHER = (f"02:00:00:00:00:{n:02x}" for n in (1, 2, 3))
 ROUTER4, ROUTER6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::12:3456")
@@ -22,7 +24,7 @@ ARP_ANSWER = Ether(src=ROUTER, dst=OWN) / ARP(
 )
 ND_ANSWER = (
     Ether(src=ROUTER, dst=OWN)
-    / IPv6(src=str(ROUTER6), dst=str(link_local(OWN)), hlim=255)
+    / IPv6(src=str(ROUTER6), dst=str(link_local(mac_octets(OWN))), hlim=255)
     / ICMPv6ND_NA(tgt=str(ROUTER6))
 )
 
@@ -67,14 +69,14 @@ def test_unfit_devices(device: str, complaint: str, mode: str) -> None:
 
 
 def test_arp_question() -> None:
-    asked = Ether(question(ROUTER4, OWN))
+    asked = Ether(solicitation(ROUTER4, OWN))
     assert (asked.src, asked.dst) == (OWN, "ff:ff:ff:ff:ff:ff")
     assert (asked[ARP].op, asked[ARP].hwsrc) == (1, OWN)
     assert (asked[ARP].psrc, asked[ARP].pdst) == ("0.0.0.0", str(ROUTER4))
 
 
 def test_nd_question() -> None:
-    frame = question(ROUTER6, OWN)
+    frame = solicitation(ROUTER6, OWN)
     asked = Ether(frame)
     assert (asked.src, asked.dst) == (OWN, "33:33:ff:12:34:56")
     assert (asked[IPv6].src, asked[IPv6].dst) == ("fe80::ff:fe00:1", "ff02::1:ff12:3456")
@@ -106,8 +108,8 @@ def test_answers(frame: Packet, address: IPv4Address | IPv6Address) -> None:
         Ether(src=ROUTER, dst="ff:ff:ff:ff:ff:ff")
         / ARP(op=2, hwsrc=ROUTER, psrc=str(ROUTER4), pdst=str(ROUTER4)),
         Ether(src=ROUTER, dst=OWN) / Dot1Q(vlan=7) / ARP_ANSWER.payload,
-        Ether(question(ROUTER4, OWN)),
-        Ether(question(ROUTER6, OWN)),
+        Ether(solicitation(ROUTER4, OWN)),
+        Ether(solicitation(ROUTER6, OWN)),
     ],
 )
 def test_no_answers(frame: Packet) -> None:
@@ -121,7 +123,7 @@ def test_link_local(mac: str) -> None:
     last = (
         f"{first ^ 2:02x}{rest[0]:02x}:{rest[1]:02x}ff:fe{rest[2]:02x}:{rest[3]:02x}{rest[4]:02x}"
     )
-    assert link_local(mac) == ip_address(f"fe80::{last}")
+    assert link_local(mac_octets(mac)) == ip_address(f"fe80::{last}")
 
 
 def test_attributes() -> None:

@@ -1,7 +1,9 @@
 """Every check there is, in the order of the diagnosis.
 
-A check is a function of what was read that gives findings; its docstring names their ids. What it
-gets is what its section gets: see diagnosis.py.
+A check is a generator of findings on what was read. It gets what its section gets: see
+diagnosis.py. The last sentence of its docstring names every level that it yields, and the ids of
+what is not ok: "Yields ok; problem ID or ID, REMARK; warning ID." A test compares that with the
+code.
 """
 
 from .checks import daemon, devices, firewall, host, kernel, libvirt, macnat, uplink

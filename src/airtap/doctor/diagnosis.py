@@ -94,7 +94,7 @@ async def _scene(asked: daemon.Daemon, guests: Guests | None, unseen: list[str])
         daemon=asked,
         user=who,
         managers=managers.read(),
-        chains=_chains(unseen),
+        chains=await _chains(unseen),
         wanted=libvirt_checks.wanted(guests) if guests else {},
         connect=guests.connect if guests else "",
     )
@@ -169,11 +169,11 @@ def _of_libvirt(guests: Guests, systemd: bool) -> list[Finding]:
     return found + _each(contents.LIBVIRT, guests)
 
 
-def _chains(unseen: list[str]) -> list[Chain] | None:
+async def _chains(unseen: list[str]) -> list[Chain] | None:
     try:
         if netfilter.has_legacy_rules():
             unseen.append("rules of iptables-legacy")
-        return netfilter.read()
+        return await netfilter.read()
     except OSError as exc:
         if os.geteuid() == 0:
             unseen.append(f"nftables: {reason(exc)}")
@@ -240,7 +240,11 @@ async def _uplinks(
                 code = exc.code if isinstance(exc, Problem) else "no-device"
                 hint = exc.hint if isinstance(exc, Problem) else ""
                 what = "it cannot be looked at, so guests cannot use it"
-                failed.append(problem(code, link.name, what, str(exc), hint or "see: dmesg"))
+                failed.append(
+                    problem(
+                        code, link.name, what=what, evidence=str(exc), remedy=hint or "see: dmesg"
+                    )
+                )
     return found, failed
 
 

@@ -14,15 +14,16 @@ _MOST = 600
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")  # TOML 1.0, "Keys"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was looked at. Programs get these fields as they are.
 
-    Programs get these fields as they are.
-
-    level: of LEVELS. id: kebab-case and stable, for programs. subject: a device, a guest, a file
-    or a part of the system. what: a short sentence. evidence: what was read, and where. remedy: the
-    command or the line of a file to type; "" if ok.
+    level: one of LEVELS.
+    id: kebab-case and stable, for programs.
+    subject: a device, a guest, a file or a part of the system.
+    what: a short sentence.
+    evidence: what was read, and where.
+    remedy: the command or the line of a file to type; "" if ok.
     """
 
     level: str
@@ -39,40 +40,44 @@ class Finding:
                 object.__setattr__(self, name, text[: _MOST - 3] + "...")
 
 
-def ok(id: str, subject: str, what: str, evidence: str = "") -> Finding:
-    """All is well, or it is not in use."""
-    return Finding(OK, id, subject, what, evidence)
+def ok(id: str, subject: str, *, what: str, evidence: str = "") -> Finding:
+    """Find that all is well, or not in use."""
+    return Finding(level=OK, id=id, subject=subject, what=what, evidence=evidence)
 
 
-def warning(id: str, subject: str, what: str, evidence: str, remedy: str) -> Finding:
-    """It works, but not as well or not as safely as it should, or perhaps does not work."""
-    return Finding(WARNING, id, subject, what, evidence, remedy)
+def warning(id: str, subject: str, *, what: str, evidence: str, remedy: str) -> Finding:
+    """Find what works, but less well or less safely than it should, or perhaps does not work."""
+    return Finding(
+        level=WARNING, id=id, subject=subject, what=what, evidence=evidence, remedy=remedy
+    )
 
 
-def problem(id: str, subject: str, what: str, evidence: str, remedy: str) -> Finding:
-    """It does not work so."""
-    return Finding(PROBLEM, id, subject, what, evidence, remedy)
+def problem(id: str, subject: str, *, what: str, evidence: str, remedy: str) -> Finding:
+    """Find what does not work."""
+    return Finding(
+        level=PROBLEM, id=id, subject=subject, what=what, evidence=evidence, remedy=remedy
+    )
 
 
 def summary(findings: Iterable[Finding]) -> dict[str, object]:
-    """How many there are of each level, and the worst of them."""
+    """Count the findings of each level, and name the worst."""
     counts = Counter(finding.level for finding in findings)
     worst = next((level for level in reversed(LEVELS) if counts[level]), OK)
     return {"level": worst, **{level: counts[level] for level in LEVELS}}
 
 
 def word(text: str, otherwise: str = "NAME") -> str:
-    """A name of others' as a word of a command, quoted for a shell where it has to be."""
+    """Return a name that others chose as a word of a command, quoted where it has to be."""
     return shlex.quote(text) if text.isprintable() else otherwise
 
 
 def parent_table(name: str) -> str:
-    """The table of a parent in airtap.toml. A name with a dot, as of a VLAN, has to be quoted."""
+    """Return a parent's table of airtap.toml; a name with a dot, as of a VLAN, is quoted."""
     plain = _BARE_KEY.fullmatch(name) is not None
     shown = name if name.isprintable() else "NAME"
     return f"[parents.{name if plain else json.dumps(shown, ensure_ascii=False)}]"
 
 
 def sysctl_of(family: str, name: str, key: str) -> str:
-    """A device's sysctl as a word for sysctl(8), which has a slash for a dot within a name."""
+    """Return a device's sysctl as a word for sysctl(8): a dot within a name is a slash there."""
     return word(f"net.{family}.conf.{name.replace('.', '/')}.{key}")

@@ -18,7 +18,6 @@ _ATTRIBUTE = struct.Struct("=HH")
 _TYPE_MASK = 0x3FFF
 
 Attributes = dict[int, bytes]
-Pairs = list[tuple[int, bytes]]
 
 
 def ask(
@@ -64,17 +63,12 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 def attributes(octets: bytes) -> Attributes:
     """Attributes by type; the last of a type counts."""
-    return dict(pairs(octets))
-
-
-def pairs(octets: bytes) -> Pairs:
-    """All attributes in their order, each with its type: lists have several of one type."""
-    found = []
+    found = {}
     while len(octets) >= _ATTRIBUTE.size:
         length, kind = _ATTRIBUTE.unpack_from(octets)
         if length < _ATTRIBUTE.size:
             break
-        found.append((kind & _TYPE_MASK, octets[_ATTRIBUTE.size : length]))
+        found[kind & _TYPE_MASK] = octets[_ATTRIBUTE.size : length]
         octets = octets[(length + 3) & ~3 :]
     return found
 

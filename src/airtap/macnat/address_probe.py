@@ -9,7 +9,7 @@ import time
 
 from ..bpf.macnat import REFRESH_S, Macnat
 from ..kernel.addresses import Address
-from ..packet.announce import probe
+from ..packet.neighbour import probe
 
 log = logging.getLogger(__name__)
 

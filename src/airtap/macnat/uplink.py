@@ -17,7 +17,7 @@ from ..bpf.role import Role
 from ..kernel.addresses import Subnet, host_addresses
 from ..kernel.links import GROUP, Link, LinkNotFound, Links
 from ..kernel.packet_socket import send
-from ..packet.announce import announcement
+from ..packet.neighbour import gratuitous
 from .address_probe import AddressProbes
 from .binding_cache import BindingCache
 from .policy import is_sociable
@@ -217,7 +217,7 @@ class UplinkState:
         """
         entries = self.nat.addresses()
         frames = [
-            announcement(entry.address, entry.vlan, link.mac if translate else entry.mac)
+            gratuitous(entry.address, entry.vlan, link.mac if translate else entry.mac)
             for entry in entries
         ]
         send(link.name, frames)

@@ -1,13 +1,15 @@
 """DHCPv4 messages as a client that has no address yet sends and reads them (RFC 2131, 2132).
 
-Pure: bytes of IPv4 packets in and out. What the LAN answers is not trusted: whatever is cut,
-too long, of other checksums, for somebody else, or gives an address that no host can have, is
-no answer.
+Bytes of IPv4 packets go in and out. What the LAN answers is not trusted: whatever is cut, too long,
+of other checksums, for somebody else, or gives an address that no host can have, is no answer.
 """
 
 import struct
 from dataclasses import dataclass
+from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network
+
+from .checksum import internet_checksum
 
 LARGEST = 1500
 BROADCAST = IPv4Address("255.255.255.255")
@@ -22,28 +24,43 @@ _IP = "!BBHHHBBH4s4s"
 _BOOTP = "!BBBBIHH4s4s4s4s16s64s128s4s"
 _BOOTP_BYTES = struct.calcsize(_BOOTP)
 _MAGIC = bytes((99, 130, 83, 99))
-_ASK, _TELL = 1, 2
+_BOOTREQUEST, _BOOTREPLY = 1, 2
 _ETHERNET = 1
 _BROADCAST_FLAG = 0x8000
 _SMALLEST = 300  # of BOOTP; some servers ignore what is shorter
 _FRAGMENT = 0x3FFF  # more fragments, and the offset
 
-# Options of RFC 2132.
-_PAD, _END = 0, 255
-_MASK, _ROUTERS, _ADDRESS, _OVERLOAD, _KIND, _SERVER, _PARAMETERS, _CLIENT = (
-    *(1, 3, 50, 52, 53, 54, 55, 61),
-)
 _FILE, _NAME = 1, 2  # what option 52 says of further options
 _MOST_ROUTERS = 8
 
 Options = dict[int, bytes]
 
 
+class Option(IntEnum):
+    """Options of RFC 2132."""
+
+    PAD = 0
+    SUBNET_MASK = 1
+    ROUTERS = 3
+    REQUESTED_ADDRESS = 50
+    OVERLOAD = 52
+    MESSAGE_TYPE = 53
+    SERVER = 54
+    PARAMETERS = 55
+    CLIENT = 61
+    END = 255
+
+
+_WANTED = bytes((Option.SUBNET_MASK, Option.ROUTERS))
+
+
 @dataclass(frozen=True)
 class Answer:
-    """What a server says: an OFFER, an ACK or a NAK, by kind.
+    """What a server says: an OFFER, an ACK or a NAK.
 
-    address: for the client; ANYBODY in a NAK. network: what is on the link, by the subnet mask.
+    kind: which of these.
+    address: the client's; ANYBODY in a NAK.
+    network: what is on the link, by the subnet mask.
     """
 
     kind: int
@@ -54,36 +71,40 @@ class Answer:
 
 
 def discover(xid: int, mac: bytes) -> bytes:
-    """Ask any server for a lease. xid: of the exchange, 32 bits. mac: the client's."""
-    return _to_all(_message(xid, mac, _DISCOVER, {_PARAMETERS: bytes((_MASK, _ROUTERS))}))
+    """Return a packet that asks any server for a lease.
+
+    xid: number of the exchange, of 32 bits.
+    mac: the client's.
+    """
+    return _to_all(_message(xid, mac, _DISCOVER, {Option.PARAMETERS: _WANTED}))
 
 
 def request(xid: int, mac: bytes, offer: Answer) -> bytes:
-    """Take an offer."""
-    options = {
-        _ADDRESS: offer.address.packed,
-        _SERVER: offer.server.packed,
-        _PARAMETERS: bytes((_MASK, _ROUTERS)),
+    """Return a packet that takes an offer."""
+    options: Options = {
+        Option.REQUESTED_ADDRESS: offer.address.packed,
+        Option.SERVER: offer.server.packed,
+        Option.PARAMETERS: _WANTED,
     }
     return _to_all(_message(xid, mac, _REQUEST, options))
 
 
 def release(xid: int, mac: bytes, lease: Answer) -> bytes:
-    """Give a lease back to its server."""
-    options = {_SERVER: lease.server.packed}
+    """Return a packet that gives a lease back to its server."""
+    options: Options = {Option.SERVER: lease.server.packed}
     message = _message(xid, mac, _RELEASE, options, lease.address, broadcast=False)
     return _packet(lease.address, lease.server, message)
 
 
 def read(packet: bytes, xid: int, mac: bytes) -> Answer | None:
-    """A server's answer to this exchange of this client's; None if a packet is none."""
+    """Return a server's answer to this exchange of this client's; None if a packet is none."""
     message = _of_server(packet)
     if message is None or len(message) < _BOOTP_BYTES:
         return None
     (op, hardware, length, _, number, _, _, _, yours, _, _, client, name, file, magic) = (
         struct.unpack_from(_BOOTP, message)
     )
-    if (op, hardware, length, number) != (_TELL, _ETHERNET, 6, xid):
+    if (op, hardware, length, number) != (_BOOTREPLY, _ETHERNET, 6, xid):
         return None
     if client[:6] != mac or magic != _MAGIC:
         return None
@@ -92,19 +113,19 @@ def read(packet: bytes, xid: int, mac: bytes) -> Answer | None:
 
 
 def _answer(options: Options, yours: IPv4Address) -> Answer | None:
-    kind, server = options.get(_KIND, b""), _address(options.get(_SERVER, b""))
+    kind, server = options.get(Option.MESSAGE_TYPE, b""), _address(options.get(Option.SERVER, b""))
     if server is None or not _is_hosts(server) or kind not in (b"\x02", b"\x05", b"\x06"):
         return None
     if kind[0] == NAK:
         return Answer(NAK, server, ANYBODY, IPv4Network("0.0.0.0/32"), ())
-    network = _network(yours, options.get(_MASK))
+    network = _network(yours, options.get(Option.SUBNET_MASK))
     if network is None or not _is_hosts(yours):
         return None
-    return Answer(kind[0], server, yours, network, _routers(options.get(_ROUTERS, b"")))
+    return Answer(kind[0], server, yours, network, _routers(options.get(Option.ROUTERS, b"")))
 
 
 def _network(address: IPv4Address, mask: bytes | None) -> IPv4Network | None:
-    """What is on the link of an address; without a mask, nothing but itself."""
+    """Return what is on the link of an address: without a mask, nothing but itself."""
     if mask is None:
         return IPv4Network(address)
     if len(mask) != 4:
@@ -129,7 +150,7 @@ def _address(value: bytes) -> IPv4Address | None:
 
 
 def _is_hosts(address: IPv4Address) -> bool:
-    """Whether a single host can have an address (RFC 1122, 3.2.1.3)."""
+    """Return whether a single host can have an address (RFC 1122, 3.2.1.3)."""
     return 0 < address.packed[0] < 224 and not address.is_loopback
 
 
@@ -137,7 +158,7 @@ def _all_options(field: bytes, name: bytes, file: bytes) -> Options | None:
     options = _options(field)
     if options is None:
         return None
-    overload = (options.get(_OVERLOAD) or b"\0")[0]
+    overload = (options.get(Option.OVERLOAD) or b"\0")[0]
     for bit, more in ((_FILE, file), (_NAME, name)):
         if overload & bit:
             further = _options(more)
@@ -148,11 +169,11 @@ def _all_options(field: bytes, name: bytes, file: bytes) -> Options | None:
 
 
 def _options(field: bytes) -> Options | None:
-    """The options in a field, the first of each; None if one is cut."""
+    """Return the options in a field, the first of each; None if one is cut."""
     found: Options = {}
     at = 0
-    while at < len(field) and field[at] != _END:
-        if field[at] == _PAD:
+    while at < len(field) and field[at] != Option.END:
+        if field[at] == Option.PAD:
             at += 1
             continue
         end = at + 2 + field[at + 1] if at + 1 < len(field) else len(field) + 1
@@ -164,21 +185,21 @@ def _options(field: bytes) -> Options | None:
 
 
 def _of_server(packet: bytes) -> bytes | None:
-    """What stands in a whole, sound UDP packet from a server's port to a client's."""
+    """Return what stands in a whole, sound UDP packet from a server's port to a client's."""
     if not 20 <= len(packet) <= LARGEST or packet[0] >> 4 != 4:
         return None
     head = (packet[0] & 0x0F) * 4
     _, _, length, _, fragment, _, protocol, _, source, target = struct.unpack_from(_IP, packet)
     if not 20 <= head <= length - 8 or length > len(packet):
         return None
-    if fragment & _FRAGMENT or protocol != _UDP or _checksum(packet[:head]) != 0:
+    if fragment & _FRAGMENT or protocol != _UDP or internet_checksum(packet[:head]) != 0:
         return None
     datagram = packet[head:length]
     ports_and_size = struct.unpack_from("!HHH", datagram)
     if ports_and_size != (_SERVER_PORT, _CLIENT_PORT, len(datagram)):
         return None
     has_checksum = datagram[6:8] != b"\0\0"
-    if has_checksum and _checksum(_pseudo(source, target, len(datagram)) + datagram) != 0:
+    if has_checksum and internet_checksum(_pseudo(source, target, len(datagram)) + datagram) != 0:
         return None
     return datagram[8:]
 
@@ -191,16 +212,24 @@ def _message(
     address: IPv4Address = ANYBODY,
     broadcast: bool = True,
 ) -> bytes:
-    """address: the client's own. broadcast: answers come to all, as it has no address yet."""
+    """Return a message of a client's.
+
+    address: the client's own.
+    broadcast: whether answers are to come to all, as it has no address yet.
+    """
     none, flags = ANYBODY.packed, _BROADCAST_FLAG if broadcast else 0
     head = struct.pack(
         _BOOTP,
-        *(_ASK, _ETHERNET, 6, 0, xid, 0, flags, address.packed, none, none, none),
+        *(_BOOTREQUEST, _ETHERNET, 6, 0, xid, 0, flags, address.packed, none, none, none),
         *(mac, b"", b"", _MAGIC),
     )
-    told = {_KIND: bytes((kind,)), _CLIENT: bytes((_ETHERNET,)) + mac, **options}
+    told = {
+        Option.MESSAGE_TYPE: bytes((kind,)),
+        Option.CLIENT: bytes((_ETHERNET,)) + mac,
+        **options,
+    }
     coded = b"".join(bytes((code, len(value))) + value for code, value in told.items())
-    return (head + coded + bytes((_END,))).ljust(_SMALLEST, b"\0")
+    return (head + coded + bytes((Option.END,))).ljust(_SMALLEST, b"\0")
 
 
 def _to_all(message: bytes) -> bytes:
@@ -211,20 +240,11 @@ def _packet(source: IPv4Address, target: IPv4Address, message: bytes) -> bytes:
     ends = source.packed, target.packed
     size = 8 + len(message)
     udp = struct.pack("!HHHH", _CLIENT_PORT, _SERVER_PORT, size, 0) + message
-    checksum = _checksum(_pseudo(*ends, size) + udp) or 0xFFFF
+    checksum = internet_checksum(_pseudo(*ends, size) + udp) or 0xFFFF
     udp = udp[:6] + struct.pack("!H", checksum) + udp[8:]
     head = struct.pack(_IP, 0x45, 0, 20 + size, 0, 0, 64, _UDP, 0, *ends)
-    return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + udp
+    return head[:10] + struct.pack("!H", internet_checksum(head)) + head[12:] + udp
 
 
 def _pseudo(source: bytes, target: bytes, size: int) -> bytes:
     return source + target + struct.pack("!BBH", 0, _UDP, size)
-
-
-def _checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071); 0 over data that holds its own, if that is right."""
-    data += bytes(len(data) % 2)
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF

@@ -1,6 +1,6 @@
 """A gateway, as the guest finds and pings it, over IPv4 or IPv6."""
 
-from ..packet.icmp import Address
+from ..kernel.addresses import Address
 from .scene import Scene, resolution
 from .steps import Failed
 

@@ -19,22 +19,20 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from ..errors import Problem, reason
 from ..kernel import tap
+from ..kernel.addresses import Address
 from ..kernel.links import IFF_UP, rtnetlink
 from ..kernel.neighbours import forget_neighbour, neighbour_mac
 from ..kernel.netns import Namespace
 from ..names import octets
-from ..packet.announce import question
-from ..packet.icmp import Address, Echo, Pinger, ping
+from ..packet import arp
+from ..packet.ethernet import BROADCAST, ETH_P_ARP, ETH_P_IP
+from .ping import Echo, Pinger, ping
 
-_ETH_P_IP = 0x0800
-_ETH_P_ARP = 0x0806
 _LARGEST_FRAME = 1 << 16
 _BURST = 64
 _ANSWER_BYTES = 2048
 _LOOK_S = 0.05
 _AGAIN_S = 0.5
-_BROADCAST = b"\xff" * 6
-_ARP_REPLY = b"\x00\x02"
 
 # include/uapi/linux/if_addr.h, rtnetlink.h
 _IFA_F_DADFAILED = 0x08
@@ -171,11 +169,11 @@ class TrialGuest:
 
     def packets(self) -> socket.socket:
         """A socket for IPv4 packets, whether or not there is an address. The caller closes it."""
-        return self._packet_socket(socket.SOCK_DGRAM, _ETH_P_IP)
+        return self._packet_socket(socket.SOCK_DGRAM, ETH_P_IP)
 
     def send_packet(self, packets: socket.socket, packet: bytes, to: str | None = None) -> None:
         """Send an IPv4 packet to a MAC, None for all. Raises OSError."""
-        packets.sendto(packet, (self.name, _ETH_P_IP, 0, 0, octets(to) if to else _BROADCAST))
+        packets.sendto(packet, (self.name, ETH_P_IP, 0, 0, octets(to) if to else BROADCAST))
 
     def send_waiting(self) -> None:
         """Give to the tap what has been sent and still waits: for the guest's last words."""
@@ -185,9 +183,9 @@ class TrialGuest:
         """Ask by ARP who has an address, as one that has none of its own; the MAC that answers."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        with self._packet_socket(socket.SOCK_RAW, _ETH_P_ARP) as frames:
+        with self._packet_socket(socket.SOCK_RAW, ETH_P_ARP) as frames:
             while loop.time() < end:
-                frames.send(question(address, self.mac))
+                frames.send(arp.who_has(address, octets(self.mac)))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(_AGAIN_S, end - loop.time())):
                         return await self._arp_answer(frames, address)
@@ -197,8 +195,8 @@ class TrialGuest:
         # Behind MAC NAT it comes to all: nobody is known to have 0.0.0.0, which has asked.
         while True:
             frame = await asyncio.get_running_loop().sock_recv(frames, _ANSWER_BYTES)
-            if frame[20:22] == _ARP_REPLY and frame[28:32] == address.packed:
-                return frame[22:28].hex(":")
+            if mac := arp.answering_mac(frame, address):
+                return mac.hex(":")
 
     def _packet_socket(self, kind: int, protocol: int) -> socket.socket:
         with self._namespace.inside():

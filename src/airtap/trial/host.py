@@ -9,10 +9,10 @@ from pyroute2 import AsyncIPRoute
 
 from .. import uplink
 from ..errors import Problem
-from ..kernel.addresses import host_addresses
+from ..kernel.addresses import Address, host_addresses
 from ..kernel.links import FAMILY, Link, LinkNotFound, Links, open_links, rtnetlink
 from ..kernel.neighbours import neighbour_mac
-from ..packet.icmp import Address, Echo, Pinger, ping
+from .ping import Echo, Pinger, ping
 
 Interface = IPv4Interface | IPv6Interface
 

@@ -3,7 +3,7 @@
 import asyncio
 
 from ..ipc import aio
-from ..packet.icmp import Address
+from ..kernel.addresses import Address
 from .host import Interface
 from .scene import Scene, resolution
 from .steps import Failed, Skipped

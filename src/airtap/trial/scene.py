@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Interface
 
 from ..errors import Problem
 from ..ipc import aio
-from ..packet.icmp import Address
+from ..kernel.addresses import Address
 from .guest import TrialGuest
 from .host import Host
 from .lease import Lease

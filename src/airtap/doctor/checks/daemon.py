@@ -11,67 +11,76 @@ _EVERYBODY = 0o222
 
 
 def configuration(daemon: Daemon, user: User) -> Iterator[Finding]:
-    """ok, problem config-invalid, config-unreadable (warning where root can read it)."""
+    """Tell whether airtap.toml is valid.
+
+    Yields ok; problem config-invalid or config-unreadable; warning config-unreadable, where root
+    can read it.
+    """
     broken = daemon.config_problem
     if broken and broken.code == "config-unreadable" and not user.root:
         yield warning(
             broken.code,
             daemon.config_path,
-            f"{user.name} cannot read it, so airtap's commands do not know what it says",
-            broken.message,
-            f"as root: chmod 644 {word(daemon.config_path, 'the file')}",
+            what=f"{user.name} cannot read it, so airtap's commands do not know what it says",
+            evidence=broken.message,
+            remedy=f"as root: chmod 644 {word(daemon.config_path, 'the file')}",
         )
     elif broken:
         yield problem(
             broken.code,
             daemon.config_path,
-            "airtapd cannot start with it, and a running one keeps its former settings",
-            broken.message,
-            f"correct it: {word(daemon.config_path, 'the file')}"
+            what="airtapd cannot start with it, and a running one keeps its former settings",
+            evidence=broken.message,
+            remedy=f"correct it: {word(daemon.config_path, 'the file')}"
             + (f" ({broken.hint})" if broken.hint else ""),
         )
     else:
-        yield ok("config", daemon.config_path, "is valid")
+        yield ok("config", daemon.config_path, what="is valid")
 
 
 def answers(daemon: Daemon, user: User) -> Iterator[Finding]:
-    """ok, problem airtapd-down (warning where root's next guest starts it), socket-refused,
-    airtapd-silent."""
+    """Tell whether airtapd answers this user.
+
+    Yields ok; problem airtapd-down, socket-refused or airtapd-silent; warning airtapd-down, where
+    the next guest of root's starts it.
+    """
     if not daemon.silence:
-        yield ok("airtapd", "airtapd", f"answers at {daemon.path}")
+        yield ok("airtapd", "airtapd", what=f"answers at {daemon.path}")
         return
     evidence = f"{daemon.path}: {daemon.silence}"
     if daemon.refused:
         yield problem(
             "socket-refused",
             daemon.path,
-            f"{user.name} may not connect to airtapd",
-            f"{evidence}, mode {_octal(daemon)}",
-            f"as root: chmod 666 {word(daemon.path)}",
+            what=f"{user.name} may not connect to airtapd",
+            evidence=f"{evidence}, mode {_octal(daemon)}",
+            remedy=f"as root: chmod 666 {word(daemon.path)}",
         )
     elif not daemon.absent:
         yield problem(
             "airtapd-silent",
             "airtapd",
-            "does not answer as it should, so no guest gets a device",
-            evidence,
-            start(daemon, user),
+            what="does not answer as it should, so no guest gets a device",
+            evidence=evidence,
+            remedy=start(daemon, user),
         )
     elif user.root and not daemon.systemd and not daemon.config_problem:
         what = "does not run; the next guest of root's starts it, others' do not"
-        yield warning("airtapd-down", "airtapd", what, evidence, start(daemon, user))
+        yield warning(
+            "airtapd-down", "airtapd", what=what, evidence=evidence, remedy=start(daemon, user)
+        )
     else:
         yield problem(
             "airtapd-down",
             "airtapd",
-            "does not run, so no guest gets a device",
-            evidence,
-            start(daemon, user),
+            what="does not run, so no guest gets a device",
+            evidence=evidence,
+            remedy=start(daemon, user),
         )
 
 
 def start(daemon: Daemon, user: User) -> str:
-    """What starts airtapd here, or tells why one that is there does not answer."""
+    """Return what starts airtapd here, or what tells why one that is there does not answer."""
     prefix = "" if user.root else "as root: "
     if not daemon.absent:
         log = f"less {word(f'{daemon.path}.log')}, where a guest has started it"
@@ -82,7 +91,10 @@ def start(daemon: Daemon, user: User) -> str:
 
 
 def socket_mode(daemon: Daemon, _user: User) -> Iterator[Finding]:
-    """ok, warning socket-mode."""
+    """Tell whether every user may connect to airtapd.
+
+    Yields warning socket-mode.
+    """
     mode = daemon.mode
     if mode is None or daemon.refused:
         return
@@ -90,35 +102,43 @@ def socket_mode(daemon: Daemon, _user: User) -> Iterator[Finding]:
         yield warning(
             "socket-mode",
             daemon.path,
-            "not every user may connect; it is the ACL that decides who may use what",
-            f"{daemon.path} has mode {_octal(daemon)}",
-            f"chmod 666 {word(daemon.path)}",
+            what="not every user may connect; it is the ACL that decides who may use what",
+            evidence=f"{daemon.path} has mode {_octal(daemon)}",
+            remedy=f"chmod 666 {word(daemon.path)}",
         )
 
 
 def version(daemon: Daemon, _user: User) -> Iterator[Finding]:
-    """ok, warning airtapd-version."""
+    """Tell whether airtapd and this program are of one version.
+
+    Yields warning airtapd-version.
+    """
     if daemon.silence or daemon.report.version == __version__:
         return
     yield warning(
         "airtapd-version",
         "airtapd",
-        "is of another version than this program: it was not started anew after an upgrade",
-        f"airtapd {daemon.report.version or 'of before 0.2'}, airtap {__version__}",
-        "systemctl restart airtapd" if daemon.systemd else "end airtapd, and start it: airtapd",
+        what="is of another version than this program: it was not started anew after an upgrade",
+        evidence=f"airtapd {daemon.report.version or 'of before 0.2'}, airtap {__version__}",
+        remedy="systemctl restart airtapd"
+        if daemon.systemd
+        else "end airtapd, and start it: airtapd",
     )
 
 
 def lost(daemon: Daemon, _user: User) -> Iterator[Finding]:
-    """problem guest-lost."""
+    """Tell which guests have lost their device.
+
+    Yields problem guest-lost.
+    """
     for loss in daemon.report.lost:
         pid = loss["owner"]["pid"]
         yield problem(
             "guest-lost",
             f"{loss['device']}",
-            f"it has gone with {loss['parent']}, and its guest runs on without a network",
-            f"airtap status: lost; made for pid {pid} of user {loss['owner']['uid']}",
-            f"start the guest of pid {pid} anew",
+            what=f"it has gone with {loss['parent']}, and its guest runs on without a network",
+            evidence=f"airtap status: lost; made for pid {pid} of user {loss['owner']['uid']}",
+            remedy=f"start the guest of pid {pid} anew",
         )
 
 

@@ -27,22 +27,30 @@ _REFUSED = {
 
 
 def up(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
-    """problem device-down. Others' devices are theirs: libvirt takes its own down while their
-    guest is paused (src/qemu/qemu_interface.c: qemuInterfaceStopDevice)."""
+    """Tell which devices of airtap's guests are down.
+
+    Devices of others are not looked at: libvirt takes its own down while their guest is paused
+    (src/qemu/qemu_interface.c: qemuInterfaceStopDevice).
+
+    Yields problem device-down.
+    """
     for device in uplink.devices:
         if device.owner and not device.link.up and device.held is not False:
             name = device.link.name
             yield problem(
                 "device-down",
                 name,
-                "it is down, so its guest neither sends nor receives",
-                f"ip link show {name}: no UP",
-                f"ip link set dev {word(name)} up",
+                what="it is down, so its guest neither sends nor receives",
+                evidence=f"ip link show {name}: no UP",
+                remedy=f"ip link set dev {word(name)} up",
             )
 
 
 def nodes(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
-    """problem tap-node."""
+    """Tell which nodes in /dev are another device's than their name says.
+
+    Yields problem tap-node.
+    """
     for device in uplink.devices:
         if device.wrong_node:
             name = device.link.name
@@ -50,30 +58,36 @@ def nodes(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
             yield problem(
                 "tap-node",
                 name,
-                f"{device.node} is not its node, but another namespace's device's, or none",
-                f"/sys/class/net/{name}/tap{device.link.index}/dev against {device.node}",
-                f"airtap release {word(name)}, and start its guest anew"
+                what=f"{device.node} is not its node, but another namespace's device's, or none",
+                evidence=f"/sys/class/net/{name}/tap{device.link.index}/dev against {device.node}",
+                remedy=f"airtap release {word(name)}, and start its guest anew"
                 if ours
                 else f"ip link del {word(name)}, and start its guest anew",
             )
 
 
 def stale(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
-    """warning device-stale: only while airtapd does not see to it."""
+    """Tell which devices nobody holds any more, while airtapd does not see to it.
+
+    Yields warning device-stale.
+    """
     for device in uplink.devices:
         of_libvirt = device.owner is not None and device.owner.uuid
         if device.held is False and not of_libvirt and scene.daemon.silence:
             yield warning(
                 "device-stale",
                 device.link.name,
-                "nobody holds it any more; airtapd removes it when it starts",
-                f"F_OFD_GETLK of {device.node}",
-                start(scene.daemon, scene.user),
+                what="nobody holds it any more; airtapd removes it when it starts",
+                evidence=f"F_OFD_GETLK of {device.node}",
+                remedy=start(scene.daemon, scene.user),
             )
 
 
 def host_kept_off(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
-    """warning host-on-device."""
+    """Tell on which guests' devices the host itself may speak.
+
+    Yields warning host-on-device.
+    """
     if uplink.role is None:
         return
     for device in uplink.devices:
@@ -88,14 +102,18 @@ def host_kept_off(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
             yield warning(
                 "host-on-device",
                 name,
-                "the host itself speaks on a guest's device, with the guest's MAC",
-                ", ".join(f"{key}: {value}" for key, (value, _) in wrong.items()),
-                "sysctl -w " + " ".join(f"{key}={value}" for key, (_, value) in wrong.items()),
+                what="the host itself speaks on a guest's device, with the guest's MAC",
+                evidence=", ".join(f"{key}: {value}" for key, (value, _) in wrong.items()),
+                remedy="sysctl -w "
+                + " ".join(f"{key}={value}" for key, (_, value) in wrong.items()),
             )
 
 
 def addresses(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
-    """problem address-on-device."""
+    """Tell on which guests' devices the host has an address.
+
+    Yields problem address-on-device.
+    """
     for device in uplink.devices:
         found = [each for each in device.addresses if not ip_address(each).is_link_local]
         if found:
@@ -103,28 +121,34 @@ def addresses(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
             yield problem(
                 "address-on-device",
                 name,
-                "the host has an address on a guest's device, and takes what is for the guest",
-                f"ip address show {name}: {', '.join(found[:8])}",
-                f"ip address flush dev {word(name)}",
+                what="the host has an address on a guest's device, and takes what is for the guest",
+                evidence=f"ip address show {name}: {', '.join(found[:8])}",
+                remedy=f"ip address flush dev {word(name)}",
             )
 
 
 def managed(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
-    """warning managed-device."""
+    """Tell which guests' devices a network manager of the host has taken.
+
+    Yields warning managed-device.
+    """
     for device in uplink.devices:
         manager, evidence = device.manager
         if manager:
             yield warning(
                 "managed-device",
                 device.link.name,
-                f"{manager} manages a guest's device, and may configure it or take it down",
-                evidence,
-                _UNMANAGED[manager],
+                what=f"{manager} manages a guest's device, and may configure it or take it down",
+                evidence=evidence,
+                remedy=_UNMANAGED[manager],
             )
 
 
 def guests(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
-    """warning guest-stranded, guest-refused."""
+    """Tell what airtapd reports of guests that are not well.
+
+    Yields warning guest-stranded or guest-refused.
+    """
     for entry in scene.daemon.report.uplinks:
         if entry["name"] == uplink.name:
             for guest in entry["guests"]:
@@ -139,9 +163,9 @@ def _stranded(guest: dict[str, object]) -> Iterator[Finding]:
     yield warning(
         "guest-stranded",
         domain or str(guest["device"]),
-        "its uplink is on another network now, and the guest was not heard there",
-        f"airtap status: {guest['device']} is stranded",
-        f"airtap domain renew {word(domain)}"
+        what="its uplink is on another network now, and the guest was not heard there",
+        evidence=f"airtap status: {guest['device']} is stranded",
+        remedy=f"airtap domain renew {word(domain)}"
         if domain
         else "have the guest ask for a new lease, or in QEMU's monitor: set_link n0 off, and on",
     )
@@ -156,10 +180,10 @@ def _refused(guest: dict[str, object]) -> Iterator[Finding]:
         yield warning(
             "guest-refused",
             _domain(guest) or str(guest["device"]),
-            "frames of this guest are dropped",
-            f"airtap status --json, {guest['device']}: {'; '.join(found)}",
-            "give the guest an address of its own, or have it ask for a lease; behind a bridge in"
-            " the guest no other MAC can be used",
+            what="frames of this guest are dropped",
+            evidence=f"airtap status --json, {guest['device']}: {'; '.join(found)}",
+            remedy="give the guest an address of its own, or have it ask for a lease; behind a"
+            " bridge in the guest no other MAC can be used",
         )
 
 

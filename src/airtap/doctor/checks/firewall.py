@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..finding import Finding, ok, problem, warning, word
+from ..finding import PROBLEM, WARNING, Finding, ok, warning, word
 from ..sources.netfilter import Chain, Rule
 from ..sources.uplinks import Uplink
 from .uplink import Scene
@@ -18,9 +18,10 @@ _PASSES_SOME = ("accept", "jump", "goto", "map")
 
 @dataclass(frozen=True)
 class Way:
-    """What frames of a device meet in a chain and in those that it goes on with.
+    """What frames of a device meet in a chain, and in those that it goes on with.
 
-    rules: with their chains, in this order. through: whether the last of them accepts all.
+    rules: what they meet, in this order, each with its chain.
+    through: whether the last of the rules accepts all.
     """
 
     chain: Chain
@@ -73,60 +74,75 @@ def way(chain: Chain, device: str) -> Way:
 
 
 def devices(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
-    """ok, problem nft-netdev-drops (all frames), warning nft-netdev-drops (perhaps some)."""
+    """Tell which chains of nftables on guests' devices or the uplink drop frames.
+
+    Yields ok; problem nft-netdev-drops, where all frames are dropped; warning nft-netdev-drops,
+    where some may be.
+    """
     names = [uplink.name, *(device.link.name for device in uplink.devices)]
     chains = [chain for chain in scene.chains or () if chain.hook != "forward"]
     for name, chain in [(n, c) for n in names for c in chains if n in c.devices]:
         found = way(chain, name)
         if found.closed:
             key = "oifname" if chain.hook == "egress" else "iifname"
-            level = problem if found.shut else warning
-            yield level(
-                "nft-netdev-drops",
-                name,
-                f"nftables drops what its {chain.hook} chain does not accept",
-                found.why,
-                _accept(chain, key, name),
+            level = PROBLEM if found.shut else WARNING
+            yield Finding(
+                level=level,
+                id="nft-netdev-drops",
+                subject=name,
+                what=f"nftables drops what its {chain.hook} chain does not accept",
+                evidence=found.why,
+                remedy=_accept(chain, key, name),
             )
         elif found.drops:
             yield warning(
                 "nft-netdev-drops",
                 name,
-                f"nftables drops some frames on {chain.hook}, guests' too if they match",
-                found.why,
-                _look(found),
+                what=f"nftables drops some frames on {chain.hook}, guests' too if they match",
+                evidence=found.why,
+                remedy=_look(found),
             )
         else:
             shown = f"nft list chain {_place(chain, chain.name)}"
-            yield ok("nft-netdev", name, f"nftables has a chain on {chain.hook}", shown)
+            yield ok(
+                "nft-netdev", name, what=f"nftables has a chain on {chain.hook}", evidence=shown
+            )
 
 
 def bridges(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
-    """problem bridge-forward-drop, bridge-nf-call; warnings where perhaps only some is dropped."""
+    """Tell which chains of nftables drop what a bridge forwards.
+
+    Yields problem bridge-forward-drop or bridge-nf-call, where all frames are dropped; warning
+    bridge-forward-drop or bridge-nf-call, where some may be.
+    """
     if uplink.inspected.type != "bridge":
         return
     for chain in scene.chains or ():
         found = way(chain, uplink.name)
         if chain.hook != "forward" or not (found.closed or found.drops):
             continue
-        level = problem if found.shut else warning
+        level = PROBLEM if found.shut else WARNING
         if chain.family == "bridge":
-            yield level(
-                "bridge-forward-drop",
-                uplink.name,
-                "nftables drops frames that the bridge forwards",
-                found.why,
-                _accept(chain, "meta ibrname", uplink.name) if found.closed else _look(found),
+            yield Finding(
+                level=level,
+                id="bridge-forward-drop",
+                subject=uplink.name,
+                what="nftables drops frames that the bridge forwards",
+                evidence=found.why,
+                remedy=_accept(chain, "meta ibrname", uplink.name)
+                if found.closed
+                else _look(found),
             )
             continue
         on = [key for key in _BRIDGE_NF.get(chain.family, ()) if uplink.sysctls.get(key)]
         if on:
-            yield level(
-                "bridge-nf-call",
-                uplink.name,
-                "what the bridge forwards passes the host's firewall, which drops it",
-                f"net.bridge.{on[0]}: 1; {found.why}",
-                "sysctl -w " + " ".join(f"net.bridge.{key}=0" for key in on),
+            yield Finding(
+                level=level,
+                id="bridge-nf-call",
+                subject=uplink.name,
+                what="what the bridge forwards passes the host's firewall, which drops it",
+                evidence=f"net.bridge.{on[0]}: 1; {found.why}",
+                remedy="sysctl -w " + " ".join(f"net.bridge.{key}=0" for key in on),
             )
 
 
@@ -140,6 +156,6 @@ def _accept(chain: Chain, key: str, device: str) -> str:
 
 
 def _look(found: Way) -> str:
-    """A rule may be there for a reason, and so is not to be deleted by rote."""
+    """Return a remedy that deletes no rule by rote, as it may be there for a reason."""
     place = _place(found.chain, found.drops[0])
     return f"nft -a list chain {place}, and mend the rule that should not drop"

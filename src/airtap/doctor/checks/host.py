@@ -4,24 +4,28 @@ from collections.abc import Collection, Iterator, Sequence
 
 from ...config import DEFAULT_ROUTE, Config
 from ...errors import Problem
-from ..finding import Finding, ok, problem, warning, word
+from ..finding import PROBLEM, WARNING, Finding, ok, warning, word
 from ..sources.kernel_log import Denials
 from ..sources.user import User
 
 
 def denials(found: Denials) -> Iterator[Finding]:
-    """ok, warning security-denials."""
+    """Tell what AppArmor or SELinux has denied to airtap.
+
+    Yields ok; warning security-denials.
+    """
     if not found.count:
         if not found.unread:
-            yield ok("security-denials", found.source, "no denial names airtap")
+            yield ok("security-denials", found.source, what="no denial names airtap")
         return
     selinux = "avc:" in found.last
     yield warning(
         "security-denials",
         "SELinux" if selinux else "AppArmor",
-        f"it has denied something to airtap {found.count} times in the last day",
-        f"{found.source}: {found.last}",
-        "ausearch -m avc -ts today | audit2allow -M airtap-local && semodule -i airtap-local.pp"
+        what=f"it has denied something to airtap {found.count} times in the last day",
+        evidence=f"{found.source}: {found.last}",
+        remedy="ausearch -m avc -ts today | audit2allow -M airtap-local"
+        " && semodule -i airtap-local.pp"
         if selinux
         else "allow what name= says in /etc/apparmor.d/local/ of that profile, then: systemctl"
         " reload apparmor",
@@ -29,11 +33,14 @@ def denials(found: Denials) -> Iterator[Finding]:
 
 
 def acl(user: User) -> Iterator[Finding]:
-    """ok, problem (warning for root, whom libvirt's guests do not concern) acl-unreadable,
-    acl-invalid, acl-too-large."""
+    """Tell whether the ACL can be read, and is valid.
+
+    Yields ok; problem acl-unreadable, acl-invalid or acl-too-large; warning acl-unreadable for
+    root, as guests of libvirt's do not depend on the ACL.
+    """
     rules = user.rules
     if not isinstance(rules, Problem):
-        yield ok("acl-file", user.acl_path, "is valid")
+        yield ok("acl-file", user.acl_path, what="is valid")
         return
     path = word(user.acl_path, "the ACL")
     prefix = "" if user.root else "as root: "
@@ -46,39 +53,51 @@ def acl(user: User) -> Iterator[Finding]:
         "acl-unreadable": f"{prefix}{unreadable}",
         "acl-invalid": f"correct that line of {path}: {rules.hint}",
     }
-    level = warning if user.root and rules.code == "acl-unreadable" else problem
-    yield level(
-        rules.code,
-        user.acl_path,
-        f"nothing is allowed to {user.name}",
-        rules.message,
-        remedies.get(rules.code, f"make {path} shorter"),
+    level = WARNING if user.root and rules.code == "acl-unreadable" else PROBLEM
+    yield Finding(
+        level=level,
+        id=rules.code,
+        subject=user.acl_path,
+        what=f"nothing is allowed to {user.name}",
+        evidence=rules.message,
+        remedy=remedies.get(rules.code, f"make {path} shorter"),
     )
 
 
 def uplinks(_config: Config, _there: Collection[str], found: int) -> Iterator[Finding]:
-    """ok."""
+    """Tell that there is no uplink yet.
+
+    Yields ok.
+    """
     if not found:
-        yield ok("no-uplink", "airtap", "no uplink carries a guest or stands in airtap.toml yet")
+        yield ok(
+            "no-uplink", "airtap", what="no uplink carries a guest or stands in airtap.toml yet"
+        )
 
 
 def absent(config: Config, there: Collection[str], _found: int) -> Iterator[Finding]:
-    """ok, warning alias-of-nothing. there: names of devices."""
+    """Tell what airtap.toml names that is not there. there: names of devices.
+
+    Yields ok; warning alias-of-nothing.
+    """
     for name in config.parents:
         if name not in there:
-            yield ok("parent-absent", name, "airtap.toml names it, and it is not there now")
+            yield ok("parent-absent", name, what="airtap.toml names it, and it is not there now")
     for alias, targets in config.aliases.items():
         if DEFAULT_ROUTE not in targets and not set(targets) & set(there):
             yield warning(
                 "alias-of-nothing",
                 alias,
-                "nothing is there of what this alias stands for",
-                f"airtap.toml, [aliases]: {alias} is {', '.join(targets)}",
-                f"plug {targets[0]} in, or name another device in airtap.toml",
+                what="nothing is there of what this alias stands for",
+                evidence=f"airtap.toml, [aliases]: {alias} is {', '.join(targets)}",
+                remedy=f"plug {targets[0]} in, or name another device in airtap.toml",
             )
 
 
 def unseen(what: Sequence[str]) -> Iterator[Finding]:
-    """ok."""
+    """Tell what this diagnosis could not look at.
+
+    Yields ok.
+    """
     if what:
-        yield ok("not-looked-at", "doctor", f"could not look at: {'; '.join(what)}")
+        yield ok("not-looked-at", "doctor", what=f"could not look at: {'; '.join(what)}")

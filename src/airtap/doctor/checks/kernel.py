@@ -11,7 +11,9 @@ from ..sources.kernel import KINDS, Kernel, missing
 class Needs:
     """What the uplinks and guests of this host use.
 
-    kinds: macvtap, ipvtap, each with who wants it. taps: a bridge. programs: an uplink that does.
+    kinds: macvtap and ipvtap, each with who wants it.
+    taps: a bridge whose guests get taps, or "".
+    programs: an uplink that carries BPF programs, or "".
     """
 
     kinds: dict[str, str] = field(default_factory=dict)
@@ -20,7 +22,10 @@ class Needs:
 
 
 def kinds(kernel: Kernel, needs: Needs) -> Iterator[Finding]:
-    """ok, problem no-macvtap, no-ipvtap."""
+    """Tell which kinds of devices the kernel can make.
+
+    Yields ok; problem no-macvtap or no-ipvtap, where somebody asks for it.
+    """
     for kind in KINDS:
         there, who = kernel.modules.get(kind), needs.kinds.get(kind, "")
         evidence = f"Linux {kernel.release}"
@@ -28,9 +33,9 @@ def kinds(kernel: Kernel, needs: Needs) -> Iterator[Finding]:
             yield problem(
                 f"no-{kind}",
                 "kernel",
-                f"it has no {kind}, which {who} asks for",
-                f"{evidence} makes no device of kind {kind}",
-                f"modprobe {kind}, or boot a kernel with CONFIG_{kind.upper()}",
+                what=f"it has no {kind}, which {who} asks for",
+                evidence=f"{evidence} makes no device of kind {kind}",
+                remedy=f"modprobe {kind}, or boot a kernel with CONFIG_{kind.upper()}",
             )
         else:
             said: dict[bool | None, str] = {
@@ -38,76 +43,94 @@ def kinds(kernel: Kernel, needs: Needs) -> Iterator[Finding]:
                 False: f"has no {kind}, and nobody asks for it",
             }
             yield ok(
-                kind, "kernel", said.get(there, f"cannot tell whether it has {kind}"), evidence
+                kind,
+                "kernel",
+                what=said.get(there, f"cannot tell whether it has {kind}"),
+                evidence=evidence,
             )
 
 
 def clsact(kernel: Kernel, needs: Needs) -> Iterator[Finding]:
-    """ok, problem no-clsact."""
+    """Tell what BPF programs lack to be attached.
+
+    Yields problem no-clsact.
+    """
     lacking = missing(kernel, ("sch_ingress", "cls_bpf"))
     if lacking and needs.programs:
         yield problem(
             "no-clsact",
             "kernel",
-            f"it has no {' and no '.join(lacking)}, on which MAC NAT and host access stand",
-            f"/lib/modules/{kernel.release}",
-            "boot a kernel with CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF",
+            what=f"it has no {' and no '.join(lacking)}, on which MAC NAT and host access stand",
+            evidence=f"/lib/modules/{kernel.release}",
+            remedy="boot a kernel with CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF",
         )
 
 
 def programs(kernel: Kernel, needs: Needs) -> Iterator[Finding]:
-    """ok, problem no-bpffs, no-macnat."""
+    """Tell whether the kernel takes MAC NAT's programs, and keeps what they learn.
+
+    Yields ok; problem no-bpffs or no-macnat.
+    """
     if not kernel.bpffs and needs.programs:
         yield problem(
             "no-bpffs",
             "/sys/fs/bpf",
-            f"no BPF file system is there, where {needs.programs} keeps what it learns",
-            "statfs(2) of /sys/fs/bpf",
-            "mount -t bpf bpf /sys/fs/bpf",
+            what=f"no BPF file system is there, where {needs.programs} keeps what it learns",
+            evidence="statfs(2) of /sys/fs/bpf",
+            remedy="mount -t bpf bpf /sys/fs/bpf",
         )
     if kernel.no_macnat:
         yield problem(
             "no-macnat",
             "kernel",
-            "it does not take MAC NAT's programs",
-            kernel.no_macnat.message,
-            kernel.no_macnat.hint or "boot Linux 6.1 or later",
+            what="it does not take MAC NAT's programs",
+            evidence=kernel.no_macnat.message,
+            remedy=kernel.no_macnat.hint or "boot Linux 6.1 or later",
         )
     elif needs.programs:
         note = "takes MAC NAT's programs" if kernel.tried else "was not asked to take MAC NAT"
-        yield ok("bpf", "kernel", note)
+        yield ok("bpf", "kernel", what=note)
 
 
 def tun(kernel: Kernel, needs: Needs) -> Iterator[Finding]:
-    """ok, problem no-tun."""
+    """Tell whether guests on a bridge can get taps.
+
+    Yields ok; problem no-tun.
+    """
     if kernel.tun and needs.taps:
         yield problem(
             "no-tun",
             "/dev/net/tun",
-            f"guests on the bridge {needs.taps} get no tap",
-            f"/dev/net/tun: {kernel.tun}",
-            "modprobe tun",
+            what=f"guests on the bridge {needs.taps} get no tap",
+            evidence=f"/dev/net/tun: {kernel.tun}",
+            remedy="modprobe tun",
         )
     else:
         note = f"is of no use ({kernel.tun}), and only bridges need it" if kernel.tun else "works"
-        yield ok("tun", "/dev/net/tun", note)
+        yield ok("tun", "/dev/net/tun", what=note)
 
 
 def vhost_net(kernel: Kernel, _needs: Needs) -> Iterator[Finding]:
-    """ok."""
+    """Tell whether the kernel can carry guests' frames itself.
+
+    Yields ok.
+    """
     note = "is there" if kernel.vhost_net else "is not there; guests are slower, and work"
-    yield ok("vhost-net", "/dev/vhost-net", note)
+    yield ok("vhost-net", "/dev/vhost-net", what=note)
 
 
 def dev(kernel: Kernel, needs: Needs) -> Iterator[Finding]:
-    """ok, warning dev-not-devtmpfs."""
+    """Tell whether nodes of new macvtaps appear in /dev.
+
+    Yields ok; warning dev-not-devtmpfs.
+    """
     if kernel.dev in ("devtmpfs", "") or not needs.kinds:
-        yield ok("dev", "/dev", "the kernel makes the nodes of taps there")
+        yield ok("dev", "/dev", what="the kernel makes the nodes of taps there")
     else:
         yield warning(
             "dev-not-devtmpfs",
             "/dev",
-            "nodes of new macvtaps do not appear here by themselves",
-            f"/proc/self/mounts: {kernel.dev} on /dev",
-            "run airtapd where /dev is the host's devtmpfs",
+            what="nodes of new macvtaps do not appear here by themselves",
+            evidence=f"/proc/self/mounts: {kernel.dev} on /dev",
+            remedy="run airtapd where /dev is the host's devtmpfs",
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ... import __version__
 from ...uris import SYSTEM
-from ..finding import Finding, ok, problem, warning, word
+from ..finding import PROBLEM, WARNING, Finding, ok, problem, warning, word
 from ..sources.hooks import Hook
 from ..sources.libvirt import Card, Domain, Libvirt
 from ..sources.user import Session
@@ -20,9 +20,11 @@ _APART_S = 1.0
 
 @dataclass(frozen=True)
 class Guests:
-    """libvirt, and the guests in it that are asked about: all, or one by its UUID.
+    """libvirt, and the guests in it that are asked about.
 
-    default_uplink: one that could be proposed, or "". root: asks.
+    only: the UUID of the one domain that is asked about, "" for all.
+    default_uplink: an uplink that could be proposed, or "".
+    root: whether root asks.
     """
 
     libvirt: Libvirt
@@ -36,77 +38,102 @@ class Guests:
 
     @property
     def connect(self) -> str:
-        """What airtap's commands need beside, to mean this libvirt."""
+        """The option that airtap's commands need to mean this libvirt, or nothing."""
         uri = self.libvirt.uri
         return "" if uri == SYSTEM else f" --connect {word(uri, 'URI')}"
 
 
 def hook_file(hook: Hook, systemd: bool) -> Iterator[Finding]:
-    """ok, problem hook-missing, hook-foreign, hook-not-executable, hook-broken,
-    warning hook-not-a-file, hook-version."""
+    """Tell whether a hook of libvirt is there, is airtap's, and can run.
+
+    Yields ok; problem hook-missing, hook-foreign, hook-not-executable or hook-broken; warning
+    hook-not-a-file or hook-version.
+    """
     if hook.hidden:
-        yield ok("hook", hook.file, "only root may look at it", hook.error)
+        yield ok("hook", hook.file, what="only root may look at it", evidence=hook.error)
     elif hook.error:
         what = f"libvirt's {hook.name} hook of airtap is not there: its guests are not prepared"
-        yield problem("hook-missing", hook.file, what, f"{hook.file}: {hook.error}", _REINSTALL)
+        yield problem(
+            "hook-missing",
+            hook.file,
+            what=what,
+            evidence=f"{hook.file}: {hook.error}",
+            remedy=_REINSTALL,
+        )
     elif not hook.ours:
         what = "it is another program's, not airtap's hook"
-        yield problem("hook-foreign", hook.file, what, "it does not run airtap.hook", _REINSTALL)
+        yield problem(
+            "hook-foreign",
+            hook.file,
+            what=what,
+            evidence="it does not run airtap.hook",
+            remedy=_REINSTALL,
+        )
     elif not hook.executable:
         yield problem(
             "hook-not-executable",
             hook.file,
-            "libvirt passes it over",
-            "access(2): not executable",
-            f"chmod 755 {word(hook.file)}",
+            what="libvirt passes it over",
+            evidence="access(2): not executable",
+            remedy=f"chmod 755 {word(hook.file)}",
         )
     elif not hook.version:
         what = "it does nothing: the airtap that it runs is not there"
-        yield problem("hook-broken", hook.file, what, f"no airtap below {hook.tree}", _REINSTALL)
+        yield problem(
+            "hook-broken",
+            hook.file,
+            what=what,
+            evidence=f"no airtap below {hook.tree}",
+            remedy=_REINSTALL,
+        )
     elif not hook.regular:
         yield warning(
             "hook-not-a-file",
             hook.file,
-            "it is a link, which AppArmor's profile of libvirtd does not let run",
-            "lstat(2): no regular file",
-            f'cp --remove-destination "$(realpath {word(hook.file)})" {word(hook.file)}',
+            what="it is a link, which AppArmor's profile of libvirtd does not let run",
+            evidence="lstat(2): no regular file",
+            remedy=f'cp --remove-destination "$(realpath {word(hook.file)})" {word(hook.file)}',
         )
     elif hook.version != __version__:
         yield warning(
             "hook-version",
             hook.file,
-            "it runs another version of airtap than this one",
-            f"{hook.tree}: {hook.version}; this is {__version__}",
-            _REINSTALL,
+            what="it runs another version of airtap than this one",
+            evidence=f"{hook.tree}: {hook.version}; this is {__version__}",
+            remedy=_REINSTALL,
         )
     else:
-        yield ok("hook", hook.file, "is in place")
+        yield ok("hook", hook.file, what="is in place")
 
 
 def hook_active(hook: Hook, systemd: bool) -> Iterator[Finding]:
-    """ok, warning hooks-inactive."""
+    """Tell whether the running libvirt daemons have found a hook, which they look for at their
+    start.
+
+    Yields ok; warning hooks-inactive.
+    """
     if hook.error or not hook.executable:
         return
     for daemon in hook.daemons:
         subject = f"{daemon.name}, pid {daemon.pid}"
         if daemon.started >= hook.since - _APART_S:
-            yield ok("hooks-active", subject, f"has found the {hook.name} hook at its start")
+            yield ok("hooks-active", subject, what=f"has found the {hook.name} hook at its start")
         elif daemon.started >= hook.place_since - _APART_S:
             yield ok(
                 "hooks-active",
                 subject,
-                f"cannot tell whether it has found the {hook.name} hook, which has changed since"
-                " its start: after an upgrade it has; if not, restart it",
+                what=f"cannot tell whether it has found the {hook.name} hook, which has changed"
+                " since its start: after an upgrade it has; if not, restart it",
             )
         else:
             yield warning(
                 "hooks-inactive",
                 subject,
-                f"it started before the {hook.name} hook was there, and looks for hooks then only;"
-                " a reload since would not show here",
-                f"running since {_clock(daemon.started)}, {hook.file} is there since"
+                what=f"it started before the {hook.name} hook was there, and looks for hooks then"
+                " only; a reload since would not show here",
+                evidence=f"running since {_clock(daemon.started)}, {hook.file} is there since"
                 f" {_clock(hook.since)}",
-                f"systemctl restart {daemon.name}"
+                remedy=f"systemctl restart {daemon.name}"
                 if systemd
                 else f"end {daemon.name} (pid {daemon.pid}) and start it anew",
             )
@@ -117,26 +144,35 @@ def _clock(seconds: float) -> str:
 
 
 def answers(guests: Guests) -> Iterator[Finding]:
-    """ok, warning no-libvirt-python, no-connection, no-answer, bad-xml."""
+    """Tell whether libvirt answers.
+
+    Yields ok; warning no-libvirt-python, no-connection, no-answer or bad-xml.
+    """
     libvirt = guests.libvirt
     if libvirt.silence is None:
-        yield ok("libvirt", libvirt.uri, "answers")
+        yield ok("libvirt", libvirt.uri, what="answers")
     elif libvirt.silence.code == "no-connection" and libvirt.uri == SYSTEM and not guests.root:
         yield ok(
-            "libvirt", libvirt.uri, "was not asked: it cannot be reached", libvirt.silence.message
+            "libvirt",
+            libvirt.uri,
+            what="was not asked: it cannot be reached",
+            evidence=libvirt.silence.message,
         )
     else:
         yield warning(
             _LACKING.get(libvirt.silence.code, libvirt.silence.code),
             libvirt.uri,
-            "its networks and domains could not be looked at",
-            libvirt.silence.message,
-            libvirt.silence.hint or f"virsh --connect {word(libvirt.uri)} list --all",
+            what="its networks and domains could not be looked at",
+            evidence=libvirt.silence.message,
+            remedy=libvirt.silence.hint or f"virsh --connect {word(libvirt.uri)} list --all",
         )
 
 
 def networks(guests: Guests) -> Iterator[Finding]:
-    """ok, problem network-parent-missing, network-inactive, warning network-not-autostarted."""
+    """Tell whether guests on airtap's networks can start.
+
+    Yields ok; problem network-parent-missing or network-inactive; warning network-not-autostarted.
+    """
     devices = guests.libvirt.devices
     for entry in guests.libvirt.networks:
         network = entry.network
@@ -153,23 +189,39 @@ def networks(guests: Guests) -> Iterator[Finding]:
             yield problem(
                 "network-parent-missing",
                 subject,
-                f"there is no device {network.parent}, on which its guests are to be",
-                f"ip link show {network.parent}",
-                f"plug {network.parent} in; or airtap network undefine {name}{guests.connect},"
-                f" and airtap network define {name} --parent {other}{guests.connect}",
+                what=f"there is no device {network.parent}, on which its guests are to be",
+                evidence=f"ip link show {network.parent}",
+                remedy=f"plug {network.parent} in; or airtap network undefine {name}"
+                f"{guests.connect}, and airtap network define {name} --parent {other}"
+                f"{guests.connect}",
             )
         elif not entry.active:
             what = "it is not started, so no guest on it starts"
-            yield problem("network-inactive", subject, what, "virsh net-list --all", again)
+            yield problem(
+                "network-inactive",
+                subject,
+                what=what,
+                evidence="virsh net-list --all",
+                remedy=again,
+            )
         elif not entry.autostart:
             what = "libvirt does not start it by itself, after the next boot"
-            yield warning("network-not-autostarted", subject, what, "virsh net-list --all", again)
+            yield warning(
+                "network-not-autostarted",
+                subject,
+                what=what,
+                evidence="virsh net-list --all",
+                remedy=again,
+            )
         else:
-            yield ok("network", subject, f"{network.kind} on {network.parent}")
+            yield ok("network", subject, what=f"{network.kind} on {network.parent}")
 
 
 def cards(guests: Guests) -> Iterator[Finding]:
-    """ok, problem card-cannot-work (warning where airtap has no part in it)."""
+    """Tell which network cards of domains cannot work.
+
+    Yields ok; problem card-cannot-work; warning card-cannot-work, where airtap has no part in it.
+    """
     ours = {each.network.name for each in guests.libvirt.networks if each.network.ours}
     for domain in guests.domains:
         for card in domain.cards:
@@ -177,16 +229,17 @@ def cards(guests: Guests) -> Iterator[Finding]:
             where = f"{card.nic.kind} {card.nic.name}".rstrip()
             if card.works is not False:
                 note = "" if card.works else "; whether it works cannot be told"
-                yield ok("card", subject, f"{where}{note}", card.why)
+                yield ok("card", subject, what=f"{where}{note}", evidence=card.why)
                 continue
             concerned = guests.only or card.nic.connected or card.nic.prepared
-            level = problem if concerned or card.nic.name in ours else warning
-            yield level(
-                "card-cannot-work",
-                subject,
-                f"it cannot work on {where}: {card.why}",
-                f"airtap domain list: {domain.name}",
-                _reconnect(guests, domain, card),
+            level = PROBLEM if concerned or card.nic.name in ours else WARNING
+            yield Finding(
+                level=level,
+                id="card-cannot-work",
+                subject=subject,
+                what=f"it cannot work on {where}: {card.why}",
+                evidence=f"airtap domain list: {domain.name}",
+                remedy=_reconnect(guests, domain, card),
             )
 
 
@@ -200,7 +253,10 @@ def _reconnect(guests: Guests, domain: Domain, card: Card) -> str:
 
 
 def clones(guests: Guests) -> Iterator[Finding]:
-    """problem device-cloned."""
+    """Tell which domains are clones that would take the original's device.
+
+    Yields problem device-cloned.
+    """
     users: dict[str, list[tuple[Domain, Card]]] = defaultdict(list)
     for domain in guests.libvirt.domains:
         for card in domain.cards:
@@ -217,15 +273,15 @@ def clones(guests: Guests) -> Iterator[Finding]:
         yield problem(
             "device-cloned",
             f"domain {domain.name}",
-            f"it is a clone, and its card would take the device {device} of the original",
-            f"{device} is noted by: {', '.join(each.name for each, _ in found[:8])}",
-            f"airtap domain connect {name}{nic} --parent {word(card.nic.name)}"
+            what=f"it is a clone, and its card would take the device {device} of the original",
+            evidence=f"{device} is noted by: {', '.join(each.name for each, _ in found[:8])}",
+            remedy=f"airtap domain connect {name}{nic} --parent {word(card.nic.name)}"
             f" --kind {card.nic.kind}{guests.connect}",
         )
 
 
 def wanted(guests: Guests) -> Mapping[str, list[tuple[str, str]]]:
-    """Who wants which kind of device on which uplink: (guest or network, kind)."""
+    """Return by uplink who wants which kind of device on it: (guest or network, kind)."""
     found: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for entry in guests.libvirt.networks:
         if entry.network.kind == "macvtap" and entry.network.parent:
@@ -238,21 +294,24 @@ def wanted(guests: Guests) -> Mapping[str, list[tuple[str, str]]]:
 
 
 def session(own: Session) -> Iterator[Finding]:
-    """ok, problem session-helper."""
+    """Tell whether the user's own libvirt runs airtap's bridge helper.
+
+    Yields ok; problem session-helper.
+    """
     if own.usable and own.helper.endswith("/airtap-bridge-helper"):
-        yield ok("session-helper", own.file, f"bridge_helper is {own.helper}")
+        yield ok("session-helper", own.file, what=f"bridge_helper is {own.helper}")
         return
     if not own.networks:
         yield ok(
-            "session-helper", own.file, "bridge_helper is not airtap's, and nobody asks for it"
+            "session-helper", own.file, what="bridge_helper is not airtap's, and nobody asks for it"
         )
         return
     yield problem(
         "session-helper",
         own.file,
-        f"guests on the network {own.networks[0]} of qemu:///session get no device",
-        f"bridge_helper = {own.helper!r}"
+        what=f"guests on the network {own.networks[0]} of qemu:///session get no device",
+        evidence=f"bridge_helper = {own.helper!r}"
         if own.helper
         else "there is no bridge_helper, and libvirt's own cannot do it",
-        f'{own.file}: bridge_helper = "{own.ours}"',
+        remedy=f'{own.file}: bridge_helper = "{own.ours}"',
     )

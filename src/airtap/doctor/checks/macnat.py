@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from ...bpf.role import Role, hooks
 from ...kernel.clsact import EGRESS, Filter, Hook
-from ..finding import OK, Finding, ok, problem, warning, word
+from ..finding import OK, PROBLEM, WARNING, Finding, ok, warning, word
 from ..sources.uplinks import Device, Uplink
 from .daemon import start
 from .uplink import Scene
@@ -13,16 +13,25 @@ _OURS = "airtap_"
 
 
 def on_uplink(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
-    """ok; problem, or warning if only the host misses its guests: macnat-not-attached,
-    ingress-qdisc, foreign-filter; warning filter-before-ours."""
+    """Tell whether airtap's programs are attached to the uplink, and see frames first.
+
+    Yields ok; problem macnat-not-attached, ingress-qdisc or foreign-filter; warning
+    macnat-not-attached, ingress-qdisc or foreign-filter, where only the host misses its guests;
+    warning filter-before-ours.
+    """
     if uplink.role:
         yield from _attached(uplink, hooks(uplink.role.on_parent), uplink.role, scene)
     elif uplink.needs_macnat:
-        yield ok("macnat", uplink.name, "MAC NAT goes on with the first guest")
+        yield ok("macnat", uplink.name, what="MAC NAT goes on with the first guest")
 
 
 def on_devices(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
-    """As on_uplink(); one ok for all devices that are well."""
+    """Tell the same of guests' devices, with one ok for all that are well.
+
+    Yields ok; problem macnat-not-attached, ingress-qdisc or foreign-filter; warning
+    macnat-not-attached, ingress-qdisc or foreign-filter, where only the host misses its guests;
+    warning filter-before-ours.
+    """
     if uplink.role is None:
         return
     well = 0
@@ -32,18 +41,18 @@ def on_devices(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
         well += not bad
         yield from bad
     if well:
-        yield ok("macnat", uplink.name, f"so they are on guests' devices: {well}")
+        yield ok("macnat", uplink.name, what=f"so they are on guests' devices: {well}")
 
 
 def _guarded(uplink: Uplink) -> list[Device]:
-    """The guests' devices on which airtap's programs are to be."""
+    """Return the guests' devices to which airtap's programs are to be attached."""
     kind = uplink.role.kind if uplink.role else ""
     ours = [each for each in uplink.devices if each.owner is not None or kind == "macvtap"]
     return [each for each in ours if each.link.kind == kind]
 
 
 def is_incomplete(uplink: Uplink) -> bool:
-    """Whether something is not attached: airtapd may be about to do it."""
+    """Return whether a program is not attached, which airtapd may be about to do."""
     if uplink.role is None:
         return False
     on_child = hooks(uplink.role.on_child)
@@ -52,7 +61,7 @@ def is_incomplete(uplink: Uplink) -> bool:
 
 
 def missing(wanted: Collection[Hook], filters: Collection[Filter]) -> list[Hook]:
-    """Those of ours that are not there."""
+    """Return those of the wanted hooks to which no program of ours is attached."""
     there = {each.hook for each in filters}
     return [hook for hook in wanted if hook not in there]
 
@@ -61,38 +70,41 @@ def _attached(
     place: Uplink | Device, wanted: Sequence[Hook], role: Role, scene: Scene
 ) -> Iterator[Finding]:
     name, filters = place.link.name, place.filters
-    level = problem if role.translate else warning
+    level = PROBLEM if role.translate else WARNING
     grave = "MAC NAT does not work there"
     what = grave if role.translate else "the host does not meet guests there"
     by = "libvirt's (by <inbound>) or somebody's" if isinstance(place, Device) else "somebody's"
     lacking = missing(wanted, filters)
     if lacking and place.qdisc == "ingress":
-        yield level(
-            "ingress-qdisc",
-            name,
-            f"{what}: {by} ingress qdisc is in the place of clsact",
-            f"tc qdisc show dev {name}: ingress",
-            f"tc qdisc del dev {word(name)} ingress",
+        yield Finding(
+            level=level,
+            id="ingress-qdisc",
+            subject=name,
+            what=f"{what}: {by} ingress qdisc is in the place of clsact",
+            evidence=f"tc qdisc show dev {name}: ingress",
+            remedy=f"tc qdisc del dev {word(name)} ingress",
         )
     elif lacking and (taken := _taken(lacking, filters)):
-        yield level(
-            "foreign-filter",
-            name,
-            f"{what}: somebody's filter has the priority of airtap's",
-            _shown(taken),
-            _deletion(name, taken),
+        yield Finding(
+            level=level,
+            id="foreign-filter",
+            subject=name,
+            what=f"{what}: somebody's filter has the priority of airtap's",
+            evidence=_shown(taken),
+            remedy=_deletion(name, taken),
         )
     elif lacking:
         names = ", ".join(hook.name for hook in lacking)
-        yield level(
-            "macnat-not-attached",
-            name,
-            f"{what}: airtap's programs are not attached",
-            f"tc filter show dev {name}: no {names}",
-            start(scene.daemon, scene.user) if scene.daemon.silence else _look_again(scene),
+        yield Finding(
+            level=level,
+            id="macnat-not-attached",
+            subject=name,
+            what=f"{what}: airtap's programs are not attached",
+            evidence=f"tc filter show dev {name}: no {names}",
+            remedy=start(scene.daemon, scene.user) if scene.daemon.silence else _look_again(scene),
         )
     else:
-        yield ok("macnat", name, "airtap's programs are attached")
+        yield ok("macnat", name, what="airtap's programs are attached")
     yield from _shadowed(name, wanted, filters)
 
 
@@ -103,9 +115,9 @@ def _shadowed(name: str, wanted: Sequence[Hook], filters: Sequence[Filter]) -> I
             yield warning(
                 "filter-before-ours",
                 name,
-                "somebody's filter sees frames before airtap's, and may keep them from it",
-                _shown(each),
-                _deletion(name, each),
+                what="somebody's filter sees frames before airtap's, and may keep them from it",
+                evidence=_shown(each),
+                remedy=_deletion(name, each),
             )
 
 

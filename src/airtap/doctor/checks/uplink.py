@@ -7,7 +7,7 @@ from ... import uplink as uplinks
 from ...config import MODES
 from ...errors import Problem
 from ...kernel.links import FAMILY, IFF_LOWER_UP
-from ..finding import Finding, ok, parent_table, problem, sysctl_of, warning, word
+from ..finding import PROBLEM, WARNING, Finding, ok, parent_table, problem, sysctl_of, warning, word
 from ..sources.daemon import Daemon
 from ..sources.managers import Managers
 from ..sources.netfilter import Chain
@@ -44,58 +44,75 @@ class Scene:
 
 
 def type_of(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
-    """ok."""
+    """Tell of which type an uplink is, and what follows for guests.
+
+    Yields ok.
+    """
     type = uplink.inspected.type
     what = _ALLOWS.get(type, "is none that guests can use")
     if uplink.needs_macnat and type == "ethernet":
         what = "takes one MAC only, by airtap.toml: guests need MAC NAT"
-    yield ok("uplink-type", uplink.name, f"{type}: {what}", uplink.link.mac)
+    yield ok("uplink-type", uplink.name, what=f"{type}: {what}", evidence=uplink.link.mac)
 
 
 def carrier(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
-    """ok, problem (warning if nobody uses it now) link-down, no-carrier."""
+    """Tell whether the uplink is up and has a carrier.
+
+    Yields ok; problem link-down or no-carrier; warning link-down or no-carrier, where nobody uses
+    it now.
+    """
     link = uplink.link
     used = uplink.asked or uplink.devices
     if link.up and link.flags & IFF_LOWER_UP:
-        yield ok("carrier", link.name, "is up")
+        yield ok("carrier", link.name, what="is up")
         return
     if uplink.one_of_several and not used:
-        yield ok("carrier", link.name, "is not up; an alias names others beside it")
+        yield ok("carrier", link.name, what="is not up; an alias names others beside it")
         return
-    level = problem if used else warning
+    level = PROBLEM if used else WARNING
     if not link.up:
-        yield level(
-            "link-down",
-            link.name,
-            "is down",
-            f"ip link show {link.name}: no UP",
-            f"ip link set dev {word(link.name)} up",
+        yield Finding(
+            level=level,
+            id="link-down",
+            subject=link.name,
+            what="is down",
+            evidence=f"ip link show {link.name}: no UP",
+            remedy=f"ip link set dev {word(link.name)} up",
         )
     else:
         wifi = uplink.inspected.type.startswith("wifi")
-        yield level(
-            "no-carrier",
-            link.name,
-            "is not associated with an access point" if wifi else "has no carrier",
-            f"/sys/class/net/{link.name}/carrier: 0",
-            "join the Wi-Fi network" if wifi else f"plug in the cable of {link.name}",
+        yield Finding(
+            level=level,
+            id="no-carrier",
+            subject=link.name,
+            what="is not associated with an access point" if wifi else "has no carrier",
+            evidence=f"/sys/class/net/{link.name}/carrier: 0",
+            remedy="join the Wi-Fi network" if wifi else f"plug in the cable of {link.name}",
         )
 
 
 def holder(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
-    """ok, problem parent-busy, bad-parent, bad-mode: what an attach would be refused with."""
+    """Tell what an attach to the uplink would get, or would be refused with.
+
+    Yields ok; problem parent-busy, bad-parent or bad-mode.
+    """
     try:
         kind = uplinks.child_kind(uplink.inspected, uplink.settings, uplink.child)
     except Problem as refused:
         yield problem(
             refused.code,
             uplink.name,
-            refused.message,
-            _held_by(uplink),
-            _way_out(uplink, refused),
+            what=refused.message,
+            evidence=_held_by(uplink),
+            remedy=_way_out(uplink, refused),
         )
     else:
-        yield ok("parent", uplink.name, f"guests get a device of kind {kind}", _held_by(uplink))
+        yield ok(
+            "parent",
+            uplink.name,
+            what=f"guests get a device of kind {kind}",
+            evidence=_held_by(uplink),
+        )
 
 
 def _held_by(uplink: Uplink) -> str:
@@ -120,7 +137,10 @@ def _way_out(uplink: Uplink, refused: Problem) -> str:
 
 
 def strangers(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
-    """ok, problem parent-held-elsewhere: a container's device of the other kind."""
+    """Tell whether a container has devices on the uplink beside which guests can get none.
+
+    Yields ok; problem parent-held-elsewhere.
+    """
     if not uplink.strangers or uplink.inspected.type == "bridge":  # guests get taps there
         return
     shown = ", ".join(f"{each.name} ({each.kind}, {each.where})" for each in uplink.strangers[:8])
@@ -129,19 +149,27 @@ def strangers(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
     if wanted == "auto":
         wanted = FAMILY[uplink.child.kind] if uplink.child else "macvtap"
     if held == wanted:
-        yield ok("strangers", uplink.name, "containers have devices of the same kind on it", shown)
+        yield ok(
+            "strangers",
+            uplink.name,
+            what="containers have devices of the same kind on it",
+            evidence=shown,
+        )
         return
     yield problem(
         "parent-held-elsewhere",
         uplink.name,
-        f"a container has devices on it beside which guests can get no {wanted}",
-        shown,
-        f'airtap.toml, {parent_table(uplink.name)}: kind = "{held}"; or end that container',
+        what=f"a container has devices on it beside which guests can get no {wanted}",
+        evidence=shown,
+        remedy=f'airtap.toml, {parent_table(uplink.name)}: kind = "{held}"; or end that container',
     )
 
 
 def kinds_agree(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
-    """warning kinds-mixed: of libvirt's guests and networks, and of airtap.toml."""
+    """Tell whether guests and networks of libvirt and airtap.toml want one kind of device.
+
+    Yields warning kinds-mixed.
+    """
     wanted = list(scene.wanted.get(uplink.name, ()))
     setting = uplink.settings.kind
     configured = [("airtap.toml", setting)] if wanted and setting != "auto" else []
@@ -150,9 +178,9 @@ def kinds_agree(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
     yield warning(
         "kinds-mixed",
         uplink.name,
-        "both macvtaps and ipvtaps are wanted on it: who starts second is refused",
-        ", ".join(f"{who}: {kind}" for who, kind in (*configured, *wanted)[:16]),
-        _agreement(uplink.name, wanted, setting, scene.connect),
+        what="both macvtaps and ipvtaps are wanted on it: who starts second is refused",
+        evidence=", ".join(f"{who}: {kind}" for who, kind in (*configured, *wanted)[:16]),
+        remedy=_agreement(uplink.name, wanted, setting, scene.connect),
     )
 
 
@@ -167,97 +195,123 @@ def _agreement(name: str, wanted: Sequence[tuple[str, str]], setting: str, conne
 
 
 def bridged(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
-    """problem bridge-on-one-mac."""
+    """Tell which ports of a bridge lead to a LAN that takes one MAC only.
+
+    Yields problem bridge-on-one-mac.
+    """
     for port in uplink.ports:
         yield problem(
             "bridge-on-one-mac",
             uplink.name,
-            f"its port {port} takes one MAC only: the LAN does not hear its guests",
-            f"port {port}: a Wi-Fi station, or macnat in airtap.toml",
-            f"take {port} out of {uplink.name}, and use it itself: br={port}",
+            what=f"its port {port} takes one MAC only: the LAN does not hear its guests",
+            evidence=f"port {port}: a Wi-Fi station, or macnat in airtap.toml",
+            remedy=f"take {port} out of {uplink.name}, and use it itself: br={port}",
         )
 
 
 def macnat_wanted(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
-    """problem macnat-off-station."""
+    """Tell whether MAC NAT is switched off where nothing works without it.
+
+    Yields problem macnat-off-station.
+    """
     station = uplink.inspected.type == "wifi-station"
     if station and uplink.settings.macnat == "off" and uplink.settings.kind != "ipvtap":
         yield problem(
             "macnat-off-station",
             uplink.name,
-            "a Wi-Fi station sends for its own MAC only, and MAC NAT is switched off for it",
-            f'airtap.toml, {parent_table(uplink.name)}: macnat = "off"',
-            f'airtap.toml, {parent_table(uplink.name)}: macnat = "auto"',
+            what="a Wi-Fi station sends for its own MAC only, and MAC NAT is switched off for it",
+            evidence=f'airtap.toml, {parent_table(uplink.name)}: macnat = "off"',
+            remedy=f'airtap.toml, {parent_table(uplink.name)}: macnat = "auto"',
         )
 
 
 def driver(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
-    """ok, warning driver-arp-offload, driver-br-ext."""
+    """Tell what is known of the uplink's driver.
+
+    Yields ok; warning driver-arp-offload or driver-br-ext.
+    """
     name, link = uplink.driver, uplink.link
     carried = FAMILY[uplink.child.kind] if uplink.child else ""
     if name == "brcmfmac" and not link.flags & _IFF_PROMISC:
         yield warning(
             "driver-arp-offload",
             link.name,
-            "the adapter's firmware answers ARP itself, and guests may not be found",
-            f"driver {name}, and the device is not promiscuous",
-            f"ip link set dev {word(link.name)} promisc on",
+            what="the adapter's firmware answers ARP itself, and guests may not be found",
+            evidence=f"driver {name}, and the device is not promiscuous",
+            remedy=f"ip link set dev {word(link.name)} promisc on",
         )
     elif name in _BR_EXT and "ipvtap" in (uplink.settings.kind, carried):
         yield warning(
             "driver-br-ext",
             link.name,
-            "this Realtek driver bends frames of ipvlan devices (BR_EXT)",
-            f"driver {name}",
-            f'airtap.toml, {parent_table(link.name)}: kind = "macvtap"',
+            what="this Realtek driver bends frames of ipvlan devices (BR_EXT)",
+            evidence=f"driver {name}",
+            remedy=f'airtap.toml, {parent_table(link.name)}: kind = "macvtap"',
         )
     elif name:
-        yield ok("driver", link.name, f"no trouble is known of the driver {name}")
+        yield ok("driver", link.name, what=f"no trouble is known of the driver {name}")
 
 
 def iwd(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
-    """warning iwd-recreates."""
+    """Tell whether iwd removes the uplink when it restarts.
+
+    Yields warning iwd-recreates.
+    """
     wifi = uplink.inspected.type.startswith("wifi")
     if wifi and "iwd" in scene.managers.running and not scene.managers.iwd_keeps:
         yield warning(
             "iwd-recreates",
             uplink.name,
-            "iwd makes the device anew when it restarts, and all guests' devices go with it",
-            "iwd runs without UseDefaultInterface=true in /etc/iwd/main.conf",
-            "/etc/iwd/main.conf, [General]: UseDefaultInterface=true",
+            what="iwd makes the device anew when it restarts, and all guests' devices go with it",
+            evidence="iwd runs without UseDefaultInterface=true in /etc/iwd/main.conf",
+            remedy="/etc/iwd/main.conf, [General]: UseDefaultInterface=true",
         )
 
 
 def arp(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
-    """ok, problem arp-ignore. Reverse path filters, strict ones too, do no harm."""
+    """Tell whether the host answers ARP requests on the uplink.
+
+    Reverse path filters, strict ones too, do no harm.
+
+    Yields problem arp-ignore, where guests are to meet the host; warning arp-ignore elsewhere.
+    """
     meets = uplink.role is not None and uplink.role.host_access
     if uplink.sysctls.get("arp_ignore", 0) < 8:
         return
-    level = problem if meets else warning
+    level = PROBLEM if meets else WARNING
     own = sysctl_of("ipv4", uplink.name, "arp_ignore")
-    yield level(
-        "arp-ignore",
-        uplink.name,
-        "the host answers no ARP request there, so neither guests nor the LAN find it",
-        f"{own} or net.ipv4.conf.all.arp_ignore: 8",
-        f"sysctl -w net.ipv4.conf.all.arp_ignore=0 {own}=0",
+    yield Finding(
+        level=level,
+        id="arp-ignore",
+        subject=uplink.name,
+        what="the host answers no ARP request there, so neither guests nor the LAN find it",
+        evidence=f"{own} or net.ipv4.conf.all.arp_ignore: 8",
+        remedy=f"sysctl -w net.ipv4.conf.all.arp_ignore=0 {own}=0",
     )
 
 
 def ipv6(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
-    """ok."""
+    """Tell whether the host itself has IPv6 on the uplink.
+
+    Yields ok.
+    """
     if uplink.sysctls.get("disable_ipv6"):
-        yield ok("ipv6", uplink.name, "the host has no IPv6 there; guests may have it")
+        yield ok("ipv6", uplink.name, what="the host has no IPv6 there; guests may have it")
 
 
 def acl(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
-    """ok, problem acl-denied; a warning for the user of sudo who names the device."""
+    """Tell whether the ACL allows the uplink to the user.
+
+    Yields ok; problem acl-denied; warning acl-denied for root by sudo, who names the uplink.
+    """
     user = scene.user
     rules = user.rules
     if isinstance(rules, Problem):
         return
     if rules.allows({uplink.name}, uplink.link.altnames):
-        yield ok("acl", uplink.name, f"the ACL allows it to {user.name}", user.acl_path)
+        yield ok(
+            "acl", uplink.name, what=f"the ACL allows it to {user.name}", evidence=user.acl_path
+        )
         return
     names = {uplink.name, *uplink.link.altnames}
     denied = rules.deny_all or bool(names & rules.deny)
@@ -272,8 +326,8 @@ def acl(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
     )
     evidence = f"{user.acl_path}: {'a deny' if denied else 'no allow'} for {uplink.name}"
     if not user.root:
-        yield problem("acl-denied", uplink.name, what, evidence, remedy)
+        yield problem("acl-denied", uplink.name, what=what, evidence=evidence, remedy=remedy)
     elif user.sudo and uplink.asked:
-        yield warning("acl-denied", uplink.name, what, evidence, remedy)
+        yield warning("acl-denied", uplink.name, what=what, evidence=evidence, remedy=remedy)
     else:
-        yield ok("acl", uplink.name, what, evidence)
+        yield ok("acl", uplink.name, what=what, evidence=evidence)

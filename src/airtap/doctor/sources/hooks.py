@@ -1,10 +1,9 @@
 """libvirt's hooks of airtap: the files, and the daemons that run them."""
 
-import ctypes
 import os
 import re
 import stat
-import struct
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +23,6 @@ _RUNS = re.compile(r'^exec /usr/bin/python3 -IS (/\S+/hooks/\w+) "\$@"$', re.MUL
 _VERSION = re.compile(r'^__version__ = "([^"\n]{1,40})"$', re.MULTILINE)
 # Where this airtap is: a hook that names no directory finds the one on Python's own path.
 _OUR_TREE = Path(__file__).parents[3]
-_AT_FDCWD, _STATX_BTIME = -100, 0x800
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -106,17 +102,11 @@ def _since(name: str) -> float:
     return min(times, default=0.0)
 
 
-def _born(path: Path) -> float:
-    """When a file was made, which os.stat() does not tell; 0 where the file system does not.
-
-    statx(2), include/uapi/linux/stat.h: stx_mask, and stx_btime at offset 80.
-    """
-    buffer = ctypes.create_string_buffer(256)
-    if _libc.statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_BTIME, buffer):
-        return 0.0
-    [mask] = struct.unpack_from("=I", buffer, 0)
-    seconds, nanoseconds = struct.unpack_from("=qI", buffer, 80)
-    return float(seconds + nanoseconds / 1e9) if mask & _STATX_BTIME else 0.0
+def _born(directory: Path) -> float:
+    """Ask stat(1) when a directory was made: 0 where the file system does not tell."""
+    asked = ["stat", "--format=%W", str(directory)]
+    told = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    return float(told or 0)
 
 
 def _entries(directory: Path) -> list[Path]:

@@ -4,24 +4,20 @@ A parent has one rx_handler, whoever's child takes it, and `ip link` shows none 
 namespace that a process or a name keeps is asked, by a socket that a thread opens in it.
 """
 
+import asyncio
 import os
 import socket
-import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
 from ...kernel.links import FAMILY
-from ...kernel.netlink import DUMP, ask, attribute, attributes, number, text
 from ...kernel.netns import enter
 
-# include/uapi/linux/rtnetlink.h, if_link.h, net_namespace.h
-_NEWLINK, _GETLINK, _NEWNSID, _GETNSID = 16, 18, 88, 90
-_IFLA_IFNAME, _IFLA_LINK, _IFLA_LINKINFO, _IFLA_LINK_NETNSID = 3, 5, 18, 37
-_INFO_KIND = 1
-_NETNSA_NSID, _NETNSA_FD = 1, 3
-_IFINFO_BYTES, _RTGEN_BYTES = 16, 4
 _NAMED = ("/run/netns", "/run/docker/netns")
 _MOST = 64
 _ANSWER_S = 2.0
@@ -37,7 +33,7 @@ class Stranger:
     where: str
 
 
-def read() -> tuple[list[Stranger], int]:
+async def read() -> tuple[list[Stranger], int]:
     """Those in namespaces that we may enter, and how many namespaces were too many to look at.
 
     Others than root see none.
@@ -48,8 +44,8 @@ def read() -> tuple[list[Stranger], int]:
         for where, path in others[:_MOST]:
             try:
                 with _socket_in(path) as netlink:
-                    found += _on_ours(netlink, where, ours.fileno())
-            except OSError:  # it has gone, or is not ours to enter
+                    found += await _on_ours(netlink, where, ours.fileno())
+            except (OSError, NetlinkError):  # it has gone, or is not ours to enter
                 continue
     return found, len(others[_MOST:])
 
@@ -79,37 +75,33 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _socket_in(path: str) -> socket.socket:
-    """A socket in another namespace, opened by a thread: only that one goes there."""
+    """Open a socket in another namespace by a thread: only that one goes there."""
 
     def open_there() -> socket.socket:
         with open(path) as there:
             enter(there.fileno())
-        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        return socket.socket(
+            socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
 
     with ThreadPoolExecutor(1) as thread:
-        netlink = thread.submit(open_there).result()
-    netlink.settimeout(_ANSWER_S)
-    return netlink
+        return thread.submit(open_there).result()
 
 
-def _on_ours(netlink: socket.socket, where: str, ours: int) -> Iterator[Stranger]:
-    us = _our_number(netlink, ours)
-    if us is None:
-        return
-    for answer, payload in ask(netlink, _GETLINK, bytes(_IFINFO_BYTES), DUMP):
-        if answer != _NEWLINK:
-            continue
-        link = attributes(payload[_IFINFO_BYTES:])
-        kind = text(attributes(link.get(_IFLA_LINKINFO, b"")).get(_INFO_KIND, b""))
-        if kind in FAMILY and link.get(_IFLA_LINK_NETNSID) == us:
-            yield Stranger(text(link.get(_IFLA_IFNAME, b"")), kind, number(link[_IFLA_LINK]), where)
+async def _on_ours(netlink: socket.socket, where: str, ours: int) -> list[Stranger]:
+    """Ask another namespace for its devices on links of ours. Raises NetlinkError, TimeoutError."""
+    async with asyncio.timeout(_ANSWER_S), AsyncIPRoute(use_socket=netlink) as ipr:
+        us = (await ipr.get_netnsid(fd=ours))["nsid"]  # how it numbers ours
+        if us < 0:  # it has nothing to do with it
+            return []
+        return [
+            Stranger(_text(link.get_attr("IFLA_IFNAME")), kind, link.get_attr("IFLA_LINK"), where)
+            async for link in await ipr.get_links()
+            if (kind := link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")) in FAMILY
+            and link.get_attr("IFLA_LINK_NETNSID") == us
+        ]
 
 
-def _our_number(netlink: socket.socket, ours: int) -> bytes | None:
-    """How another namespace numbers ours; None if it has nothing to do with it."""
-    asked = bytes(_RTGEN_BYTES) + attribute(_NETNSA_FD, struct.pack("=I", ours))
-    for answer, payload in ask(netlink, _GETNSID, asked):
-        if answer == _NEWNSID:
-            us = attributes(payload[_RTGEN_BYTES:]).get(_NETNSA_NSID, b"")
-            return us if struct.unpack("=i", us)[0] >= 0 else None
-    return None
+def _text(name: str | bytes) -> str:
+    """Return a name as text; pyroute2 leaves one that is not UTF-8 as it is."""
+    return name.decode(errors="replace") if isinstance(name, bytes) else name

@@ -1,41 +1,37 @@
-"""Chains of nftables that frames of guests can meet, through nfnetlink.
+"""Chains of nftables that frames of guests can meet. To read them takes CAP_NET_ADMIN."""
 
-include/uapi/linux/netfilter/nf_tables.h. pyroute2 has no dump of chains and rules with their
-devices and verdicts, so what is needed of them is read here. It takes CAP_NET_ADMIN.
-"""
-
-import socket
-import struct
-from collections.abc import Collection, Iterator, Mapping
+import asyncio
+import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from ...kernel.netlink import DUMP, Pairs, ask, pairs, text
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.nftables.main import AsyncNFTables
 
-_NETLINK_NETFILTER = 12
-_SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
-_NEWCHAIN, _GETCHAIN, _NEWRULE, _GETRULE = 3, 4, 6, 7
-_NFGENMSG = struct.Struct("=BBH")
 _ANSWER_S = 5.0
-# Verdicts: include/uapi/linux/netfilter.h, nf_tables.h (enum nft_verdicts)
-_NF_DROP = 0
-_VERDICTS = {_NF_DROP: "drop", 1: "accept", -3: "jump", -4: "goto"}
-# enum nft_meta_keys: IIFNAME, OIFNAME, BRI_IIFNAME, BRI_OIFNAME
-_DEVICE_NAMES = {6, 7, 17, 18}
-_VERDICT_REGISTER = bytes(4)
+_NF_DROP = 0  # include/uapi/linux/netfilter.h
+_VERDICTS = {"NF_DROP": "drop", "NF_ACCEPT": "accept", "NFT_JUMP": "jump", "NFT_GOTO": "goto"}
+_DEVICE_NAMES = {f"NFT_META_{key}" for key in ("IIFNAME", "OIFNAME", "BRI_IIFNAME", "BRI_OIFNAME")}
 _LEGACY = "/proc/net/ip_tables_names"
-# enum nf_inet_hooks, nf_dev_hooks; family numbers of include/uapi/linux/netfilter.h
+# Family numbers of include/uapi/linux/netfilter.h, and hooks by family and number there (enum
+# nf_inet_hooks, nf_dev_hooks).
 _FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 7: "bridge", 10: "ip6"}
-_INET_INGRESS = 5
-_FORWARD = 2
+_HOOKS = {
+    **{("netdev", 0): "ingress", ("netdev", 1): "egress", ("inet", 5): "ingress"},
+    **{(family, 2): "forward" for family in ("inet", "ip", "bridge", "ip6")},
+}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """verdict: "drop" (or reject), "accept", "jump", "goto", "map" (of verdicts), or "" for none.
+    """A rule, as far as it tells which frames pass.
 
-    target: the chain to go on with. devices: the names by which alone it selects, none at all for
-    a rule that selects nothing; None if it asks for more.
+    verdict: "drop" (or reject), "accept", "jump", "goto", "map" (of verdicts), or "" for none.
+    target: the chain to go on with.
+    devices: the names by which alone it selects, none at all for a rule that selects nothing; None
+    if it asks for more.
     """
 
     verdict: str
@@ -45,9 +41,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Chain:
-    """A base chain. hook: "ingress", "egress" (of devices) or "forward".
+    """A base chain.
 
-    rules: of all chains of its table, by chain and in their order.
+    hook: "ingress" or "egress" (of devices), or "forward".
+    rules: those of all chains of its table, by chain and in their order.
     """
 
     family: str
@@ -59,91 +56,89 @@ class Chain:
     rules: Mapping[str, Collection[Rule]] = field(default_factory=dict)
 
 
-def read() -> list[Chain]:
-    """Base chains on hooks of devices, and of forwarding. Raises OSError (EPERM: not root)."""
-    chains = [chain for chain in map(_chain, _dump(_GETCHAIN, _NEWCHAIN)) if chain]
-    if not chains:
-        return []
+async def read() -> list[Chain]:
+    """Read the base chains on hooks of devices, and of forwarding.
+
+    Raises OSError: what the kernel refuses with (EPERM: not root), or TimeoutError.
+    """
+    try:
+        async with asyncio.timeout(_ANSWER_S), AsyncNFTables(nfgen_family=0) as nftables:
+            chains = [
+                chain async for each in await nftables.get_chains() if (chain := _chain(each))
+            ]
+            rules = [rule async for rule in await nftables.get_rules()] if chains else []
+    except NetlinkError as exc:
+        raise OSError(exc.code, os.strerror(exc.code)) from exc
     tables: dict[tuple[str, str], dict[str, list[Rule]]] = {}
-    for family, attributes in _dump(_GETRULE, _NEWRULE):
-        table = _FAMILIES.get(family, ""), text(_first(attributes, 1))
-        rules = tables.setdefault(table, {}).setdefault(text(_first(attributes, 2)), [])
-        rules.append(_rule(attributes))
+    for each in rules:
+        table = tables.setdefault((_family(each), _text(each.get_attr("NFTA_RULE_TABLE"))), {})
+        table.setdefault(_text(each.get_attr("NFTA_RULE_CHAIN")), []).append(_rule(each))
     return [replace(each, rules=tables.get((each.family, each.table), {})) for each in chains]
 
 
 def has_legacy_rules() -> bool:
-    """Whether iptables-legacy has a filter table, whose rules are not among these."""
+    """Return whether iptables-legacy has a filter table, whose rules are not among these."""
     try:
         return "filter" in Path(_LEGACY).read_text().split()
     except OSError:
         return False
 
 
-def _dump(command: int, answer: int) -> Iterator[tuple[int, Pairs]]:
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as netlink:
-        netlink.settimeout(_ANSWER_S)
-        body = _NFGENMSG.pack(0, 0, 0)
-        for kind, payload in ask(netlink, _SUBSYSTEM | command, body, DUMP):
-            if kind == _SUBSYSTEM | answer:
-                yield payload[0], pairs(payload[_NFGENMSG.size :])
+def _family(message: Any) -> str:
+    return _FAMILIES.get(message["nfgen_family"], "")
 
 
-def _chain(message: tuple[int, Pairs]) -> Chain | None:
-    number, attributes = message
-    family = _FAMILIES.get(number, "")
-    hook = pairs(_first(attributes, 4))
-    place = _place(family, _big(_first(hook, 1))) if hook else ""
+def _chain(message: Any) -> Chain | None:
+    """Return a base chain as a message tells of it; None for one that guests do not meet."""
+    hook, family = message.get_attr("NFTA_CHAIN_HOOK"), _family(message)
+    place = hook and _HOOKS.get((family, hook.get_attr("NFTA_HOOK_HOOKNUM")))
     if not place:
         return None
-    names = [_first(hook, 3), *(name for _, name in pairs(_first(hook, 4)))]
+    several = hook.get_attr("NFTA_HOOK_DEVS")
+    names = [
+        hook.get_attr("NFTA_HOOK_DEV"),
+        *(several.get_attrs("NFTA_DEVICE_NAME") if several else ()),
+    ]
     return Chain(
         family=family,
-        table=text(_first(attributes, 1)),
-        name=text(_first(attributes, 3)),
+        table=_text(message.get_attr("NFTA_CHAIN_TABLE")),
+        name=_text(message.get_attr("NFTA_CHAIN_NAME")),
         hook=place,
-        devices=tuple(dict.fromkeys(text(name) for name in names if name)),
-        policy_drop=_first(attributes, 5) == _NF_DROP.to_bytes(4, "big"),
+        devices=tuple(dict.fromkeys(_text(name) for name in names if name)),
+        policy_drop=message.get_attr("NFTA_CHAIN_POLICY") == _NF_DROP,
     )
 
 
-def _place(family: str, number: int) -> str:
-    if family == "netdev":
-        return {0: "ingress", 1: "egress"}.get(number, "")
-    if family == "inet" and number == _INET_INGRESS:
-        return "ingress"
-    return "forward" if number == _FORWARD else ""
-
-
-def _rule(attributes: Pairs) -> Rule:
+def _rule(message: Any) -> Rule:
     verdict, target, plain = "", "", True
     devices: set[str] = set()
-    for _, element in pairs(_first(attributes, 4)):
-        expression = pairs(element)
-        name, data = text(_first(expression, 1)), pairs(_first(expression, 2))
+    for expression in message.get_attr("NFTA_RULE_EXPRESSIONS") or ():
+        name, data = expression.get_attr("NFTA_EXPR_NAME"), expression.get_attr("NFTA_EXPR_DATA")
         if name == "reject":
             verdict = "drop"
         elif name == "immediate":
             verdict, target = _verdict(data)
-        elif name == "lookup" and _first(data, 3) == _VERDICT_REGISTER:
+        elif name == "lookup" and data.get_attr("NFTA_LOOKUP_DREG") == "NFT_REG_VERDICT":
             verdict, plain = "map", False
-        elif name == "cmp" and not _big(_first(data, 2)):  # NFT_CMP_EQ
-            devices.add(text(_first(pairs(_first(data, 3)), 1)))
-        elif name != "counter" and not (name == "meta" and _big(_first(data, 2)) in _DEVICE_NAMES):
+        elif name == "cmp" and data.get_attr("NFTA_CMP_OP") == "NFT_CMP_EQ":
+            devices.add(_text(data.get_nested("NFTA_CMP_DATA", "NFTA_DATA_VALUE")))
+        elif name == "meta" and data.get_attr("NFTA_META_KEY") in _DEVICE_NAMES:
+            continue
+        elif name != "counter":
             plain = False
     return Rule(verdict, target, frozenset(devices) if plain else None)
 
 
-def _verdict(data: Pairs) -> tuple[str, str]:
-    """Of an immediate expression, and the chain that it names."""
-    verdict = pairs(_first(pairs(_first(data, 2)), 2))
-    code = int.from_bytes(_first(verdict, 1), "big", signed=True)
-    return (_VERDICTS.get(code, "") if verdict else ""), text(_first(verdict, 2))
+def _verdict(data: Any) -> tuple[str, str]:
+    """Return the verdict of an immediate expression, and the chain that it names."""
+    verdict = data.get_nested("NFTA_IMMEDIATE_DATA", "NFTA_DATA_VERDICT")
+    if verdict is None:
+        return "", ""
+    code, chain = verdict.get_attr("NFTA_VERDICT_CODE"), verdict.get_attr("NFTA_VERDICT_CHAIN")
+    return _VERDICTS.get(code, ""), _text(chain)
 
 
-def _first(attributes: Pairs, kind: int) -> bytes:
-    return next((value for number, value in attributes if number == kind), b"")
-
-
-def _big(octets: bytes) -> int:
-    return int.from_bytes(octets, "big")
+def _text(value: str | bytes | None) -> str:
+    """Return a name as text; pyroute2 leaves one that is not UTF-8 as it is."""
+    name = value.decode(errors="replace") if isinstance(value, bytes) else value or ""
+    return name.rstrip("\0")

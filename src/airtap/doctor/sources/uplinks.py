@@ -116,7 +116,7 @@ async def surroundings(ipr: AsyncIPRoute, links: Collection[Link]) -> Surroundin
                 addresses[message["index"]] = (*addresses.get(message["index"], ()), address)
     except NetlinkError as exc:
         raise LinkError(exc.code, f"dump addresses: {exc.args[-1]}") from exc
-    strangers, left = namespaces.read()
+    strangers, left = await namespaces.read()
     unseen = f"{left} of the network namespaces" if left else ""
     return Surroundings(links, await clsact.qdiscs(ipr), addresses, strangers, unseen)
 

@@ -7,7 +7,7 @@ from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, I
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
-from airtap.packet.announce import announcement, probe
+from airtap.packet.neighbour import gratuitous, probe
 
 MAC = "52:54:00:00:00:01"
 HOLDER = "52:54:00:00:00:02"
@@ -27,8 +27,8 @@ def read(frame: bytes) -> Packet:
 
 
 @pytest.mark.parametrize("vlan", [0, 5])
-def test_announcement_of_ipv4(vlan: int) -> None:
-    packet = read(announcement(IPV4, vlan, MAC))
+def test_gratuitous_ipv4(vlan: int) -> None:
+    packet = read(gratuitous(IPV4, vlan, MAC))
     arp = packet[ARP]
     assert (packet.src, packet.dst) == (MAC, "ff:ff:ff:ff:ff:ff")
     assert (arp.op, arp.hwsrc, arp.psrc, arp.pdst) == (1, MAC, str(IPV4), str(IPV4))
@@ -36,8 +36,8 @@ def test_announcement_of_ipv4(vlan: int) -> None:
 
 
 @pytest.mark.parametrize("vlan", [0, 5])
-def test_announcement_of_ipv6(vlan: int) -> None:
-    packet = read(announcement(IPV6, vlan, MAC))
+def test_gratuitous_ipv6(vlan: int) -> None:
+    packet = read(gratuitous(IPV6, vlan, MAC))
     advert = packet[ICMPv6ND_NA]
     assert (packet.src, packet.dst) == (MAC, "33:33:00:00:00:01")
     assert (packet[IPv6].src, packet[IPv6].dst, packet[IPv6].hlim) == (str(IPV6), "ff02::1", 255)

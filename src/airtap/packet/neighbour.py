@@ -1,0 +1,45 @@
+"""What ARP and neighbour discovery have in common: each of these is of either, by the address."""
+
+from ipaddress import IPv4Address, IPv6Address
+
+from ..names import octets
+from . import arp, ndp
+
+Address = IPv4Address | IPv6Address
+
+
+def gratuitous(address: Address, vlan: int, mac: str) -> bytes:
+    """Return a frame to everybody by which address is at mac now. vlan: 0 for an untagged frame.
+
+    It is a gratuitous ARP, or an unsolicited neighbour advertisement.
+    """
+    if isinstance(address, IPv4Address):
+        return arp.gratuitous(address, vlan, octets(mac))
+    return ndp.unsolicited_advertisement(address, vlan, octets(mac))
+
+
+def probe(address: Address, vlan: int, source: str, holder: str) -> bytes:
+    """Return a frame from source to holder (MACs) alone, who answers if address is its own.
+
+    So a newcomer asks before it uses an address: by an ARP probe, or the solicitation of duplicate
+    address detection.
+    """
+    if isinstance(address, IPv4Address):
+        return arp.probe(address, vlan, octets(source), octets(holder))
+    return ndp.dad_solicitation(address, vlan, octets(source), octets(holder))
+
+
+def solicitation(address: Address, mac: str) -> bytes:
+    """Return a frame from mac to everybody that asks who has address; mac alone is answered."""
+    if isinstance(address, IPv4Address):
+        return arp.who_has(address, octets(mac))
+    return ndp.solicitation(address, octets(mac))
+
+
+def is_answer(frame: bytes, address: Address, mac: str) -> bool:
+    """Return whether an untagged frame answers solicitation(address, mac)."""
+    if frame[:6] != octets(mac):
+        return False
+    if isinstance(address, IPv4Address):
+        return arp.answering_mac(frame, address) is not None
+    return ndp.is_advertisement(frame, address)
