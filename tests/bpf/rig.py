@@ -43,8 +43,6 @@ class Rig:
     def __init__(self, content: bytes, devices: list[int]) -> None:
         self.devices = devices
         self._object = Object(content, "probe")
-        for name in (*PROGRAMS, "call", "tell"):
-            self._object.leave_out(name)
         self._object.load()
         self.macnat = Macnat(self._object, None)
         self._programs = {name: self._object.program(f"probe_{name}") for name in PROGRAMS}

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from lab.probe import SOURCE
 from tests.bpf.mutants import judged
 from tests.bpf.rig import Rig
 from tests.bpf.scenario import POINTED, SETTINGS, Scenario, Step, changes, traffic
@@ -258,7 +257,7 @@ def draw(strategy: st.SearchStrategy[T], count: int) -> list[T]:
 
 @pytest.fixture(scope="module")
 def noticed(corpus: list[list[Step]], ifindexes: list[int]) -> dict[str, Future[bool]]:
-    return judged(SOURCE.name, MUTANTS, partial(play, corpus), ifindexes)
+    return judged(MUTANTS, partial(play, corpus), ifindexes)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

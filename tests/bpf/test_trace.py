@@ -265,7 +265,7 @@ def test_what_is_told(loaded: Rig, check: Callable[[Rig], None]) -> None:
 
 @pytest.fixture(scope="module")
 def noticed(ifindexes: list[int]) -> dict[str, Future[bool]]:
-    return judged("trace.h", MUTANTS, check_all, ifindexes)
+    return judged(MUTANTS, check_all, ifindexes)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

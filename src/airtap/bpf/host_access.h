@@ -20,27 +20,25 @@
  *
  * Tagged frames pass by: they are of the host's VLAN devices, which have no guests here.
  */
+#ifndef AIRTAP_HOST_ACCESS_H
+#define AIRTAP_HOST_ACCESS_H
 
-static __always_inline struct config *configuration(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&config, &zero);
-}
-
-/* What becomes of learn's verdict: where MAC NAT is off, the LAN gets all that a guest says. */
-static __always_inline int observed(struct __sk_buff *skb, int verdict)
-{
-	struct config *cfg;
-
-	if (verdict != DROP)
-		return verdict;
-	cfg = configuration();
-	if (!cfg || !cfg->observe)
-		return DROP;
-	skb->tc_index = REFUSED_HERE;
-	return PASS;
-}
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "addresses.h"
+#include "dhcp.h"
+#include "ethernet.h"
+#include "ipv6.h"
+#include "maps.h"
+#include "ndp.h"
+#include "target.h"
+#include "trace_note.h"
 
 /* down, which takes this note off again, is there only with MAC NAT. */
 static __always_inline void note_from_guest(struct __sk_buff *skb, const struct config *cfg)
@@ -226,3 +224,5 @@ static __always_inline int call_frame(struct __sk_buff *skb)
 		return PASS;
 	return take_to_host(skb, cfg);
 }
+
+#endif

@@ -15,91 +15,19 @@
  * Of earlier frames, which may be another guest's, a record has bytes behind a head that is shorter
  * than SNAP, and nothing else. They are for nobody: user space cuts them off.
  */
+#ifndef AIRTAP_TRACE_H
+#define AIRTAP_TRACE_H
 
-#define SNAP 384 /* up to the message type of DHCP */
-
-/* In the order in which a frame of a guest's passes them. */
-enum program { LEARN, CALL, MEET, UP, ACROSS, DOWN };
-
-/* Whom a frame concerns, if not one guest. */
-#define EVERYONE 0
-#define NOBODY 0xffffffff
-
-/* Bits of record.said, beside one for each of enum what. */
-#define SAID_COPIED (1 << 14) /* a copy went to the host, or to guests of the host's */
-#define SAID_CONFIGURES (1 << 15) /* the host must not hear it: it would configure it */
-
-/* generation: of this tracing, or 0 while nobody traces; user space sets it. A record that trace()
- * has begun in another one is not finished. */
-struct {
-	__u32 generation;
-	__u32 lost;
-} tracing;
-
-struct record {
-	__u64 time; /* ns of CLOCK_MONOTONIC */
-	__u32 whose; /* ifindex of the guest's device */
-	__u32 before_length, after_length; /* of the whole frame */
-	__s32 verdict;
-	__u16 tag, tag_proto; /* beside the frame; tag_proto 0: none */
-	__u16 said;
-	__u8 program, reason;
-	struct key key; /* that was learned, or for which the frame was refused */
-	struct key evicted;
-	__u32 generation;
-	__u32 pad;
-	__u8 before[SNAP], after[SNAP];
-};
-
-/* A guest that is traced, by its device (mac is 0) or, as a frame of a macvtap's guest comes by the
- * uplink, by its MAC (ifindex is 0). Two guests on ipvtaps may use one MAC. The device NOBODY is
- * there while somebody listens who may see all. */
-struct who {
-	__u32 ifindex;
-	struct mac mac;
-};
-
-/* To the ifindex of the guest's device; written by user space. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 256);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct who);
-	__type(value, __u32);
-} tracees SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct record);
-} records SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 256 * 1024);
-} traces SEC(".maps");
-
-static __always_inline bool is_host(const struct key *key);
-static __always_inline bool find_target(struct __sk_buff *skb, struct frame *f, struct key *key);
-
-/* Read anew each time: kept, it would have the verifier follow every program twice. */
-static __always_inline __u32 generation(void)
-{
-	return *(volatile __u32 *)&tracing.generation;
-}
-
-static __always_inline struct record *this_record(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&records, &zero);
-}
-
-static __always_inline bool is_group(const __u16 *mac)
-{
-	return mac[0] & bpf_htons(0x0100);
-}
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+#include "addresses.h"
+#include "ethernet.h"
+#include "maps.h"
+#include "target.h"
+#include "trace_note.h"
 
 static __always_inline bool copy_head(struct __sk_buff *skb, __u8 *head, __u32 *whole)
 {
@@ -151,36 +79,6 @@ __noinline int begin_trace(struct __sk_buff *skb, __u32 program)
 	r->program = program;
 	r->generation = generation();
 	return 0;
-}
-
-/* Note what became of key in this record. what: as report() has it. */
-static __always_inline void note_trace(const struct key *key, __u32 what)
-{
-	struct record *r;
-
-	if (!generation())
-		return;
-	r = this_record();
-	if (!r)
-		return;
-	r->said |= 1 << (what & 0xff);
-	if ((what & 0xff) == EVICTED) {
-		r->evicted = *key;
-	} else {
-		r->reason = what >> 8;
-		r->key = *key;
-	}
-}
-
-static __always_inline void note_handed(__u16 said)
-{
-	struct record *r;
-
-	if (!generation())
-		return;
-	r = this_record();
-	if (r)
-		r->said |= said;
 }
 
 static __always_inline __u32 found(const struct who *who)
@@ -333,3 +231,5 @@ static __always_inline int traced(struct __sk_buff *skb, __u32 program, int verd
 		end_trace(skb, program, verdict);
 	return verdict;
 }
+
+#endif
