@@ -39,11 +39,11 @@ int bench_nothing(struct __sk_buff *skb)
 		return verdict;                                                \
 	}
 
-BENCH(learn, LEARN, learn_frame)
-BENCH(up, UP, raise_frame)
-BENCH(down, DOWN, lower_frame)
-BENCH(across, ACROSS, cross_frame)
-BENCH(meet, MEET, meet_frame)
-BENCH(call, CALL, call_frame)
+BENCH(from_guest, FROM_GUEST, handle_from_guest)
+BENCH(to_uplink, TO_UPLINK, handle_to_uplink)
+BENCH(from_uplink, FROM_UPLINK, handle_from_uplink)
+BENCH(to_sibling, TO_SIBLING, handle_to_sibling)
+BENCH(uplink_egress, UPLINK_EGRESS, handle_uplink_egress)
+BENCH(to_host, TO_HOST, handle_to_host)
 
 char _license[] SEC("license") = "GPL";

@@ -54,10 +54,11 @@ static __always_inline int observe(struct __sk_buff *skb, int verdict)
 		return observe(skb, traced(skb, number, handle(skb)));         \
 	}
 
-PROBE(learn, LEARN, learn_frame)
-PROBE(up, UP, raise_frame)
-PROBE(down, DOWN, lower_frame)
-PROBE(across, ACROSS, cross_frame)
-PROBE(meet, MEET, meet_frame)
+PROBE(from_guest, FROM_GUEST, handle_from_guest)
+PROBE(to_uplink, TO_UPLINK, handle_to_uplink)
+PROBE(from_uplink, FROM_UPLINK, handle_from_uplink)
+PROBE(to_sibling, TO_SIBLING, handle_to_sibling)
+PROBE(to_host, TO_HOST, handle_to_host)
+PROBE(uplink_egress, UPLINK_EGRESS, handle_uplink_egress)
 
 char _license[] SEC("license") = "GPL";

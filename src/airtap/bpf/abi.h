@@ -18,7 +18,7 @@
 #define IPV6_SLOTS 32
 #define SLOTS (IPV4_SLOTS + IPV6_SLOTS)
 
-#define PREFIXES 32
+#define PREFIXES 32 /* of what the host reaches without a router */
 
 /* Words as they stand in the frame; an Ethernet header is aligned to two bytes only. */
 struct mac {
@@ -33,7 +33,7 @@ enum mode { BRIDGE, PRIVATE, VEPA };
 struct config {
 	struct mac parent;
 	__u32 ifindex; /* of the uplink */
-	__u32 observe; /* 1: MAC NAT is off, and what the guards refuse only stays hidden from the host */
+	__u32 observe; /* 1: MAC NAT is off; what the guards refuse is only hidden from the host */
 	__u64 alive; /* ns for which an address is its holder's without being used */
 	__u64 refresh; /* jiffies between two notes that an address is in use */
 	__u32 kind;
@@ -48,7 +48,7 @@ struct key {
 
 /* ifindex 0: a broadcast address of the LAN, nobody's. */
 struct entry {
-	__u64 settled; /* jiffies up to which use need not be noted: a clock that costs 1 ns, not 13 */
+	__u64 fresh_until; /* jiffies; use need not be noted till then. 1 ns to read, not 13 */
 	__u64 last_seen; /* ns of CLOCK_MONOTONIC_COARSE */
 	__u32 ifindex;
 	__u32 slot;
@@ -77,7 +77,7 @@ struct table {
 	__u64 learned;
 	__u64 moved; /* of these, taken over from another guest */
 	__u64 evicted;
-	__u64 unreported; /* events withheld or lost */
+	__u64 unreported; /* events suppressed or lost */
 	struct budget changes;
 	struct budget refusals;
 	struct slot slots[SLOTS];
@@ -102,7 +102,7 @@ struct note {
 	char text[2048];
 };
 
-enum what { LEARNED, MOVED, EVICTED, REFUSED, WITHHELD, SPOKE, PROBED };
+enum what { LEARNED, MOVED, EVICTED, REFUSED, SUPPRESSED, MAC_LEARNED, PROBED };
 
 struct event {
 	__u64 time;
@@ -123,7 +123,7 @@ struct listeners {
 #define SNAP 384 /* up to the message type of DHCP */
 
 /* In the order in which a frame of a guest's passes them. */
-enum program { LEARN, CALL, MEET, UP, ACROSS, DOWN };
+enum program { FROM_GUEST, TO_HOST, UPLINK_EGRESS, TO_UPLINK, TO_SIBLING, FROM_UPLINK };
 
 /* Whom a frame concerns, if not one guest. */
 #define EVERYONE 0

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Addresses that guests have, and how they get them.
+ * Addresses: a guest claims one, is refused it, or has it learned as its own, and may lose it.
  */
 #ifndef AIRTAP_ADDRESSES_H
 #define AIRTAP_ADDRESSES_H
@@ -49,8 +49,8 @@ static __always_inline bool is_host(const struct key *key)
 	return bpf_map_lookup_elem(&hosts, &anywhere);
 }
 
-/* Nobody's: unspecified (a DHCP client, a probe), multicast, broadcast, loopback. */
-static __always_inline bool is_nobodys(const struct key *key)
+/* Nobody has these addresses: unspecified (a DHCP client, a probe), multicast, broadcast, loopback. */
+static __always_inline bool is_unassignable(const struct key *key)
 {
 	const __u32 *a = key->address;
 	__u32 first = bpf_ntohl(a[0]);
@@ -89,7 +89,7 @@ static __noinline int report(struct claim *c, struct table *table, struct key *k
 	note_trace(key, what);
 	/* The last word of a flood: look again in a second. */
 	if (left == 1 && !refusal)
-		event.what = WITHHELD;
+		event.what = SUPPRESSED;
 	if (left <= 1 && !refusal)
 		__sync_fetch_and_add(&table->unreported, 1);
 	if (left && bpf_ringbuf_output(&events, &event, sizeof(event), 0))
@@ -152,10 +152,10 @@ static __always_inline void evict(struct claim *c, struct table *table, struct k
 	report(c, table, key, EVICTED, 0);
 }
 
-static __noinline int remember(struct claim *c, struct table *table, __u32 holder)
+static __noinline int learn_address(struct claim *c, struct table *table, __u32 holder)
 {
 	struct entry entry = {
-		.settled = c->until,
+		.fresh_until = c->until,
 		.last_seen = c->now,
 		.ifindex = c->ifindex,
 		.mac = c->mac,
@@ -185,7 +185,7 @@ static __always_inline void refresh(struct claim *c, struct table *table, struct
 {
 	__u32 slot = entry->slot;
 
-	entry->settled = c->until;
+	entry->fresh_until = c->until;
 	entry->last_seen = c->now;
 	table->last_seen = c->now;
 	if (slot < SLOTS)
@@ -194,7 +194,7 @@ static __always_inline void refresh(struct claim *c, struct table *table, struct
 
 /*
  * A guest says that c->key is its own. What comes of it:
- * - nobody's address: passes, nothing is learned
+ * - an address that nobody has: passes, nothing is learned
  * - its own already: passes, noted as seen from time to time
  * - of the host, a gateway, or the LAN's broadcast address: dropped
  * - another guest's who used it within config.alive: dropped, and user space told, which may ask
@@ -203,20 +203,20 @@ static __always_inline void refresh(struct claim *c, struct table *table, struct
  *
  * Global, as some functions below: the verifier then looks at it once, not once for each caller.
  */
-__noinline int settle(struct claim *given)
+__noinline int claim_address(struct claim *given)
 {
 	struct claim copy, *c = &copy; /* until 6.4 a map's key must be on the stack */
 	struct table *table;
 	struct entry *entry;
 	struct config *cfg;
-	__u32 zero = 0, holder = 0;
+	__u32 holder = 0;
 
 	if (!given)
 		return DROP;
 	copy = *given;
-	if (is_nobodys(&c->key))
+	if (is_unassignable(&c->key))
 		return PASS;
-	cfg = bpf_map_lookup_elem(&config, &zero);
+	cfg = configuration();
 	table = bpf_map_lookup_elem(&tables, &c->ifindex);
 	entry = bpf_map_lookup_elem(&addresses, &c->key);
 	if (!cfg || !table)
@@ -225,7 +225,7 @@ __noinline int settle(struct claim *given)
 	if (entry && entry->ifindex == c->ifindex && c->learn) {
 		if (!same(entry->mac.w, c->mac.w))
 			entry->mac = c->mac;
-		if (bpf_jiffies64() >= entry->settled)
+		if (bpf_jiffies64() >= entry->fresh_until)
 			refresh(c, table, entry);
 		return PASS;
 	}
@@ -236,7 +236,7 @@ __noinline int settle(struct claim *given)
 		if (c->now - entry->last_seen < cfg->alive)
 			return refuse(c, table, GUEST_ADDRESS, holder);
 	}
-	return c->learn ? remember(c, table, holder) : PASS;
+	return c->learn ? learn_address(c, table, holder) : PASS;
 }
 
 /*
@@ -248,7 +248,7 @@ __noinline int settle(struct claim *given)
  */
 static __noinline int note_probe(struct claim *c, struct table *table)
 {
-	if (c->learn && !is_nobodys(&c->key) && !is_host(&c->key) &&
+	if (c->learn && !is_unassignable(&c->key) && !is_host(&c->key) &&
 	    !bpf_map_lookup_elem(&addresses, &c->key))
 		report(c, table, &c->key, PROBED, 0);
 	return PASS;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * ARP.
+ * ARP: what a guest says in it, and the MACs in it on the way out and in.
  */
 #ifndef AIRTAP_ARP_H
 #define AIRTAP_ARP_H
@@ -40,7 +40,7 @@ static __always_inline bool is_ethernet_ipv4(const struct arp *arp)
 	       arp->pro == bpf_htons(ETH_P_IP) && arp->hln == ETH_ALEN && arp->pln == 4;
 }
 
-static __always_inline int hear_arp(struct __sk_buff *skb, struct frame *f, struct claim *c,
+static __always_inline int check_arp(struct __sk_buff *skb, struct frame *f, struct claim *c,
 				    struct table *table)
 {
 	struct arp arp;
@@ -53,12 +53,12 @@ static __always_inline int hear_arp(struct __sk_buff *skb, struct frame *f, stru
 		return refuse(c, table, MALFORMED, 0);
 	set_ipv4(&c->key, joined(arp.spa));
 	if (c->key.address[0])
-		return settle(c);
+		return claim_address(c);
 	set_ipv4(&c->key, joined(arp.tpa));
 	return note_probe(c, table);
 }
 
-static __always_inline int raise_arp(struct __sk_buff *skb, __u32 l3, const struct mac *parent)
+static __always_inline int egress_arp(struct __sk_buff *skb, __u32 l3, const struct mac *parent)
 {
 	struct arp arp;
 
@@ -80,7 +80,7 @@ static __always_inline int raise_arp(struct __sk_buff *skb, __u32 l3, const stru
  *   point turned into unicast (hostapd multicast_to_unicast does so to ARP too), or the answer
  *   to a probe, whose target is 0.0.0.0 (RFC 5227 2.1.1)
  */
-static __noinline int lower_arp(struct __sk_buff *skb, struct frame *f, const struct config *cfg,
+static __noinline int ingress_arp(struct __sk_buff *skb, struct frame *f, const struct config *cfg,
 				bool to_us, bool from_us)
 {
 	struct key key = { .vlan = f->vlan };

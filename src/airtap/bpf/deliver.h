@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What comes in at the uplink's MAC gets the MAC of whom it is for.
+ * Delivery: what comes in at the uplink's MAC gets the MAC of whom it is for.
  */
 #ifndef AIRTAP_DELIVER_H
 #define AIRTAP_DELIVER_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Ethernet: MACs, tags, and the frames that are for the link itself.
+ * Ethernet: MACs, tags, what speaks for the link itself, and what one program tells the next.
  */
 #ifndef AIRTAP_ETHERNET_H
 #define AIRTAP_ETHERNET_H
@@ -15,8 +15,8 @@
 
 /* What one program tells the next of a frame, in skb->tc_index: an ipvlan keeps that where it
  * clears the mark (drivers/net/ipvlan: ipvlan_skb_crossing_ns). */
-#define FROM_GUEST 0x6169
-#define REFUSED_HERE 0x6170
+#define MARK_FROM_GUEST 0x6169
+#define MARK_REFUSED 0x6170
 
 /* Ethernet, one tag, IPv6: what the fast paths read. */
 #define HEADERS (ETH_HLEN + 4 + sizeof(struct ipv6hdr))
@@ -65,7 +65,7 @@ static __always_inline void pull(struct __sk_buff *skb, __u32 size)
 
 /* What stands behind Ethernet and one tag, which may be in the frame or, since the driver or
  * __netif_receive_skb_core() took it off, beside it. False: shorter than an Ethernet header. */
-static __always_inline bool look(struct __sk_buff *skb, struct frame *f)
+static __always_inline bool parse_ethernet(struct __sk_buff *skb, struct frame *f)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ethhdr *eth = data;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a guest sends: the guards, and what is learned from it.
+ * from_guest: the guards take each frame that a guest sends, and learn its addresses.
  */
 #ifndef AIRTAP_FROM_GUEST_H
 #define AIRTAP_FROM_GUEST_H
@@ -19,17 +19,17 @@
 #include "maps.h"
 #include "ndp.h"
 
-static __always_inline int hear_ipv4(struct __sk_buff *skb, struct frame *f, struct claim *c)
+static __always_inline int check_ipv4(struct __sk_buff *skb, struct frame *f, struct claim *c)
 {
 	struct iphdr ip;
 
 	if (bpf_skb_load_bytes(skb, f->l3, &ip, sizeof(ip)) || ip.version != 4)
 		return PASS;
 	set_ipv4(&c->key, ip.saddr);
-	return settle(c);
+	return claim_address(c);
 }
 
-static __always_inline int hear_ipv6(struct __sk_buff *skb, struct frame *f, struct claim *c,
+static __always_inline int check_ipv6(struct __sk_buff *skb, struct frame *f, struct claim *c,
 				     struct table *table)
 {
 	struct ipv6hdr ip;
@@ -38,20 +38,19 @@ static __always_inline int hear_ipv6(struct __sk_buff *skb, struct frame *f, str
 	if (bpf_skb_load_bytes(skb, f->l3, &ip, sizeof(ip)) || ip.version != 6)
 		return PASS;
 	set_ipv6(&c->key, &ip.saddr);
-	verdict = settle(c);
+	verdict = claim_address(c);
 	if (verdict != PASS || !leads_to_nd(ip.nexthdr))
 		return verdict;
 	at = find_nd(skb, f->l3, ip.nexthdr);
 	if (at < 0)
 		return refuse(c, table, MALFORMED, 0);
-	return at ? hear_nd(skb, at, c, table) : PASS;
+	return at ? check_nd(skb, at, c, table) : PASS;
 }
 
 /* The first frame of an ipvtap's guest says its MAC. The uplink's own it may not have. */
-static __always_inline bool is_first_word(struct claim *c, const struct mac *guest)
+static __always_inline bool is_initial_mac(struct claim *c, const struct mac *guest)
 {
-	__u32 zero = 0;
-	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+	struct config *cfg = configuration();
 
 	if (!cfg || cfg->kind != IPVTAP || !is_zero(guest->w))
 		return false;
@@ -59,17 +58,16 @@ static __always_inline bool is_first_word(struct claim *c, const struct mac *gue
 	       !same(c->mac.w, cfg->parent.w);
 }
 
-static __always_inline bool is_uplinks(const struct mac *mac)
+static __always_inline bool is_uplink_mac(const struct mac *mac)
 {
-	__u32 zero = 0;
-	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+	struct config *cfg = configuration();
 
 	return cfg && same(mac->w, cfg->parent.w);
 }
 
-/* All that the fast path did not settle. A device that user space did not announce has no voice:
+/* Check all that the fast path did not. A device that user space did not announce has no voice:
  * nobody guards it. */
-static __noinline int hear(struct __sk_buff *skb, struct frame *f)
+static __noinline int check_frame(struct __sk_buff *skb, struct frame *f)
 {
 	struct claim c = { .ifindex = skb->ifindex, .key.vlan = f->vlan };
 	struct table *table = bpf_map_lookup_elem(&tables, &c.ifindex);
@@ -80,39 +78,39 @@ static __noinline int hear(struct __sk_buff *skb, struct frame *f)
 		return DROP;
 	c.now = bpf_ktime_get_coarse_ns();
 	__builtin_memcpy(c.mac.w, eth.h_source, ETH_ALEN);
-	if (is_first_word(&c, guest)) {
+	if (is_initial_mac(&c, guest)) {
 		/* In one piece: other CPUs and user space read it. */
 		*(__u64 *)guest = *(__u64 *)&c.mac;
-		report(&c, table, &c.key, SPOKE, 0);
+		report(&c, table, &c.key, MAC_LEARNED, 0);
 	}
 	c.learn = !is_zero(guest->w);
-	if (c.learn ? !same(c.mac.w, guest->w) : is_uplinks(&c.mac))
+	if (c.learn ? !same(c.mac.w, guest->w) : is_uplink_mac(&c.mac))
 		return refuse(&c, table, WRONG_MAC, 0);
 	/* Linux strips any number of priority tags (__netif_receive_skb_core()), so tags within
 	 * tags would carry anything past the guards. */
 	if (f->stacked)
 		return refuse(&c, table, MALFORMED, 0);
 	if (f->proto == bpf_htons(ETH_P_IP))
-		return hear_ipv4(skb, f, &c);
+		return check_ipv4(skb, f, &c);
 	if (f->proto == bpf_htons(ETH_P_IPV6))
-		return hear_ipv6(skb, f, &c, table);
+		return check_ipv6(skb, f, &c, table);
 	if (is_link_control(&eth, f->proto))
 		return refuse(&c, table, LINK_CONTROL, 0);
 	if (f->proto == bpf_htons(ETH_P_ARP))
-		return hear_arp(skb, f, &c, table);
+		return check_arp(skb, f, &c, table);
 	return is_snap(skb, f) ? refuse(&c, table, MALFORMED, 0) : PASS;
 }
 
 /* Whether this guest's frame from this address was seen and noted a moment ago. */
-static __always_inline bool is_settled(struct __sk_buff *skb, const __u16 *source, struct key *key)
+static __always_inline bool is_fresh(struct __sk_buff *skb, const __u16 *source, struct key *key)
 {
 	struct entry *entry = bpf_map_lookup_elem(&addresses, key);
 
 	return entry && entry->ifindex == skb->ifindex && same(entry->mac.w, source) &&
-	       bpf_jiffies64() < entry->settled;
+	       bpf_jiffies64() < entry->fresh_until;
 }
 
-static __always_inline int learn_frame(struct __sk_buff *skb)
+static __always_inline int handle_from_guest(struct __sk_buff *skb)
 {
 	struct key key = {};
 	struct frame f;
@@ -122,7 +120,7 @@ static __always_inline int learn_frame(struct __sk_buff *skb)
 	void *end;
 
 	pull(skb, HEADERS);
-	if (!look(skb, &f))
+	if (!parse_ethernet(skb, &f))
 		return DROP;
 	eth = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
@@ -135,14 +133,14 @@ static __always_inline int learn_frame(struct __sk_buff *skb)
 		   ip6->version == 6 && !leads_to_nd(ip6->nexthdr)) {
 		set_ipv6(&key, &ip6->saddr);
 	} else {
-		return hear(skb, &f);
+		return check_frame(skb, &f);
 	}
-	if ((void *)(eth + 1) <= end && is_settled(skb, (__u16 *)eth->h_source, &key))
+	if ((void *)(eth + 1) <= end && is_fresh(skb, (__u16 *)eth->h_source, &key))
 		return PASS;
-	return hear(skb, &f);
+	return check_frame(skb, &f);
 }
 
-/* What becomes of learn's verdict: where MAC NAT is off, the LAN gets all that a guest says. */
+/* What becomes of the verdict: where MAC NAT is off, the LAN gets all that a guest says. */
 static __always_inline int observed(struct __sk_buff *skb, int verdict)
 {
 	struct config *cfg;
@@ -152,7 +150,7 @@ static __always_inline int observed(struct __sk_buff *skb, int verdict)
 	cfg = configuration();
 	if (!cfg || !cfg->observe)
 		return DROP;
-	skb->tc_index = REFUSED_HERE;
+	skb->tc_index = MARK_REFUSED;
 	return PASS;
 }
 

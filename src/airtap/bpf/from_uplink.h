@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What comes in at the uplink's MAC goes to the guest whose address it is for.
+ * from_uplink: what comes in at the uplink's MAC goes to the guest whose address it is for.
  */
 #ifndef AIRTAP_FROM_UPLINK_H
 #define AIRTAP_FROM_UPLINK_H
@@ -23,7 +23,7 @@
 #include "ndp.h"
 
 /* An access point may send a group's packet to each station's own MAC: RFC 1112 6.4 backwards. */
-static __always_inline int lower_ipv4(struct __sk_buff *skb, struct frame *f,
+static __always_inline int ingress_ipv4(struct __sk_buff *skb, struct frame *f,
 				      const struct config *cfg, __u32 to, bool dhcp)
 {
 	struct entry *entry;
@@ -46,11 +46,11 @@ static __always_inline int lower_ipv4(struct __sk_buff *skb, struct frame *f,
 
 /*
  * A group's packet gets its group MAC (RFC 2464 7). A solicitation for an address that nobody
- * here is known to have goes to all, as in lower_arp(): to the MAC of its solicited-node group
- * (RFC 4291 2.7.1). That is a neighbour's question whether a guest that has not spoken yet is
- * still there.
+ * here is known to have goes to all, as in ingress_arp(): to the MAC of its solicited-node
+ * group (RFC 4291 2.7.1). That is a neighbour's question whether a guest that has not spoken
+ * yet is still there.
  */
-static __always_inline int lower_ipv6(struct __sk_buff *skb, struct frame *f,
+static __always_inline int ingress_ipv6(struct __sk_buff *skb, struct frame *f,
 				      const struct config *cfg, struct in6_addr *to)
 {
 	__u16 group[] = { 0x3333, to->s6_addr16[6], to->s6_addr16[7] };
@@ -67,10 +67,9 @@ static __always_inline int lower_ipv6(struct __sk_buff *skb, struct frame *f,
 	return deliver_to_entry(skb, cfg, entry);
 }
 
-static __always_inline int lower_frame(struct __sk_buff *skb)
+static __always_inline int handle_from_uplink(struct __sk_buff *skb)
 {
-	__u32 zero = 0;
-	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+	struct config *cfg = configuration();
 	bool to_us, from_us;
 	struct ipv6hdr *ip6;
 	struct ethhdr *eth;
@@ -79,12 +78,12 @@ static __always_inline int lower_frame(struct __sk_buff *skb)
 	struct in6_addr to;
 	void *end;
 
-	if (skb->tc_index == FROM_GUEST) { /* and for the host: see host_access.h */
+	if (skb->tc_index == MARK_FROM_GUEST) { /* and for the host: see host_access.h */
 		skb->tc_index = 0;
 		return PASS;
 	}
 	pull(skb, HEADERS);
-	if (!cfg || !look(skb, &f))
+	if (!cfg || !parse_ethernet(skb, &f))
 		return PASS;
 	eth = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
@@ -93,20 +92,20 @@ static __always_inline int lower_frame(struct __sk_buff *skb)
 	to_us = same((__u16 *)eth->h_dest, cfg->parent.w);
 	from_us = same((__u16 *)eth->h_source, cfg->parent.w);
 	if (f.proto == bpf_htons(ETH_P_ARP))
-		return lower_arp(skb, &f, cfg, to_us, from_us);
+		return ingress_arp(skb, &f, cfg, to_us, from_us);
 	ip = (void *)eth + f.l3;
 	ip6 = (void *)eth + f.l3;
 	if (f.proto == bpf_htons(ETH_P_IP)) {
 		if (!to_us || (void *)(ip + 1) > end || ip->version != 4)
 			return PASS;
-		return lower_ipv4(skb, &f, cfg, ip->daddr, may_be_dhcp_answer(ip, end));
+		return ingress_ipv4(skb, &f, cfg, ip->daddr, may_be_dhcp_reply(ip, end));
 	}
 	if (f.proto != bpf_htons(ETH_P_IPV6) || (void *)(ip6 + 1) > end || ip6->version != 6)
 		return PASS;
 	to = ip6->daddr;
 	if (ip6->nexthdr == IPPROTO_ICMPV6 && is_nd_echo(skb, f.l3, &cfg->parent, from_us))
 		return drop_echo();
-	return to_us ? lower_ipv6(skb, &f, cfg, &to) : PASS;
+	return to_us ? ingress_ipv6(skb, &f, cfg, &to) : PASS;
 }
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * IPv6: the walk through its extension headers.
+ * IPv6: the walk through its extension headers, to neighbour discovery.
  */
 #ifndef AIRTAP_IPV6_H
 #define AIRTAP_IPV6_H

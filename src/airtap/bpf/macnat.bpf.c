@@ -4,23 +4,26 @@
  *
  * Theory of operation
  *
- * learn   egress of each guest's device, where everything that the guest sends enters the host,
- *         also what only a sibling or the host will see. It knows by ifindex who speaks, checks
- *         the guards, and remembers (address, VLAN) -> guest.
- * up      egress of the uplink: every frame that is not the host's gets the uplink's MAC, in the
- *         Ethernet header and wherever ARP and neighbour discovery repeat it.
- * down    ingress of the uplink: what was sent to the uplink's MAC gets the MAC of the guest whose
- *         address it is for.
+ * from_guest   egress of each guest's device, where everything that the guest sends enters the host,
+ *              also what only a sibling or the host will see. It knows by ifindex who speaks, checks
+ *              the guards, and remembers (address, VLAN) -> guest.
+ * to_uplink    egress of the uplink: every frame that is not the host's gets the uplink's MAC, in
+ *              the Ethernet header and wherever ARP and neighbour discovery repeat it.
+ * from_uplink  ingress of the uplink: what was sent to the uplink's MAC gets the MAC of the guest
+ *              whose address it is for.
  *
  * A macvlan then delivers by that MAC. An ipvlan has one MAC for all and would deliver by the
  * addresses of its netdevs, which would be the host's addresses too. So these programs deliver for
  * it (bpf_redirect()), and its netdevs need no address:
  *
- * learn, up, across   egress of each ipvtap. across takes to a sibling what is for a sibling.
- * down                ingress of the uplink. It takes to its guest's ipvtap what is for a guest.
+ * from_guest, to_uplink, to_sibling   egress of each ipvtap. to_sibling takes to a sibling what is
+ *                                     for a sibling.
+ * from_uplink                         ingress of the uplink. It takes to its guest's ipvtap what is
+ *                                     for a guest.
  *
- * For the host, to which neither a macvlan nor an ipvlan takes its guests, see host_access.h. What
- * trace() and traced() tell, see trace.h.
+ * For uplink_egress and to_host, which carry frames between guests and the host, to which neither a
+ * macvlan nor an ipvlan takes its guests, see host_access.h. What trace() and traced() tell, see
+ * trace.h.
  *
  * All are tc programs in direct-action mode.
  *
@@ -62,50 +65,50 @@
 #include "trace.h"
 
 SEC("tc")
-int learn(struct __sk_buff *skb)
+int from_guest(struct __sk_buff *skb)
 {
-	trace(skb, LEARN);
-	return traced(skb, LEARN, observed(skb, learn_frame(skb)));
+	trace(skb, FROM_GUEST);
+	return traced(skb, FROM_GUEST, observed(skb, handle_from_guest(skb)));
 }
 
 SEC("tc")
-int up(struct __sk_buff *skb)
+int to_uplink(struct __sk_buff *skb)
 {
-	trace(skb, UP);
-	return traced(skb, UP, raise_frame(skb));
+	trace(skb, TO_UPLINK);
+	return traced(skb, TO_UPLINK, handle_to_uplink(skb));
 }
 
 SEC("tc")
-int down(struct __sk_buff *skb)
+int from_uplink(struct __sk_buff *skb)
 {
-	trace(skb, DOWN);
-	return traced(skb, DOWN, lower_frame(skb));
+	trace(skb, FROM_UPLINK);
+	return traced(skb, FROM_UPLINK, handle_from_uplink(skb));
 }
 
 SEC("tc")
-int across(struct __sk_buff *skb)
+int to_sibling(struct __sk_buff *skb)
 {
-	trace(skb, ACROSS);
-	return traced(skb, ACROSS, cross_frame(skb));
+	trace(skb, TO_SIBLING);
+	return traced(skb, TO_SIBLING, handle_to_sibling(skb));
 }
 
 SEC("tc")
-int meet(struct __sk_buff *skb)
+int uplink_egress(struct __sk_buff *skb)
 {
-	trace(skb, MEET);
-	return traced(skb, MEET, meet_frame(skb));
+	trace(skb, UPLINK_EGRESS);
+	return traced(skb, UPLINK_EGRESS, handle_uplink_egress(skb));
 }
 
 SEC("tc")
-int call(struct __sk_buff *skb)
+int to_host(struct __sk_buff *skb)
 {
-	trace(skb, CALL);
-	return traced(skb, CALL, call_frame(skb));
+	trace(skb, TO_HOST);
+	return traced(skb, TO_HOST, handle_to_host(skb));
 }
 
 /* User space runs this (BPF_PROG_TEST_RUN) on a frame for the guest of device cb[0]. */
 SEC("tc")
-int tell(struct __sk_buff *skb)
+int inject(struct __sk_buff *skb)
 {
 	return bpf_clone_redirect(skb, skb->cb[0], BPF_F_INGRESS);
 }

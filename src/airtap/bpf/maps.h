@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Every map. Their names are those of the pins.
+ * Every map. One that is pinned keeps its name and its layout, or what is in it is lost at an
+ * upgrade.
  */
 #ifndef AIRTAP_MAPS_H
 #define AIRTAP_MAPS_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Neighbour discovery.
+ * Neighbour discovery: what a guest says in it, and the MACs in it on the way out; echoes of it.
  */
 #ifndef AIRTAP_NDP_H
 #define AIRTAP_NDP_H
@@ -25,7 +25,7 @@
 
 /* An advertisement claims its target. A solicitation asks for one, from nobody's address to detect
  * a duplicate. c->key is the packet's source. */
-static __always_inline int hear_nd(struct __sk_buff *skb, __u32 at, struct claim *c,
+static __always_inline int check_nd(struct __sk_buff *skb, __u32 at, struct claim *c,
 				   struct table *table)
 {
 	struct {
@@ -39,12 +39,12 @@ static __always_inline int hear_nd(struct __sk_buff *skb, __u32 at, struct claim
 	if (bpf_skb_load_bytes(skb, at, &nd.icmp, sizeof(nd.icmp)))
 		return refuse(c, table, MALFORMED, 0);
 	claims = nd.icmp.icmp6_type == ND_NEIGHBOUR_ADVERT;
-	if (!claims && (nd.icmp.icmp6_type != ND_NEIGHBOUR_SOLICIT || !is_nobodys(&c->key)))
+	if (!claims && (nd.icmp.icmp6_type != ND_NEIGHBOUR_SOLICIT || !is_unassignable(&c->key)))
 		return PASS;
 	if (bpf_skb_load_bytes(skb, at + sizeof(nd.icmp), &nd.target, sizeof(nd.target)))
 		return claims ? refuse(c, table, MALFORMED, 0) : PASS;
 	set_ipv6(&c->key, &nd.target);
-	return claims ? settle(c) : note_probe(c, table);
+	return claims ? claim_address(c) : note_probe(c, table);
 }
 
 static __always_inline __u32 nd_options(__u8 type)
@@ -62,7 +62,7 @@ static __always_inline __u32 nd_options(__u8 type)
 }
 
 /* Put the uplink's MAC into one link-layer address option, and the change into the checksum. */
-static __always_inline int raise_option(struct __sk_buff *skb, __u32 nd, __u32 at,
+static __always_inline int egress_nd_option(struct __sk_buff *skb, __u32 nd, __u32 at,
 					const __u16 *old, const struct mac *parent)
 {
 	__u16 from[4] = { old[0], old[1], old[2], 0 };
@@ -74,7 +74,7 @@ static __always_inline int raise_option(struct __sk_buff *skb, __u32 nd, __u32 a
 	return bpf_l4_csum_replace(skb, nd + offsetof(struct icmp6hdr, icmp6_cksum), 0, change, 0);
 }
 
-static __noinline int raise_nd(struct __sk_buff *skb, __u32 l3, const struct mac *parent)
+static __noinline int egress_nd(struct __sk_buff *skb, __u32 l3, const struct mac *parent)
 {
 	struct {
 		__u8 type, length;
@@ -102,14 +102,14 @@ static __noinline int raise_nd(struct __sk_buff *skb, __u32 l3, const struct mac
 		if (!option.length || at + option.length * 8 > end)
 			return -1;
 		if ((option.type == ND_OPT_SOURCE_LL || option.type == ND_OPT_TARGET_LL) &&
-		    raise_option(skb, nd, at, option.address, parent))
+		    egress_nd_option(skb, nd, at, option.address, parent))
 			return -1;
 		at += option.length * 8;
 	}
 	return -1;
 }
 
-/* Whether ND says that something is at the uplink's MAC, as lower_arp() has it. */
+/* Whether ND says that something is at the uplink's MAC, as ingress_arp() has it. */
 static __noinline bool is_nd_echo(struct __sk_buff *skb, __u32 l3, const struct mac *parent,
 				  bool from_us)
 {

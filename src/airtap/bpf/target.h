@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Whom a frame is for, whichever protocol says so.
+ * The target of a frame: the address that it is for, in whichever protocol.
  */
 #ifndef AIRTAP_TARGET_H
 #define AIRTAP_TARGET_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the guest of an ipvtap sends to another.
+ * to_sibling: what the guest of an ipvtap sends to another goes to that one.
  */
 #ifndef AIRTAP_TO_SIBLING_H
 #define AIRTAP_TO_SIBLING_H
@@ -18,30 +18,30 @@
 
 /*
  * A guest takes the uplink's MAC for that of its siblings and of the host. What comes of a frame
- * that it sends there, after up:
- * - ARP for an address that nobody here is known to have: to all, as lower_arp() has it. The host
+ * that it sends there, after to_uplink:
+ * - ARP for an address that nobody here is known to have: to all, as ingress_arp() has it. The host
  *   would take it for an echo, and of a probe for a sibling's address this is the answer
  * - in mode vepa: leaves, and comes back from the switch
  * - for an address of a sibling's: goes to it, or is dropped where siblings are private
  * - else: is the host's, to whom the ipvlan gives it (drivers/net/ipvlan: ipvlan_xmit_mode_l2)
  */
-static __always_inline int cross_frame(struct __sk_buff *skb)
+static __always_inline int handle_to_sibling(struct __sk_buff *skb)
 {
 	const __u16 broadcast[] = { 0xffff, 0xffff, 0xffff };
-	__u32 zero = 0, ifindex;
-	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+	struct config *cfg = configuration();
 	struct entry *entry;
 	struct key key = {};
 	struct ethhdr *eth;
 	struct frame f;
 	struct mac mac;
+	__u32 ifindex;
 	bool is_arp;
 
 	pull(skb, HEADERS);
 	eth = (void *)(long)skb->data;
 	if (!cfg || (void *)(eth + 1) > (void *)(long)skb->data_end)
 		return DROP;
-	if (!same((__u16 *)eth->h_dest, cfg->parent.w) || !look(skb, &f) ||
+	if (!same((__u16 *)eth->h_dest, cfg->parent.w) || !parse_ethernet(skb, &f) ||
 	    !find_target(skb, &f, &key))
 		return PASS;
 	is_arp = f.proto == bpf_htons(ETH_P_ARP);

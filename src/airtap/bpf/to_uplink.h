@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What leaves gets the uplink's MAC.
+ * to_uplink: what leaves gets the uplink's MAC, also inside ARP and ND; DHCP asks for broadcasts.
  */
 #ifndef AIRTAP_TO_UPLINK_H
 #define AIRTAP_TO_UPLINK_H
@@ -28,11 +28,10 @@ static __always_inline void count_malformed(void)
 		__sync_fetch_and_add(&s->malformed, 1);
 }
 
-static __always_inline int raise_frame(struct __sk_buff *skb)
+static __always_inline int handle_to_uplink(struct __sk_buff *skb)
 {
 	enum { OTHER, ARP, DHCP, ND } kind = OTHER;
-	__u32 zero = 0;
-	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+	struct config *cfg = configuration();
 	struct ipv6hdr *ip6;
 	struct iphdr *ip;
 	struct ethhdr *eth;
@@ -52,13 +51,13 @@ static __always_inline int raise_frame(struct __sk_buff *skb)
 	if (same((__u16 *)eth->h_source, cfg->parent.w) && cfg->kind != IPVTAP)
 		return PASS;
 	pull(skb, HEADERS);
-	if (!look(skb, &f))
+	if (!parse_ethernet(skb, &f))
 		return DROP;
 	end = (void *)(long)skb->data_end;
 	ip = (void *)(long)skb->data + f.l3;
 	ip6 = (void *)ip;
 	if (f.proto == bpf_htons(ETH_P_IP) && (void *)(ip + 1) <= end) {
-		if (may_be_dhcp(ip, end))
+		if (may_be_dhcp_request(ip, end))
 			kind = DHCP;
 	} else if (f.proto == bpf_htons(ETH_P_IPV6) && (void *)(ip6 + 1) <= end) {
 		if (leads_to_nd(ip6->nexthdr))
@@ -71,11 +70,11 @@ static __always_inline int raise_frame(struct __sk_buff *skb)
 	if (kind == OTHER)
 		return PASS;
 	if (kind == ARP)
-		failed = raise_arp(skb, f.l3, &cfg->parent);
+		failed = egress_arp(skb, f.l3, &cfg->parent);
 	else if (kind == DHCP)
-		failed = raise_dhcp(skb, f.l3);
+		failed = egress_dhcp(skb, f.l3);
 	else
-		failed = raise_nd(skb, f.l3, &cfg->parent);
+		failed = egress_nd(skb, f.l3, &cfg->parent);
 	if (!failed)
 		return PASS;
 	count_malformed();

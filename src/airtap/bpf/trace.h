@@ -39,21 +39,20 @@ static __always_inline bool copy_head(struct __sk_buff *skb, __u8 *head, __u32 *
 	return length >= ETH_HLEN && !bpf_skb_load_bytes(skb, 0, head, length);
 }
 
-/* Whether a frame on its way out is the host's, and for no guest: see is_leaving(). */
+/* Whether a frame on its way out is the host's, and for no guest: see select_at_uplink(). */
 static __always_inline bool is_hosts_own(struct __sk_buff *skb, __u32 program)
 {
-	__u32 zero = 0;
-	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+	struct config *cfg = configuration();
 	struct ethhdr eth;
 	struct mac to = {};
 
-	if (!cfg || (program != MEET && (program != UP || cfg->kind != MACVTAP)))
+	if (!cfg || (program != UPLINK_EGRESS && (program != TO_UPLINK || cfg->kind != MACVTAP)))
 		return false;
 	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) ||
 	    !same((__u16 *)eth.h_source, cfg->parent.w))
 		return false;
 	__builtin_memcpy(to.w, eth.h_dest, ETH_ALEN);
-	return program == UP || !(is_group(to.w) || bpf_map_lookup_elem(&macs, &to));
+	return program == TO_UPLINK || !(is_group(to.w) || bpf_map_lookup_elem(&macs, &to));
 }
 
 __noinline int begin_trace(struct __sk_buff *skb, __u32 program)
@@ -64,8 +63,8 @@ __noinline int begin_trace(struct __sk_buff *skb, __u32 program)
 		return 0;
 	r->generation = 0;
 	/* On the uplink, of what a guest sends and was traced where it did: see host_access.h. */
-	if ((program == MEET || program == DOWN) &&
-	    (skb->tc_index == FROM_GUEST || skb->tc_index == REFUSED_HERE))
+	if ((program == UPLINK_EGRESS || program == FROM_UPLINK) &&
+	    (skb->tc_index == MARK_FROM_GUEST || skb->tc_index == MARK_REFUSED))
 		return 0;
 	/* These are the most, and must not pay for a trace that does not concern them. */
 	if (is_hosts_own(skb, program))
@@ -112,7 +111,8 @@ static __always_inline bool is_all_seen(void)
  *   to those who may see all
  * - the host's, or not for this host at all: not to be traced
  */
-static __always_inline bool is_heard(struct __sk_buff *skb, struct record *r, struct config *cfg)
+static __always_inline bool select_from_lan(struct __sk_buff *skb, struct record *r,
+					    struct config *cfg)
 {
 	struct key key = {};
 	struct entry *entry;
@@ -127,7 +127,7 @@ static __always_inline bool is_heard(struct __sk_buff *skb, struct record *r, st
 		r->whose = EVERYONE;
 		return true;
 	}
-	if (!look(skb, &f) || !find_target(skb, &f, &key))
+	if (!parse_ethernet(skb, &f) || !find_target(skb, &f, &key))
 		return false;
 	entry = bpf_map_lookup_elem(&addresses, &key);
 	if (!entry)
@@ -142,11 +142,11 @@ static __always_inline bool is_heard(struct __sk_buff *skb, struct record *r, st
  * Whom a frame concerns that comes by the uplink on its way out:
  * - of a macvtap's guest: that guest
  * - the host's, sent to a group: everyone, if it was handed over
- * - the host's, at a guest's MAC: that guest, if meet gives it to the guest. If it goes to the LAN,
- *   nobody: the guest may have chosen its router's MAC, and must not read what goes there
+ * - the host's, at a guest's MAC: that guest, if uplink_egress gives it to the guest. If it goes to
+ *   the LAN, nobody: the guest may have chosen its router's MAC, and must not read what goes there
  * - other frames of the host's: not to be traced
  */
-static __always_inline bool is_leaving(struct record *r, struct config *cfg)
+static __always_inline bool select_at_uplink(struct record *r, struct config *cfg)
 {
 	struct who from = {};
 	struct mac to = {};
@@ -156,7 +156,8 @@ static __always_inline bool is_leaving(struct record *r, struct config *cfg)
 	__builtin_memcpy(to.w, r->before, ETH_ALEN);
 	if (!same(from.mac.w, cfg->parent.w)) {
 		r->whose = found(&from);
-		return r->whose != NOBODY && (r->program == UP || r->said || r->verdict != PASS);
+		return r->whose != NOBODY &&
+		       (r->program == TO_UPLINK || r->said || r->verdict != PASS);
 	}
 	if (is_group(to.w)) {
 		r->whose = EVERYONE;
@@ -171,8 +172,8 @@ static __always_inline bool is_leaving(struct record *r, struct config *cfg)
 	return true;
 }
 
-/* Whom a frame on a guest's own device concerns: who sent it, or to whom across takes it. */
-static __always_inline bool is_said(struct __sk_buff *skb, struct record *r)
+/* Whom a frame on a guest's own device concerns: who sent it, or to whom to_sibling takes it. */
+static __always_inline bool select_at_guest(struct __sk_buff *skb, struct record *r)
 {
 	struct key key = {};
 	struct entry *entry;
@@ -180,8 +181,8 @@ static __always_inline bool is_said(struct __sk_buff *skb, struct record *r)
 
 	r->whose = tracee(skb->ifindex);
 	if (r->whose != NOBODY)
-		return r->program != CALL || r->said || r->verdict != PASS;
-	if (r->program != ACROSS || r->verdict != TC_ACT_REDIRECT || !look(skb, &f) ||
+		return r->program != TO_HOST || r->said || r->verdict != PASS;
+	if (r->program != TO_SIBLING || r->verdict != TC_ACT_REDIRECT || !parse_ethernet(skb, &f) ||
 	    !find_target(skb, &f, &key))
 		return false;
 	entry = bpf_map_lookup_elem(&addresses, &key);
@@ -191,8 +192,7 @@ static __always_inline bool is_said(struct __sk_buff *skb, struct record *r)
 
 __noinline int end_trace(struct __sk_buff *skb, __u32 program, int verdict)
 {
-	__u32 zero = 0;
-	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+	struct config *cfg = configuration();
 	struct record *r = this_record();
 	bool wanted;
 
@@ -202,12 +202,12 @@ __noinline int end_trace(struct __sk_buff *skb, __u32 program, int verdict)
 	if (!copy_head(skb, r->after, &r->after_length))
 		return 0;
 	r->verdict = verdict;
-	if (program == DOWN)
-		wanted = is_heard(skb, r, cfg);
-	else if (program == MEET || (program == UP && cfg->kind == MACVTAP))
-		wanted = is_leaving(r, cfg);
+	if (program == FROM_UPLINK)
+		wanted = select_from_lan(skb, r, cfg);
+	else if (program == UPLINK_EGRESS || (program == TO_UPLINK && cfg->kind == MACVTAP))
+		wanted = select_at_uplink(r, cfg);
 	else
-		wanted = is_said(skb, r);
+		wanted = select_at_guest(skb, r);
 	if (!wanted || (r->whose == NOBODY && !is_all_seen()))
 		return 0;
 	r->time = bpf_ktime_get_ns();

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Tracing: what the programs note in the record of this frame, while somebody traces. See trace.h.
+ * Notes of the programs in the record of the frame that they look at, for trace.h.
  */
 #ifndef AIRTAP_TRACE_NOTE_H
 #define AIRTAP_TRACE_NOTE_H

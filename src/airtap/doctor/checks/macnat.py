@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
-from ...bpf.role import Role, hooks
+from ...bpf.role import HOOKS, Role
 from ...kernel.clsact import EGRESS, Filter, Hook
 from ..finding import OK, Finding, ok, problem, warning, word
 from ..sources.uplinks import Device, Uplink
@@ -16,7 +16,7 @@ def on_uplink(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
     """ok; problem, or warning if only the host misses its guests: macnat-not-attached,
     ingress-qdisc, foreign-filter; warning filter-before-ours."""
     if uplink.role:
-        yield from _attached(uplink, hooks(uplink.role.on_parent), uplink.role, scene)
+        yield from _attached(uplink, uplink.role.on_parent, uplink.role, scene)
     elif uplink.needs_macnat:
         yield ok("macnat", uplink.name, "MAC NAT goes on with the first guest")
 
@@ -27,7 +27,7 @@ def on_devices(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
         return
     well = 0
     for device in _guarded(uplink):
-        found = _attached(device, hooks(uplink.role.on_child), uplink.role, scene)
+        found = _attached(device, uplink.role.on_child, uplink.role, scene)
         bad = [finding for finding in found if finding.level != OK]
         well += not bad
         yield from bad
@@ -46,19 +46,19 @@ def is_incomplete(uplink: Uplink) -> bool:
     """Whether something is not attached: airtapd may be about to do it."""
     if uplink.role is None:
         return False
-    on_child = hooks(uplink.role.on_child)
-    lacking = missing(hooks(uplink.role.on_parent), uplink.filters)
+    on_child = uplink.role.on_child
+    lacking = missing(uplink.role.on_parent, uplink.filters)
     return bool(lacking) or any(missing(on_child, each.filters) for each in _guarded(uplink))
 
 
-def missing(wanted: Collection[Hook], filters: Collection[Filter]) -> list[Hook]:
-    """Those of ours that are not there."""
+def missing(wanted: Collection[str], filters: Collection[Filter]) -> list[Hook]:
+    """The hooks of our programs of those names that are not there."""
     there = {each.hook for each in filters}
-    return [hook for hook in wanted if hook not in there]
+    return [HOOKS[name] for name in wanted if HOOKS[name] not in there]
 
 
 def _attached(
-    place: Uplink | Device, wanted: Sequence[Hook], role: Role, scene: Scene
+    place: Uplink | Device, wanted: Sequence[str], role: Role, scene: Scene
 ) -> Iterator[Finding]:
     name, filters = place.link.name, place.filters
     level = problem if role.translate else warning
@@ -96,9 +96,10 @@ def _attached(
     yield from _shadowed(name, wanted, filters)
 
 
-def _shadowed(name: str, wanted: Sequence[Hook], filters: Sequence[Filter]) -> Iterator[Finding]:
+def _shadowed(name: str, wanted: Sequence[str], filters: Sequence[Filter]) -> Iterator[Finding]:
+    hooks = [HOOKS[program] for program in wanted]
     for each in filters:
-        ours = [hook.priority for hook in wanted if hook.direction == each.direction]
+        ours = [hook.priority for hook in hooks if hook.direction == each.direction]
         if ours and each.priority < max(ours) and not each.name.startswith(_OURS):
             yield warning(
                 "filter-before-ours",
