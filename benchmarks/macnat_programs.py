@@ -35,7 +35,7 @@ def main() -> int:
     command("ip", "link", "add", DEVICE, "type", "veth", "peer", "name", "bench1")
     ifindex = int(Path(f"/sys/class/net/{DEVICE}/ifindex").read_text())
     print(f"ns a packet, least of {ROUNDS} x {REPEAT:,} runs; aim: under {AIM_NS} each way")
-    print(f"{'guests':>30}{''.join(f'{n:>8,}' for n in GUESTS)}")
+    print(f"{'guests':>36}{''.join(f'{n:>8,}' for n in GUESTS)}")
     rows: dict[str, list[int]] = {}
     content = compile_probe(around="bench")
     for count in GUESTS:
@@ -46,7 +46,7 @@ def main() -> int:
                 macnat.set_role(Role(run.kind), "bridge")
                 rows.setdefault(name, []).append(cost(loaded, run))
     for name, costs in rows.items():
-        print(f"{name:>30}{''.join(f'{ns:>8}' for ns in costs)}")
+        print(f"{name:>36}{''.join(f'{ns:>8}' for ns in costs)}")
     return 0
 
 
@@ -92,29 +92,41 @@ def runs(count: int, ifindex: int) -> list[tuple[str, Run]]:
     def redirected(program: str, frame: bytes, device: int) -> Run:
         return Run("ipvtap", program, frame, device, REDIRECT)
 
-    to_guest = Run("macvtap", "meet", own + PARENT + ipv4(lan4, four), LOOPBACK, REDIRECT)
-    # As up leaves it, from LOOPBACK, which is no guest's: to the guest, a sibling of the sender.
+    to_guest = Run("macvtap", "uplink_egress", own + PARENT + ipv4(lan4, four), LOOPBACK, REDIRECT)
+    # As to_uplink leaves it, from LOOPBACK, no guest's: to the guest, a sibling of the sender.
     up4, up6 = PARENT + ipv4(lan4, four), PARENT + ipv6(lan6, six)
     return [
-        ("learn, IPv4", on_macvtap("learn", ROUTER + own + ipv4(four, lan4))),
-        ("learn, IPv6", on_macvtap("learn", ROUTER + own + ipv6(six, lan6))),
-        ("learn, ARP", on_macvtap("learn", ROUTER + own + arp)),
-        ("up, IPv4", on_macvtap("up", ROUTER + own + ipv4(four, lan4))),
-        ("up, IPv6", on_macvtap("up", ROUTER + own + ipv6(six, lan6))),
-        ("up, the host's own", on_macvtap("up", ROUTER + PARENT + ipv4(four, lan4))),
-        ("down, IPv4", on_macvtap("down", to_guest4)),
-        ("down, IPv6", on_macvtap("down", to_guest6)),
-        ("down, the host's own", on_macvtap("down", PARENT + ROUTER + ipv4(four, lan4))),
-        ("down to an ipvtap, IPv4", redirected("down", to_guest4, ifindex)),
-        ("down to an ipvtap, IPv6", redirected("down", to_guest6, ifindex)),
-        ("across, to the wire", Run("ipvtap", "across", ROUTER + up4, LOOPBACK)),
-        ("across, to a sibling, IPv4", redirected("across", PARENT + up4, LOOPBACK)),
-        ("across, to a sibling, IPv6", redirected("across", PARENT + up6, LOOPBACK)),
-        ("across, to the host", Run("ipvtap", "across", PARENT + up4, ifindex)),
-        ("meet, the host's to the wire", on_macvtap("meet", ROUTER + PARENT + ipv4(lan4, four))),
-        ("meet, the host's to a guest", to_guest),
-        ("meet, a guest's to the wire", on_macvtap("meet", ROUTER + own + ipv4(four, lan4))),
-        ("call, to the wire", Run("ipvtap", "call", ROUTER + own + ipv4(four, lan4), ifindex)),
+        ("from_guest, IPv4", on_macvtap("from_guest", ROUTER + own + ipv4(four, lan4))),
+        ("from_guest, IPv6", on_macvtap("from_guest", ROUTER + own + ipv6(six, lan6))),
+        ("from_guest, ARP", on_macvtap("from_guest", ROUTER + own + arp)),
+        ("to_uplink, IPv4", on_macvtap("to_uplink", ROUTER + own + ipv4(four, lan4))),
+        ("to_uplink, IPv6", on_macvtap("to_uplink", ROUTER + own + ipv6(six, lan6))),
+        ("to_uplink, the host's own", on_macvtap("to_uplink", ROUTER + PARENT + ipv4(four, lan4))),
+        ("from_uplink, IPv4", on_macvtap("from_uplink", to_guest4)),
+        ("from_uplink, IPv6", on_macvtap("from_uplink", to_guest6)),
+        (
+            "from_uplink, the host's own",
+            on_macvtap("from_uplink", PARENT + ROUTER + ipv4(four, lan4)),
+        ),
+        ("from_uplink to an ipvtap, IPv4", redirected("from_uplink", to_guest4, ifindex)),
+        ("from_uplink to an ipvtap, IPv6", redirected("from_uplink", to_guest6, ifindex)),
+        ("to_sibling, to the wire", Run("ipvtap", "to_sibling", ROUTER + up4, LOOPBACK)),
+        ("to_sibling, to a sibling, IPv4", redirected("to_sibling", PARENT + up4, LOOPBACK)),
+        ("to_sibling, to a sibling, IPv6", redirected("to_sibling", PARENT + up6, LOOPBACK)),
+        ("to_sibling, to the host", Run("ipvtap", "to_sibling", PARENT + up4, ifindex)),
+        (
+            "uplink_egress, the host's to the wire",
+            on_macvtap("uplink_egress", ROUTER + PARENT + ipv4(lan4, four)),
+        ),
+        ("uplink_egress, the host's to a guest", to_guest),
+        (
+            "uplink_egress, a guest's to the wire",
+            on_macvtap("uplink_egress", ROUTER + own + ipv4(four, lan4)),
+        ),
+        (
+            "to_host, to the wire",
+            Run("ipvtap", "to_host", ROUTER + own + ipv4(four, lan4), ifindex),
+        ),
     ]
 
 

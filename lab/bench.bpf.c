@@ -3,7 +3,13 @@
  * For benchmarks/macnat_programs.py: each program on the same frame again in each repetition,
  * whose addresses are in cb[0] to cb[2]. bench_nothing is what that costs.
  */
-#include "macnat.bpf.c"
+#include <linux/if_packet.h>
+#include "from_guest.h"
+#include "from_uplink.h"
+#include "host_access.h"
+#include "to_sibling.h"
+#include "to_uplink.h"
+#include "trace.h"
 
 static __always_inline void again(struct __sk_buff *skb)
 {
@@ -20,69 +26,24 @@ int bench_nothing(struct __sk_buff *skb)
 	return PASS;
 }
 
-SEC("tc")
-int bench_learn(struct __sk_buff *skb)
-{
-	int verdict;
+#define BENCH(name, number, handle)                                            \
+	SEC("tc")                                                              \
+	int bench_##name(struct __sk_buff *skb)                                \
+	{                                                                      \
+		int verdict;                                                   \
+                                                                               \
+		trace(skb, number);                                            \
+		verdict = traced(skb, number, handle(skb));                    \
+		again(skb);                                                    \
+		skb->tc_index = 0;                                             \
+		return verdict;                                                \
+	}
 
-	trace(skb, LEARN);
-	verdict = traced(skb, LEARN, learn_frame(skb));
-	again(skb);
-	return verdict;
-}
+BENCH(from_guest, FROM_GUEST, handle_from_guest)
+BENCH(to_uplink, TO_UPLINK, handle_to_uplink)
+BENCH(from_uplink, FROM_UPLINK, handle_from_uplink)
+BENCH(to_sibling, TO_SIBLING, handle_to_sibling)
+BENCH(uplink_egress, UPLINK_EGRESS, handle_uplink_egress)
+BENCH(to_host, TO_HOST, handle_to_host)
 
-SEC("tc")
-int bench_up(struct __sk_buff *skb)
-{
-	int verdict;
-
-	trace(skb, UP);
-	verdict = traced(skb, UP, raise_frame(skb));
-	again(skb);
-	return verdict;
-}
-
-SEC("tc")
-int bench_down(struct __sk_buff *skb)
-{
-	int verdict;
-
-	trace(skb, DOWN);
-	verdict = traced(skb, DOWN, lower_frame(skb));
-	again(skb);
-	return verdict;
-}
-
-SEC("tc")
-int bench_across(struct __sk_buff *skb)
-{
-	int verdict;
-
-	trace(skb, ACROSS);
-	verdict = traced(skb, ACROSS, cross_frame(skb));
-	again(skb);
-	return verdict;
-}
-
-SEC("tc")
-int bench_meet(struct __sk_buff *skb)
-{
-	int verdict;
-
-	trace(skb, MEET);
-	verdict = traced(skb, MEET, meet_frame(skb));
-	again(skb);
-	return verdict;
-}
-
-SEC("tc")
-int bench_call(struct __sk_buff *skb)
-{
-	int verdict;
-
-	trace(skb, CALL);
-	verdict = traced(skb, CALL, call_frame(skb));
-	again(skb);
-	skb->tc_index = 0;
-	return verdict;
-}
+char _license[] SEC("license") = "GPL";

@@ -20,7 +20,12 @@ static __always_inline long noted_redirect(struct __sk_buff *skb, __u32 ifindex,
 
 /* Wherever the programs call it, their packet is called skb. */
 #define bpf_redirect(ifindex, flags) noted_redirect(skb, ifindex, flags)
-#include "macnat.bpf.c"
+#include "from_guest.h"
+#include "from_uplink.h"
+#include "host_access.h"
+#include "to_sibling.h"
+#include "to_uplink.h"
+#include "trace.h"
 
 static __always_inline void prepare(struct __sk_buff *skb)
 {
@@ -40,42 +45,20 @@ static __always_inline int observe(struct __sk_buff *skb, int verdict)
 	return verdict;
 }
 
-SEC("tc")
-int probe_learn(struct __sk_buff *skb)
-{
-	prepare(skb);
-	trace(skb, LEARN);
-	return observe(skb, traced(skb, LEARN, learn_frame(skb)));
-}
+#define PROBE(name, number, handle)                                            \
+	SEC("tc")                                                              \
+	int probe_##name(struct __sk_buff *skb)                                \
+	{                                                                      \
+		prepare(skb);                                                  \
+		trace(skb, number);                                            \
+		return observe(skb, traced(skb, number, handle(skb)));         \
+	}
 
-SEC("tc")
-int probe_up(struct __sk_buff *skb)
-{
-	prepare(skb);
-	trace(skb, UP);
-	return observe(skb, traced(skb, UP, raise_frame(skb)));
-}
+PROBE(from_guest, FROM_GUEST, handle_from_guest)
+PROBE(to_uplink, TO_UPLINK, handle_to_uplink)
+PROBE(from_uplink, FROM_UPLINK, handle_from_uplink)
+PROBE(to_sibling, TO_SIBLING, handle_to_sibling)
+PROBE(to_host, TO_HOST, handle_to_host)
+PROBE(uplink_egress, UPLINK_EGRESS, handle_uplink_egress)
 
-SEC("tc")
-int probe_down(struct __sk_buff *skb)
-{
-	prepare(skb);
-	trace(skb, DOWN);
-	return observe(skb, traced(skb, DOWN, lower_frame(skb)));
-}
-
-SEC("tc")
-int probe_across(struct __sk_buff *skb)
-{
-	prepare(skb);
-	trace(skb, ACROSS);
-	return observe(skb, traced(skb, ACROSS, cross_frame(skb)));
-}
-
-SEC("tc")
-int probe_meet(struct __sk_buff *skb)
-{
-	prepare(skb);
-	trace(skb, MEET);
-	return observe(skb, traced(skb, MEET, meet_frame(skb)));
-}
+char _license[] SEC("license") = "GPL";

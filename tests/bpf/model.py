@@ -108,9 +108,9 @@ class Model:
         for place in [p for p, h in self.held.items() if h.ifindex == ifindex]:
             del self.held[place]
 
-    # learn
+    # from_guest
 
-    def learn(self, ifindex: int, frame: bytes, tag: int | None) -> bool:
+    def from_guest(self, ifindex: int, frame: bytes, tag: int | None) -> bool:
         """Whether it passes; never is it changed."""
         guest = self.guests.get(ifindex)
         if guest is None:
@@ -139,7 +139,7 @@ class Model:
         for claim in self._claims(view, frame[view.at :]):
             if claim is None:
                 return "malformed"
-            if refusal := self._settle(ifindex, guest, (claim, view.vlan)):
+            if refusal := self._claim_address(ifindex, guest, (claim, view.vlan)):
                 return refusal
         return ""
 
@@ -165,9 +165,9 @@ class Model:
             return []
         return [IPv6Address(message[8:24]) if len(message) >= 24 else None]
 
-    def _settle(self, ifindex: int, guest: Guest, place: Place) -> str:
+    def _claim_address(self, ifindex: int, guest: Guest, place: Place) -> str:
         address = place[0]
-        if is_nobodys(address):
+        if is_unassignable(address):
             return ""
         holder = self.held.get(place)
         if holder is not None and holder.ifindex == ifindex:
@@ -180,10 +180,10 @@ class Model:
         if holder is not None and not holder.old:
             return "guest_address"
         if guest.mac is not None:
-            self._remember(ifindex, guest, place, moved=holder is not None)
+            self._learn_address(ifindex, guest, place, moved=holder is not None)
         return ""
 
-    def _remember(self, ifindex: int, guest: Guest, place: Place, moved: bool) -> None:
+    def _learn_address(self, ifindex: int, guest: Guest, place: Place, moved: bool) -> None:
         slots = guest.slots[place[0].version]
         if len(slots) == QUOTA[place[0].version]:
             gone = slots.pop(0)
@@ -202,28 +202,28 @@ class Model:
         slots.remove(slot)
         slots.append(slot)
 
-    # up
+    # to_uplink
 
-    def up(self, frame: bytes, tag: int | None) -> Fate:
+    def to_uplink(self, frame: bytes, tag: int | None) -> Fate:
         if frame[6:12] == self.parent and self.kind == "macvtap":
             return Fate(True, frame)
         view = View.of(frame, tag)
         head, data = frame[:6] + self.parent + frame[12 : view.at], frame[view.at :]
         translated: bytes | None = data
         if view.ethertype == ARP:
-            translated = self._raise_arp(data)
+            translated = self._egress_arp(data)
         elif view.ethertype == IPV4:
-            translated = raise_dhcp(data)
+            translated = egress_dhcp(data)
         elif view.ethertype == IPV6 and len(data) >= 40 and data[0] >> 4 == 6:
-            translated = self._raise_nd(data)
+            translated = self._egress_nd(data)
         return Fate(translated is not None, head + (translated or b""))
 
-    def _raise_arp(self, data: bytes) -> bytes | None:
+    def _egress_arp(self, data: bytes) -> bytes | None:
         if len(data) < 28:
             return None
         return data[:8] + self.parent + data[14:] if is_ipv4_arp(data) else data
 
-    def _raise_nd(self, data: bytes) -> bytes | None:
+    def _egress_nd(self, data: bytes) -> bytes | None:
         message = nd_message(data)
         if message is None:
             return data
@@ -241,9 +241,9 @@ class Model:
             options += 1
         return data if message and end <= len(data) else None
 
-    # down
+    # from_uplink
 
-    def down(self, frame: bytes, tag: int | None) -> Fate:
+    def from_uplink(self, frame: bytes, tag: int | None) -> Fate:
         view = View.of(frame, tag)
         data = frame[view.at :]
         if self._is_echo(view, frame, data):
@@ -251,14 +251,14 @@ class Model:
         if frame[:6] != self.parent:
             return Fate(True, frame)
         if view.ethertype == ARP and len(data) >= 28 and is_ipv4_arp(data):
-            return self._lower_arp(view, frame, data)
+            return self._ingress_arp(view, frame, data)
         if view.ethertype == IPV4 and len(data) >= 20 and data[0] >> 4 == 4:
-            return self._lower(view, frame, IPv4Address(data[16:20]), dhcp_client(data))
+            return self._ingress(view, frame, IPv4Address(data[16:20]), dhcp_client(data))
         if view.ethertype == IPV6 and len(data) >= 40 and data[0] >> 4 == 6:
             target = IPv6Address(data[24:40])
             if self._is_unanswered_question(data, (target, view.vlan)):
                 return Fate(True, b"\x33\x33\xff" + data[37:40] + frame[6:], MULTICAST)
-            return self._lower(view, frame, target, None)
+            return self._ingress(view, frame, target, None)
         return Fate(True, frame)
 
     def _is_unanswered_question(self, data: bytes, place: Place) -> bool:
@@ -276,7 +276,7 @@ class Model:
         repeated = data[40] == 136 and data[64:65] == b"\2" and data[66:72] == self.parent
         return data[40] in (135, 136) and (ours or repeated)
 
-    def _lower_arp(self, view: View, frame: bytes, data: bytes) -> Fate:
+    def _ingress_arp(self, view: View, frame: bytes, data: bytes) -> Fate:
         target = IPv4Address(data[24:28])
         if target in self.hosts and (target, view.vlan) not in self.held:
             return Fate(True, frame)
@@ -287,7 +287,7 @@ class Model:
             data = data[:18] + self._mac(holder) + data[24:]
         return self._to_guest(holder, frame[: view.at] + data)
 
-    def _lower(self, view: View, frame: bytes, target: Address, client: bytes | None) -> Fate:
+    def _ingress(self, view: View, frame: bytes, target: Address, client: bytes | None) -> Fate:
         """client: the MAC of whom a DHCP server answers; None if that is not what this is."""
         if target == IPv4Address("255.255.255.255"):
             return Fate(True, EVERYBODY + frame[6:], BROADCAST)
@@ -308,9 +308,9 @@ class Model:
         to = holder.ifindex if self.kind == "ipvtap" else 0
         return Fate(True, self._mac(holder) + frame[6:], OTHERHOST, to)
 
-    # across
+    # to_sibling
 
-    def across(self, ifindex: int, frame: bytes, tag: int | None) -> Fate:
+    def to_sibling(self, ifindex: int, frame: bytes, tag: int | None) -> Fate:
         """ifindex: the device of the guest that sends it."""
         view = View.of(frame, tag)
         data = frame[view.at :]
@@ -335,7 +335,7 @@ class Model:
         return mac
 
 
-def is_nobodys(address: Address) -> bool:
+def is_unassignable(address: Address) -> bool:
     return (
         address.is_unspecified
         or address.is_multicast
@@ -360,7 +360,7 @@ def group_mac(group: Address) -> bytes:
     return b"\x01\0\x5e" + bytes([group.packed[1] & 0x7F]) + group.packed[2:]
 
 
-def raise_dhcp(data: bytes) -> bytes:
+def egress_dhcp(data: bytes) -> bytes:
     header = (data[0] & 0xF) * 4 if data else 0
     length = int.from_bytes(data[2:4], "big")
     message = data[header : header + 20]

@@ -1,6 +1,5 @@
 """One line of the C changed at a time, on all processors at once: is it noticed?"""
 
-import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
@@ -8,28 +7,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hatch_build import SOURCES
-from lab.probe import SOURCE, compile_probe
+from lab.probe import compile_probe
 from tests.bpf.rig import Rig
 
 _play: Callable[[Rig], None]
 
 
 def judged(
-    source: str,
     mutants: Mapping[str, tuple[str, str]],
     play: Callable[[Rig], None],
     ifindexes: list[int],
 ) -> dict[str, Future[bool]]:
-    """Whether play() fails, with AssertionError, with each of the mutants of a source.
+    """Whether play() fails, with AssertionError, with each of the mutants of the headers.
 
-    source: a file's name in SOURCES. mutants: by name, what stands in it once, and what stands
-    there instead.
+    mutants: by name, what stands in all of them once, and what stands there instead.
     """
     pool = ProcessPoolExecutor(mp_context=get_context("fork"), initializer=_set, initargs=(play,))
     with pool:
         return {
-            name: pool.submit(_is_noticed, source, change, ifindexes)
-            for name, change in mutants.items()
+            name: pool.submit(_is_noticed, change, ifindexes) for name, change in mutants.items()
         }
 
 
@@ -39,8 +35,8 @@ def _set(play: Callable[[Rig], None]) -> None:
     _play = play
 
 
-def _is_noticed(source: str, change: tuple[str, str], ifindexes: list[int]) -> bool:
-    rig = Rig(_compile(source, *change), ifindexes)
+def _is_noticed(change: tuple[str, str], ifindexes: list[int]) -> bool:
+    rig = Rig(_compile(*change), ifindexes)
     try:
         _play(rig)
     except AssertionError:
@@ -50,11 +46,11 @@ def _is_noticed(source: str, change: tuple[str, str], ifindexes: list[int]) -> b
     return False
 
 
-def _compile(source: str, old: str, new: str) -> bytes:
+def _compile(old: str, new: str) -> bytes:
     with TemporaryDirectory() as directory:
-        copy = shutil.copytree(SOURCES, Path(directory) / "bpf")
-        text = (copy / source).read_text()
-        if text.count(old) != 1:
-            raise ValueError(f"{old!r} is not in {source} exactly once")
-        (copy / source).write_text(text.replace(old, new))
-        return compile_probe(copy / SOURCE.name, "-Wno-error")
+        texts = {path.name: path.read_text() for path in SOURCES.glob("*.h")}
+        if sum(text.count(old) for text in texts.values()) != 1:
+            raise ValueError(f"{old!r} is not in the headers exactly once")
+        for name, text in texts.items():
+            Path(directory, name).write_text(text.replace(old, new))
+        return compile_probe(Path(directory), "-Wno-error")

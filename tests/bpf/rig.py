@@ -20,7 +20,7 @@ HOST, BROADCAST, MULTICAST, OTHERHOST = range(4)  # linux/if_packet.h
 # struct __sk_buff: ifindex and cb are what test_run takes of it (net/bpf/test_run.c).
 _CONTEXT = struct.Struct("=40xI4x5I124x")
 HOUR = 3600.0
-PROGRAMS = ("learn", "up", "down", "across", "meet")
+PROGRAMS = ("from_guest", "to_uplink", "from_uplink", "to_sibling", "uplink_egress")
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,6 @@ class Rig:
     def __init__(self, content: bytes, devices: list[int]) -> None:
         self.devices = devices
         self._object = Object(content, "probe")
-        for name in (*PROGRAMS, "call", "tell"):
-            self._object.leave_out(name)
         self._object.load()
         self.macnat = Macnat(self._object, None)
         self._programs = {name: self._object.program(f"probe_{name}") for name in PROGRAMS}

@@ -118,18 +118,18 @@ class Scenario:
         """A guest sends a frame, which goes on to the uplink or a sibling unless it is dropped."""
         number, frame = who
         ifindex = self.rig.devices[number]
-        heard = self.rig.run("learn", frame, ifindex, tag)
-        assert heard.passed == self.model.learn(ifindex, frame, tag)
+        heard = self.rig.run("from_guest", frame, ifindex, tag)
+        assert heard.passed == self.model.from_guest(ifindex, frame, tag)
         assert (heard.frame, heard.tag) == (frame, tag)
-        # Also what learn drops: the guards are not what up and across rely on.
+        # Also what from_guest drops: the guards are not what to_uplink and to_sibling rely on.
         sent = self.leave(ifindex, frame, tag)
         if sent is not None and self.model.kind == "ipvtap":
             self.cross(ifindex, sent, tag)
 
     def leave(self, ifindex: int, frame: bytes, tag: int | None) -> bytes | None:
         """The uplink's MAC is put into a frame. Gives the frame, or None if it is dropped."""
-        sent = self.rig.run("up", frame, ifindex, tag)
-        fate = self.model.up(frame, tag)
+        sent = self.rig.run("to_uplink", frame, ifindex, tag)
+        fate = self.model.to_uplink(frame, tag)
         assert (sent.passed, sent.to) == (fate.passed, 0)
         if not fate.passed:
             return None
@@ -150,8 +150,8 @@ class Scenario:
 
     def cross(self, ifindex: int, frame: bytes, tag: int | None) -> None:
         """A translated frame goes to a sibling, if it is for one."""
-        got = self.rig.run("across", frame, ifindex, tag)
-        fate = self.model.across(ifindex, frame, tag)
+        got = self.rig.run("to_sibling", frame, ifindex, tag)
+        fate = self.model.to_sibling(ifindex, frame, tag)
         assert (got.passed, got.to) == (fate.passed, fate.to)
         if fate.passed:
             assert (got.frame, got.tag, got.pkt_type) == (fate.frame, tag, HOST)
@@ -159,8 +159,8 @@ class Scenario:
     def hear(self, frame: bytes, tag: int | None) -> None:
         """A frame comes in from the LAN."""
         pkt_type = self._pkt_type(frame)
-        got = self.rig.run("down", frame, self.rig.devices[2], tag, pkt_type)
-        fate = self.model.down(frame, tag)
+        got = self.rig.run("from_uplink", frame, self.rig.devices[2], tag, pkt_type)
+        fate = self.model.from_uplink(frame, tag)
         assert (got.passed, got.to) == (fate.passed, fate.to)
         if fate.passed:
             assert (got.frame, got.tag) == (fate.frame, tag)

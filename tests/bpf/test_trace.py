@@ -56,7 +56,7 @@ def begin(rig: Rig, kind: str = "macvtap") -> tuple[int, int]:
     rig.macnat.set_host_addresses({IPv4Address(HOST)})
     for index, mac, address in ((a, MAC_A, A), (b, MAC_B, B)):
         rig.macnat.add_guest(index, mac)
-        rig.run("learn", packet(mac, ROUTER, address, LAN), index)
+        rig.run("from_guest", packet(mac, ROUTER, address, LAN), index)
     assert told(rig) == []
     rig.macnat.tracer.add(a, MAC_A)
     return a, b
@@ -67,34 +67,34 @@ def way_up(rig: Rig) -> None:
     a, b = begin(rig)
     rig.macnat.tracer.add(NOBODY, None)
     frame = packet(MAC_A, ROUTER, A, LAN)
-    rig.run("learn", frame, a)
-    sent = rig.run("up", frame, 1).frame
-    for program, index in (("learn", b), ("up", 1)):
+    rig.run("from_guest", frame, a)
+    sent = rig.run("to_uplink", frame, 1).frame
+    for program, index in (("from_guest", b), ("to_uplink", 1)):
         rig.run(program, packet(MAC_B, ROUTER, B, LAN), index)
-    rig.run("up", packet(UPLINK, ROUTER, HOST, LAN), 1)
-    learn, up = told(rig)
-    assert (learn.name, learn.whose, learn.verdict, learn.said) == ("learn", a, PASS, 0)
-    assert (learn.before, learn.after) == (frame, frame)
-    assert (up.name, up.whose, up.verdict) == ("up", a, PASS)
-    assert (up.before, up.after, up.before_length) == (frame, sent, len(frame))
-    assert learn.time < up.time
-    assert (learn.key, learn.key_family) == (bytes(16), 0)  # and not what another guest learned
+    rig.run("to_uplink", packet(UPLINK, ROUTER, HOST, LAN), 1)
+    first, second = told(rig)
+    assert (first.name, first.whose, first.verdict, first.said) == ("from_guest", a, PASS, 0)
+    assert (first.before, first.after) == (frame, frame)
+    assert (second.name, second.whose, second.verdict) == ("to_uplink", a, PASS)
+    assert (second.before, second.after, second.before_length) == (frame, sent, len(frame))
+    assert first.time < second.time
+    assert (first.key, first.key_family) == (bytes(16), 0)  # and not what another guest learned
 
 
 def guards(rig: Rig) -> None:
-    """Why learn refuses, what it learns, and what it forgets for that."""
+    """Why from_guest refuses, what it learns, and what it forgets for that."""
     a, _ = begin(rig)
-    rig.run("learn", packet(MAC_B, ROUTER, "192.0.2.7", LAN), a)
-    rig.run("learn", packet(MAC_A, ROUTER, HOST, LAN), a)
-    rig.run("learn", packet(MAC_A, ROUTER, B, LAN), a)
+    rig.run("from_guest", packet(MAC_B, ROUTER, "192.0.2.7", LAN), a)
+    rig.run("from_guest", packet(MAC_A, ROUTER, HOST, LAN), a)
+    rig.run("from_guest", packet(MAC_A, ROUTER, B, LAN), a)
     found = [(one.verdict, one.said, one.reason) for one in told(rig)]
     assert found == [(DROP, 1 << 3, reason) for reason in range(3)]
     assert REFUSED == 1 << 3
     for number in range(16):
-        rig.run("learn", packet(MAC_A, ROUTER, f"10.0.0.{number + 1}", LAN), a)
-    rig.run("learn", packet(MAC_A, ROUTER, "10.0.0.16", LAN), a)
-    rig.run("learn", packet(MAC_A, ROUTER, HOST, LAN), a)
-    rig.run("learn", packet(MAC_A, ROUTER, "10.0.0.16", LAN), a)
+        rig.run("from_guest", packet(MAC_A, ROUTER, f"10.0.0.{number + 1}", LAN), a)
+    rig.run("from_guest", packet(MAC_A, ROUTER, "10.0.0.16", LAN), a)
+    rig.run("from_guest", packet(MAC_A, ROUTER, HOST, LAN), a)
+    rig.run("from_guest", packet(MAC_A, ROUTER, "10.0.0.16", LAN), a)
     *_, last, again, refused, plain = told(rig)
     assert (last.said, last.key[:4], last.key_family) == (LEARNED | EVICTED, IP10_16, 4)
     assert (last.evicted[:4], last.evicted_family) == (IPv4Address(A).packed, 4)
@@ -107,38 +107,40 @@ def way_down(rig: Rig) -> None:
     """What is for the guest, for all, for nobody; and not what is another's or the host's."""
     a, _ = begin(rig)
     rig.macnat.tracer.add(NOBODY, None)
-    rig.run("down", packet(ROUTER, "02:00:00:00:00:99", LAN, A), 1)  # flooded, for another host
+    rig.run(
+        "from_uplink", packet(ROUTER, "02:00:00:00:00:99", LAN, A), 1
+    )  # flooded, for another host
     for address in (A, B, HOST, "192.0.2.99"):
-        rig.run("down", packet(ROUTER, UPLINK, LAN, address), 1)
-    rig.run("down", packet(ROUTER, "02:00:00:00:00:99", LAN, "192.0.2.99"), 1)
+        rig.run("from_uplink", packet(ROUTER, UPLINK, LAN, address), 1)
+    rig.run("from_uplink", packet(ROUTER, "02:00:00:00:00:99", LAN, "192.0.2.99"), 1)
     question = ARP(hwsrc=ROUTER, psrc=LAN, pdst="192.0.2.98")
-    rig.run("down", raw(Ether(src=ROUTER, dst="ff:ff:ff:ff:ff:ff") / question), 1)
-    rig.run("down", raw(Ether(src=ROUTER, dst=UPLINK) / question), 1)
-    rig.run("down", raw(Ether(src=ROUTER, dst=UPLINK) / ARP(hwsrc=UPLINK, psrc=A)), 1)
+    rig.run("from_uplink", raw(Ether(src=ROUTER, dst="ff:ff:ff:ff:ff:ff") / question), 1)
+    rig.run("from_uplink", raw(Ether(src=ROUTER, dst=UPLINK) / question), 1)
+    rig.run("from_uplink", raw(Ether(src=ROUTER, dst=UPLINK) / ARP(hwsrc=UPLINK, psrc=A)), 1)
     assert facts(rig) == [
-        ("down", a, PASS),
-        ("down", NOBODY, PASS),
-        *[("down", EVERYONE, PASS)] * 2,
-        ("down", NOBODY, DROP),
+        ("from_uplink", a, PASS),
+        ("from_uplink", NOBODY, PASS),
+        *[("from_uplink", EVERYONE, PASS)] * 2,
+        ("from_uplink", NOBODY, DROP),
     ]
 
 
 def from_host(rig: Rig) -> None:
-    """What meet gives the guest, and what is for all; what passes its MAC by is nobody's."""
+    """What uplink_egress gives the guest, and what is for all; what passes it by is nobody's."""
     a, b = begin(rig)
     rig.macnat.set_on_link({IPv4Network("192.0.2.0/24")})
     for mac, index in ((MAC_A, a), (MAC_B, b)):
         rig.macnat.introduce(mac, index)
     rig.macnat.tracer.add(NOBODY, None)
     for mac, address in ((MAC_A, A), (MAC_A, "198.51.100.1"), (MAC_A, B), (MAC_A, LAN)):
-        rig.run("meet", packet(UPLINK, mac, HOST, address), 1)
+        rig.run("uplink_egress", packet(UPLINK, mac, HOST, address), 1)
     for mac, address in ((MAC_B, B), (MAC_B, "198.51.100.1"), (ROUTER, LAN)):
-        rig.run("meet", packet(UPLINK, mac, HOST, address), 1)
-    rig.run("meet", packet(UPLINK, "ff:ff:ff:ff:ff:ff", HOST, "255.255.255.255"), 1)
+        rig.run("uplink_egress", packet(UPLINK, mac, HOST, address), 1)
+    rig.run("uplink_egress", packet(UPLINK, "ff:ff:ff:ff:ff:ff", HOST, "255.255.255.255"), 1)
     assert facts(rig) == [
-        ("meet", a, REDIRECT),
-        *[("meet", NOBODY, PASS)] * 3,
-        ("meet", EVERYONE, PASS),
+        ("uplink_egress", a, REDIRECT),
+        *[("uplink_egress", NOBODY, PASS)] * 3,
+        ("uplink_egress", EVERYONE, PASS),
     ]
 
 
@@ -146,9 +148,9 @@ def not_even_copied(rig: Rig) -> None:
     """What the host sends to the LAN does not pay for a trace."""
     a, _ = begin(rig)
     rig.macnat.introduce(MAC_A, a)
-    rig.run("meet", packet(UPLINK, MAC_A, HOST, "203.0.113.1"), 1)
+    rig.run("uplink_egress", packet(UPLINK, MAC_A, HOST, "203.0.113.1"), 1)
     assert IPv4Address("203.0.113.1").packed in rig.records()
-    for program, mac in (("meet", ROUTER), ("up", ROUTER), ("up", MAC_A)):
+    for program, mac in (("uplink_egress", ROUTER), ("to_uplink", ROUTER), ("to_uplink", MAC_A)):
         rig.run(program, packet(UPLINK, mac, HOST, "203.0.113.2"), 1)
     assert IPv4Address("203.0.113.2").packed not in rig.records()
 
@@ -157,30 +159,30 @@ def nobodys(rig: Rig) -> None:
     """What is nobody's takes no room while nobody hears it."""
     a, _ = begin(rig)
     stray = packet(ROUTER, UPLINK, LAN, "192.0.2.99")
-    rig.run("down", stray, 1)
+    rig.run("from_uplink", stray, 1)
     assert facts(rig) == []
     rig.macnat.tracer.add(NOBODY, None)
-    rig.run("down", stray, 1)
-    assert facts(rig) == [("down", NOBODY, PASS)]
+    rig.run("from_uplink", stray, 1)
+    assert facts(rig) == [("from_uplink", NOBODY, PASS)]
     rig.macnat.tracer.remove(NOBODY)
-    rig.run("down", stray, 1)
-    rig.run("learn", packet(MAC_A, ROUTER, A, LAN), a)
-    assert facts(rig) == [("learn", a, PASS)]
+    rig.run("from_uplink", stray, 1)
+    rig.run("from_guest", packet(MAC_A, ROUTER, A, LAN), a)
+    assert facts(rig) == [("from_guest", a, PASS)]
 
 
 def siblings(rig: Rig) -> None:
     """On ipvtaps: what the guest says to a sibling, and the other way round."""
     a, b = begin(rig, "ipvtap")
-    rig.run("up", packet(MAC_A, UPLINK, A, B), a)
-    rig.run("across", packet(UPLINK, UPLINK, A, B), a)
-    rig.run("across", packet(UPLINK, UPLINK, B, A), b)
-    rig.run("across", packet(UPLINK, ROUTER, B, LAN), b)
-    rig.run("down", packet(ROUTER, UPLINK, LAN, A), 1)
+    rig.run("to_uplink", packet(MAC_A, UPLINK, A, B), a)
+    rig.run("to_sibling", packet(UPLINK, UPLINK, A, B), a)
+    rig.run("to_sibling", packet(UPLINK, UPLINK, B, A), b)
+    rig.run("to_sibling", packet(UPLINK, ROUTER, B, LAN), b)
+    rig.run("from_uplink", packet(ROUTER, UPLINK, LAN, A), 1)
     assert facts(rig) == [
-        ("up", a, PASS),
-        ("across", a, REDIRECT),
-        ("across", a, REDIRECT),
-        ("down", a, REDIRECT),
+        ("to_uplink", a, PASS),
+        ("to_sibling", a, REDIRECT),
+        ("to_sibling", a, REDIRECT),
+        ("from_uplink", a, REDIRECT),
     ]
 
 
@@ -188,23 +190,23 @@ def room(rig: Rig) -> None:
     """Heads are cut, what finds no room is counted, and nothing of a former frame remains."""
     a, _ = begin(rig)
     frame = packet(MAC_A, ROUTER, A, LAN, 1000)
-    rig.run("learn", frame, a)
-    rig.run("learn", packet(MAC_A, ROUTER, A, LAN), a)
+    rig.run("from_guest", frame, a)
+    rig.run("from_guest", packet(MAC_A, ROUTER, A, LAN), a)
     long, short = told(rig)
     assert (long.before, long.after) == (frame[:SNAP], frame[:SNAP])
     assert (long.before_length, long.after_length) == (1042, 1042)
     assert (len(short.before), short.before_length) == (82, 82)
     assert rig.macnat.tracer.lost() == 0
     for _ in range(1000):
-        rig.run("learn", packet(MAC_A, ROUTER, A, LAN), a)
+        rig.run("from_guest", packet(MAC_A, ROUTER, A, LAN), a)
     lost = rig.macnat.tracer.lost()
     assert 600 < lost < 800
     assert len(rig.macnat.tracer.read(100)) == 100
     assert len(told(rig)) == 900 - lost
     rig.macnat.tracer.stop()
-    rig.run("learn", packet(MAC_A, ROUTER, A, LAN), a)
+    rig.run("from_guest", packet(MAC_A, ROUTER, A, LAN), a)
     rig.macnat.tracer.add(rig.devices[1], MAC_B)
-    rig.run("learn", packet(MAC_A, ROUTER, A, LAN), a)
+    rig.run("from_guest", packet(MAC_A, ROUTER, A, LAN), a)
     assert (told(rig), rig.macnat.tracer.lost()) == ([], 0)
 
 
@@ -233,7 +235,10 @@ MUTANTS = {
     "the host's broadcasts": ("return r->said;", "return false;"),
     "no reasons": ("r->reason = what >> 8;", ""),
     "evicted as learned": ("if ((what & 0xff) == EVICTED)", "if (0)"),
-    "other guests' on the way up": ("return r->whose != NOBODY && (r->program == UP", "return (1"),
+    "other guests' on the way up": (
+        "return r->whose != NOBODY &&\n\t\t       (r->program == TO_UPLINK",
+        "return (1",
+    ),
     "other guests' on the way down": (
         "false;\n\tr->whose = tracee(entry->ifindex);\n\treturn r->whose != NOBODY;",
         "false;\n\treturn true;",
@@ -243,7 +248,7 @@ MUTANTS = {
     "nobody's for nobody": ("(r->whose == NOBODY && !is_all_seen())", "0"),
     "nobody's for none": ("(r->whose == NOBODY && !is_all_seen())", "r->whose == NOBODY"),
     "the host's are copied": ("if (is_hosts_own(skb, program))", "if (0)"),
-    "the host's on the way up are copied": ("return program == UP || !(", "return !("),
+    "the host's on the way up are copied": ("return program == TO_UPLINK || !(", "return !("),
     "the host's to guests are not": (" || bpf_map_lookup_elem(&macs, &to));", ");"),
     "groups unheard": (
         "if (is_group(to.w)) {\n\t\tr->whose = EVERYONE;\n\t\treturn true",
@@ -265,7 +270,7 @@ def test_what_is_told(loaded: Rig, check: Callable[[Rig], None]) -> None:
 
 @pytest.fixture(scope="module")
 def noticed(ifindexes: list[int]) -> dict[str, Future[bool]]:
-    return judged("trace.h", MUTANTS, check_all, ifindexes)
+    return judged(MUTANTS, check_all, ifindexes)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -51,7 +51,7 @@ def pins() -> set[str]:
 
 def is_on(uplink: str = "up0") -> bool:
     """Whether filters of MAC NAT are on an uplink; none of it is there if not."""
-    return "airtap_down" in command("tc", "filter", "show", "dev", uplink, "ingress")
+    return "airtap_from_uplink" in command("tc", "filter", "show", "dev", uplink, "ingress")
 
 
 def is_clean(uplink: str = "up0") -> bool:

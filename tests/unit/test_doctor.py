@@ -14,7 +14,7 @@ import pytest
 
 from airtap.acl import Acl
 from airtap.alias import Owner
-from airtap.bpf.role import Role, hooks
+from airtap.bpf.role import HOOKS, Role
 from airtap.config import Parent
 from airtap.doctor import contents
 from airtap.doctor.checks import daemon, devices, firewall, host, kernel, libvirt, macnat, uplink
@@ -356,7 +356,7 @@ def test_stranded_guest_of_libvirt() -> None:
 def test_programs_of_each_role() -> None:
     """Whatever is missing is seen; what is there and ours never."""
     for role in (Role("macvtap", True, True), Role("ipvtap", True), Role("macvtap", False, True)):
-        wanted = hooks(role.on_parent)
+        wanted = [HOOKS[name] for name in role.on_parent]
         there = tuple(Filter(h.direction, h.priority, "bpf", h.name, 7) for h in wanted)
         assert looked_at(an_uplink(role=role, qdisc="clsact", filters=there)) == {}
         for number in range(len(there)):
@@ -370,7 +370,8 @@ def test_programs_of_each_role() -> None:
 
 def test_filters_behind_ours_are_no_news() -> None:
     role = Role("ipvtap")
-    ours = tuple(Filter(h.direction, h.priority, "bpf", h.name, 7) for h in hooks(role.on_parent))
+    there = [HOOKS[name] for name in role.on_parent]
+    ours = tuple(Filter(h.direction, h.priority, "bpf", h.name, 7) for h in there)
     for other, says in (
         (Filter(INGRESS, 0xA0, "matchall", "", 0), {"filter-before-ours"}),
         (Filter(INGRESS, 0xB0, "matchall", "", 0), set()),

@@ -135,7 +135,7 @@ def test_any_frame_has_words(frame: bytes, tag: int | None) -> None:
     assert len(words) < 250
 
 
-_HEAD = struct.Struct("=QIIIi2s2sHBB16sHH16sHHII")  # struct record of trace.h
+_HEAD = struct.Struct("=QIIIi2s2sHBB16sHH16sHHII")  # struct record of abi.h
 
 
 def packed(
@@ -168,8 +168,8 @@ def told(
 
 def test_records_survive_the_way() -> None:
     frame, cut = raw(FRAMES[0][0]), raw(FRAMES[0][0])[:20]
-    sample = record(trimmed(packed("up", frame, cut, rest=b"?" * SNAP)))
-    assert (sample.name, sample.whose, sample.verdict) == ("up", 7, PASS)
+    sample = record(trimmed(packed("to_uplink", frame, cut, rest=b"?" * SNAP)))
+    assert (sample.name, sample.whose, sample.verdict) == ("to_uplink", 7, PASS)
     assert (sample.before, sample.after) == (frame, cut)
     assert (sample.before_length, sample.after_length) == (len(frame), 20)
 
@@ -201,14 +201,14 @@ MAC_CHANGED = f"source MAC {GUEST} -> {UPLINK}"
 
 
 def test_programs_make_one_line() -> None:
-    chain = told("learn", PING, said=LEARNED), told("up", PING, SENT)
+    chain = told("from_guest", PING, said=LEARNED), told("to_uplink", PING, SENT)
     assert lines(story(), *chain) == [("guest -> LAN", (f"learned {A}", MAC_CHANGED))]
     question = ETHER / ARP(hwsrc=GUEST, psrc=A, pdst=LAN)
     answer = Ether(src=UPLINK, dst=ROUTER) / ARP(hwsrc=UPLINK, psrc=A, pdst=LAN)
     asked = (
-        told("learn", question),
-        told("meet", question, said=COPIED),
-        told("up", question, answer),
+        told("from_guest", question),
+        told("uplink_egress", question, said=COPIED),
+        told("to_uplink", question, answer),
     )
     done = ("a copy to the host", MAC_CHANGED, "ARP sender rewritten")
     assert lines(story(), *asked) == [("guest -> LAN", done)]
@@ -217,28 +217,30 @@ def test_programs_make_one_line() -> None:
 def test_frames_that_mix_are_told_apart() -> None:
     other = ETHER / IP(src=A, dst="192.0.2.9") / ICMP()
     sent = Ether(src=UPLINK, dst=ROUTER) / IP(src=A, dst="192.0.2.9") / ICMP()
-    found = lines(story(), told("learn", PING), told("up", PING, SENT), told("learn", other))
+    found = lines(
+        story(), told("from_guest", PING), told("to_uplink", PING, SENT), told("from_guest", other)
+    )
     assert found[0] == ("guest -> LAN", (MAC_CHANGED,))
     assert found[1][0] == "guest -> sibling"
-    assert lines(story(), told("up", other, sent)) == [("guest -> LAN", (MAC_CHANGED,))]
+    assert lines(story(), told("to_uplink", other, sent)) == [("guest -> LAN", (MAC_CHANGED,))]
 
 
 def test_frames_without_an_up() -> None:
-    assert lines(story(macnat=False), told("learn", PING)) == [
+    assert lines(story(macnat=False), told("from_guest", PING)) == [
         ("guest -> LAN", ("passes unchanged",))
     ]
-    refused = told("learn", PING, said=REFUSED, reason=2)
+    refused = told("from_guest", PING, said=REFUSED, reason=2)
     assert lines(story(macnat=False), refused) == [
         ("guest -> LAN", (f"hidden from the host: {A} is another guest's",))
     ]
-    assert lines(story("ipvtap"), told("across", SENT, verdict=DROP)) == [
+    assert lines(story("ipvtap"), told("to_sibling", SENT, verdict=DROP)) == [
         ("guest -> LAN", ("refused: siblings are kept apart here (mode private)",))
     ]
 
 
 def test_echoes_of_others_are_not_told() -> None:
     def echo(sender: str) -> Record:
-        return told("down", Ether(src=UPLINK) / ARP(psrc=sender), verdict=DROP, whose=NOBODY)
+        return told("from_uplink", Ether(src=UPLINK) / ARP(psrc=sender), verdict=DROP, whose=NOBODY)
 
     assert lines(story(), echo("192.0.2.77")) == []
     assert lines(story(), echo(A)) == [
@@ -248,7 +250,7 @@ def test_echoes_of_others_are_not_told() -> None:
 
 def test_what_the_host_sends_past_another_guest_is_not_told() -> None:
     def past(mac: str) -> Record:
-        return told("meet", Ether(src=UPLINK, dst=mac) / IP(src=LAN, dst=A), whose=NOBODY)
+        return told("uplink_egress", Ether(src=UPLINK, dst=mac) / IP(src=LAN, dst=A), whose=NOBODY)
 
     assert lines(story(), past(OTHER)) == []
     to_lan = "not for an address that airtap0 has on this link: to the LAN"
@@ -257,7 +259,7 @@ def test_what_the_host_sends_past_another_guest_is_not_told() -> None:
 
 def test_malformed_nd_is_said() -> None:
     bad = ETHER / IPv6(src="fe80::1") / ICMPv6ND_NS(tgt="fe80::2") / ICMPv6NDOptSrcLLAddr(len=0)
-    found = lines(story(), told("learn", bad), told("up", bad, verdict=DROP))
+    found = lines(story(), told("from_guest", bad), told("to_uplink", bad, verdict=DROP))
     why = "refused: ARP, ND or DHCP that cannot be translated whole"
     assert found == [("guest -> LAN", (why,))]
 

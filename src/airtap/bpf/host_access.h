@@ -6,70 +6,63 @@
  * macvlan give them its own; and what the host sends leaves by the uplink. So these programs hand
  * over what one has for the other, and it stays here:
  *
- * meet   egress of the uplink. The host's frames for a guest go to that guest's device, its
- *        broadcasts to all. On a macvlan a guest's frames come by here, too.
- * call   egress of each ipvtap, between learn and up: its guest's frames for the host.
+ * uplink_egress  egress of the uplink. The host's frames for a guest go to that guest's device, its
+ *                broadcasts to all. On a macvlan a guest's frames come by here, too.
+ * to_host        egress of each ipvtap, between from_guest and to_uplink: its guest's frames for
+ *                the host.
  *
- * The host meets its guests at their own MACs, and they meet it at the uplink's, on the uplink
+ * The host reaches its guests at their own MACs, and they reach it at the uplink's, on the uplink
  * itself: no device is added, no address and no route. Reverse path filters find what they expect.
  *
- * A guest's word counts for the host only where the guards of learn let it pass, also where MAC NAT
- * is off, and none configures the host: no router advertisement, no redirect, no DHCP server. And a
- * MAC is not enough to get what the host sends: a guest may have chosen its router's. The packet must
- * be for an address on the link that learn knows as that guest's; but questions for one it may hear.
+ * The host hears of a guest only what the guards of from_guest let pass, also where MAC NAT is off,
+ * and nothing that configures it: no router advertisement, no redirect, no DHCP server. And a MAC is
+ * not enough to get what the host sends: a guest may have chosen its router's. The packet must be for
+ * an address on the link that was learned as that guest's; but questions for one it may hear.
  *
  * Tagged frames pass by: they are of the host's VLAN devices, which have no guests here.
  */
+#ifndef AIRTAP_HOST_ACCESS_H
+#define AIRTAP_HOST_ACCESS_H
 
-static __always_inline struct config *configuration(void)
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "addresses.h"
+#include "dhcp.h"
+#include "ethernet.h"
+#include "ipv6.h"
+#include "maps.h"
+#include "ndp.h"
+#include "target.h"
+#include "trace_note.h"
+
+/* from_uplink, which takes this mark off again, is there only with MAC NAT. */
+static __always_inline void mark_from_guest(struct __sk_buff *skb, const struct config *cfg)
 {
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&config, &zero);
-}
-
-/* What becomes of learn's verdict: where MAC NAT is off, the LAN gets all that a guest says. */
-static __always_inline int observed(struct __sk_buff *skb, int verdict)
-{
-	struct config *cfg;
-
-	if (verdict != DROP)
-		return verdict;
-	cfg = configuration();
-	if (!cfg || !cfg->observe)
-		return DROP;
-	skb->tc_index = REFUSED_HERE;
-	return PASS;
-}
-
-/* down, which takes this note off again, is there only with MAC NAT. */
-static __always_inline void note_from_guest(struct __sk_buff *skb, const struct config *cfg)
-{
-	skb->tc_index = cfg->observe ? 0 : FROM_GUEST;
+	skb->tc_index = cfg->observe ? 0 : MARK_FROM_GUEST;
 }
 
 /* Whether what a guest sends would configure those who hear it. */
 static __noinline int configures(struct __sk_buff *skb)
 {
 	struct ipv6hdr ip6;
-	struct iphdr ip;
 	struct frame f;
-	__be16 port;
 	__u8 type;
 	int nd;
 
-	if (!look(skb, &f))
+	if (!parse_ethernet(skb, &f))
 		return true;
 	if (f.proto == bpf_htons(ETH_P_IP))
-		return !bpf_skb_load_bytes(skb, f.l3, &ip, sizeof(ip)) &&
-		       ip.protocol == IPPROTO_UDP && !(ip.frag_off & bpf_htons(0x1fff)) &&
-		       !bpf_skb_load_bytes(skb, f.l3 + ip.ihl * 4, &port, sizeof(port)) &&
-		       port == bpf_htons(BOOTPS);
+		return is_from_dhcp_server(skb, f.l3);
 	if (f.proto != bpf_htons(ETH_P_IPV6) || bpf_skb_load_bytes(skb, f.l3, &ip6, sizeof(ip6)))
 		return false;
 	if (ip6.nexthdr == IPPROTO_UDP)
-		return !bpf_skb_load_bytes(skb, f.l3 + sizeof(ip6), &port, sizeof(port)) &&
-		       port == bpf_htons(DHCPV6_SERVER);
+		return is_from_port(skb, f.l3 + sizeof(ip6), DHCPV6_SERVER);
 	nd = find_nd(skb, f.l3, ip6.nexthdr);
 	if (nd <= 0)
 		return nd < 0;
@@ -93,19 +86,19 @@ static __noinline int copy_to_host(struct __sk_buff *skb, const struct config *c
 	if (!cfg || bpf_skb_load_bytes(skb, 0, group, ETH_ALEN) ||
 	    bpf_skb_store_bytes(skb, 0, cfg->parent.w, ETH_ALEN, 0))
 		return DROP;
-	note_from_guest(skb, cfg);
+	mark_from_guest(skb, cfg);
 	bpf_clone_redirect(skb, cfg->ifindex, BPF_F_INGRESS);
 	skb->tc_index = former;
 	return bpf_skb_store_bytes(skb, 0, group, ETH_ALEN, 0) ? DROP : PASS;
 }
 
-static __always_inline int take_to_host(struct __sk_buff *skb, const struct config *cfg)
+static __always_inline int redirect_to_host(struct __sk_buff *skb, const struct config *cfg)
 {
 	if (configures(skb)) {
 		note_handed(SAID_CONFIGURES);
 		return DROP;
 	}
-	note_from_guest(skb, cfg);
+	mark_from_guest(skb, cfg);
 	return bpf_redirect(cfg->ifindex, BPF_F_INGRESS);
 }
 
@@ -148,7 +141,7 @@ static __noinline int is_for_guest(struct __sk_buff *skb, __u32 ifindex)
 	struct frame f;
 
 	pull(skb, HEADERS);
-	if (!look(skb, &f) || !find_target(skb, &f, &key))
+	if (!parse_ethernet(skb, &f) || !find_target(skb, &f, &key))
 		return false;
 	entry = bpf_map_lookup_elem(&addresses, &key);
 	if (is_host(&key) || (entry && entry->ifindex != ifindex))
@@ -159,7 +152,7 @@ static __noinline int is_for_guest(struct __sk_buff *skb, __u32 ifindex)
 	return entry && is_on_link(&key);
 }
 
-static __always_inline int meet_frame(struct __sk_buff *skb)
+static __always_inline int handle_uplink_egress(struct __sk_buff *skb)
 {
 	struct config *cfg = configuration();
 	struct mac to = {}, from = {};
@@ -167,7 +160,7 @@ static __always_inline int meet_frame(struct __sk_buff *skb)
 	__u32 *ifindex, guest;
 	bool control;
 
-	if (skb->tc_index == FROM_GUEST || skb->tc_index == REFUSED_HERE) {
+	if (skb->tc_index == MARK_FROM_GUEST || skb->tc_index == MARK_REFUSED) {
 		skb->tc_index = 0;
 		return PASS;
 	}
@@ -183,7 +176,7 @@ static __always_inline int meet_frame(struct __sk_buff *skb)
 		if (!(is_group(to.w) || same(to.w, cfg->parent.w)) || control ||
 		    !bpf_map_lookup_elem(&macs, &from))
 			return PASS;
-		return is_group(to.w) ? copy_to_host(skb, cfg) : take_to_host(skb, cfg);
+		return is_group(to.w) ? copy_to_host(skb, cfg) : redirect_to_host(skb, cfg);
 	}
 	if (is_group(to.w)) {
 		if (!control && copy_to_guests(skb))
@@ -199,9 +192,9 @@ static __always_inline int meet_frame(struct __sk_buff *skb)
 
 /*
  * What the guest of an ipvtap sends to all, or to the uplink's MAC, where it takes its siblings
- * to be as well. ARP for an address that nobody here is known to have is left to across.
+ * to be as well. ARP for an address that nobody here is known to have is left to to_sibling.
  */
-static __always_inline int call_frame(struct __sk_buff *skb)
+static __always_inline int handle_to_host(struct __sk_buff *skb)
 {
 	struct config *cfg = configuration();
 	struct key key = {};
@@ -209,7 +202,7 @@ static __always_inline int call_frame(struct __sk_buff *skb)
 	struct ethhdr eth;
 	struct frame f;
 
-	skb->tc_index = FROM_GUEST;
+	skb->tc_index = MARK_FROM_GUEST;
 	pull(skb, HEADERS);
 	if (!cfg || bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) || skb->vlan_present ||
 	    is_tag(eth.h_proto))
@@ -219,10 +212,12 @@ static __always_inline int call_frame(struct __sk_buff *skb)
 		return PASS;
 	if (is_group((__u16 *)eth.h_dest))
 		return copy_to_host(skb, cfg);
-	if (!same((__u16 *)eth.h_dest, cfg->parent.w) || !look(skb, &f))
+	if (!same((__u16 *)eth.h_dest, cfg->parent.w) || !parse_ethernet(skb, &f))
 		return PASS;
 	if (find_target(skb, &f, &key) && !is_host(&key) &&
 	    (f.proto == bpf_htons(ETH_P_ARP) || bpf_map_lookup_elem(&addresses, &key)))
 		return PASS;
-	return take_to_host(skb, cfg);
+	return redirect_to_host(skb, cfg);
 }
+
+#endif

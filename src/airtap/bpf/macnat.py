@@ -83,7 +83,7 @@ class Macnat:
             remove_pins(self._directory)
 
     def program(self, name: str) -> Program:
-        """One of learn, up, across, down, meet, call and tell."""
+        """One of HOOKS of role.py, or inject."""
         return self._object.program(name)
 
     def set_timing(self, alive: float = ALIVE_S, refresh: float = REFRESH_S) -> None:
@@ -153,7 +153,7 @@ class Macnat:
         new, old = set(addresses), self.host_addresses()
         for address in new - old:
             self._hosts.update(records.pack_key(address), records.pack_index(1))
-        # After that: learn looks again behind its back, see remember() in macnat.bpf.c.
+        # After that: from_guest looks again behind its back, see learn_address() in addresses.h.
         taken = [entry for entry in self.addresses() if entry.address in new]
         for entry in taken:
             self.forget(entry.address, entry.vlan)
@@ -193,7 +193,7 @@ class Macnat:
     def remove_guest(self, ifindex: int) -> list[Learned]:
         """Forget a guest and return the addresses it had. Not there: success.
 
-        Where learn is still attached, everything that the guest sends is dropped from now on.
+        Where from_guest is still attached, everything that the guest sends is dropped from now on.
         """
         key = records.pack_index(ifindex)
         self._guests.delete(key)
@@ -250,7 +250,7 @@ class Macnat:
 
     def tell(self, ifindex: int, frame: bytes) -> None:
         """Have a guest receive a frame of ours. A guest that is gone or down: success."""
-        self.program("tell").test_run(frame, _SKB.pack(ifindex))
+        self.program("inject").test_run(frame, _SKB.pack(ifindex))
 
     def counters(self) -> dict[int, GuestCounters]:
         """Each guest's counters, by ifindex."""
@@ -371,7 +371,7 @@ async def detach(ipr: AsyncIPRoute, ifindex: int, keep: Collection[str] = ()) ->
     keep: names of those that stay; without any, the clsact goes too unless a filter that is not
     ours is on it. Raises LinkError.
     """
-    await clsact.detach(ipr, ifindex, [hook for name, hook in HOOKS.items() if name not in keep])
+    await clsact.detach(ipr, ifindex, [HOOKS[name] for name in keep])
 
 
 def _begin(loaded: Object, directory: Path | None) -> Macnat:

@@ -178,11 +178,6 @@ class Object:
             check(bpf.bpf_map__set_pin_path(at, os.fsencode(path)), f"pin {path}")
             at = bpf.bpf_object__next_map(self._object, at)
 
-    def leave_out(self, program: str) -> None:
-        """Have load() pass over a program. Raises BpfError."""
-        result = library().bpf_program__set_autoload(self._find(program), False)
-        check(result, f"leave out {program}")
-
     def load(self) -> None:
         """Make the maps and have the kernel verify the programs. Raises BpfError."""
         forget_said()

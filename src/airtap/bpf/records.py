@@ -1,4 +1,4 @@
-"""What stands in the maps of macnat.bpf.c, and what its events say: structures to and from bytes.
+"""What stands in the maps of the programs, and what their events say: structures of abi.h in bytes.
 
 All are in the host's byte order. A MAC is followed by two bytes of padding.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..kernel.addresses import Address, Subnet
 from ..names import octets
 
-IPV4_QUOTA, IPV6_QUOTA, GUESTS, PREFIXES = 16, 32, 1024, 32  # of macnat.bpf.c
+IPV4_QUOTA, IPV6_QUOTA, GUESTS, PREFIXES = 16, 32, 1024, 32  # of abi.h
 UNKNOWN_MAC = "00:00:00:00:00:00"
 NS = 1_000_000_000
 
@@ -25,7 +25,7 @@ _TABLE = struct.Struct("=8x8xQ5QQQQQ")
 _PREFIX = struct.Struct("=16s16sI")
 _EVENT = struct.Struct("=Q16sHHII6s2xBB2x")
 
-_CHANGES = ("learned", "moved", "evicted", "refused", "withheld", "spoke", "probed")
+_CHANGES = ("learned", "moved", "evicted", "refused", "suppressed", "mac-learned", "probed")
 _REASONS = ("wrong-mac", "host-address", "guest-address", "malformed", "link-control")
 
 
@@ -51,10 +51,10 @@ class Configuration(NamedTuple):
 class Entry(NamedTuple):
     """struct entry: who has an address. ifindex 0: nobody, it is a broadcast address.
 
-    last_seen: ns of time.monotonic_ns(). settled: jiffies, see macnat.bpf.c.
+    last_seen: ns of time.monotonic_ns(). fresh_until: jiffies, see abi.h.
     """
 
-    settled: int
+    fresh_until: int
     last_seen: int
     ifindex: int
     slot: int
@@ -81,13 +81,13 @@ class Learned:
 
 @dataclass(frozen=True)
 class Event:
-    """What learn did, as it happened. Times are in s of time.monotonic().
+    """What from_guest did, as it happened. Times are in s of time.monotonic().
 
     what: "learned"; "moved" (learned, from the guest with ifindex other, which has not used it
     for config.alive); "evicted" (the guest went over its quota; this was unused for longest);
-    "refused" (dropped, see reason; at most 8 a second and guest); "withheld" (more than 64
+    "refused" (dropped, see reason; at most 8 a second and guest); "suppressed" (more than 64
     changes in this second: those that follow are not reported, so read addresses() a second later);
-    "spoke" (an ipvtap's guest whose MAC was not known: mac is its own, and noted in guests());
+    "mac-learned" (of an ipvtap's guest, not known before: mac is its own, and noted in guests());
     "probed" (the guest has asked whether an address is free that nobody here is known to have).
     reason: of a refusal, a field of GuestCounters. "guest-address": other holds the address; if
     it is found not to answer for it any more, forget() the address.
@@ -109,7 +109,7 @@ class GuestCounters:
     """Frames of one guest that the guards dropped, by guard, and what became of its addresses.
 
     last_seen: s of time.monotonic() when an address of the guest's was last seen in use; 0 for
-    never. unreported: events withheld or lost.
+    never. unreported: events suppressed or lost.
     """
 
     wrong_mac: int

@@ -1,6 +1,5 @@
 """What the programs of macnat.bpf.c are there for at an uplink, and which device carries which."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from ..kernel.clsact import EGRESS, INGRESS, Hook
@@ -8,24 +7,24 @@ from ..kernel.clsact import EGRESS, INGRESS, Hook
 KINDS = ("macvtap", "ipvtap")
 # Each program's place. On a device that carries several, the lower number comes first.
 HOOKS = {
-    "learn": Hook(EGRESS, 0xA1, "airtap_learn"),
-    "call": Hook(EGRESS, 0xA2, "airtap_call"),
-    "meet": Hook(EGRESS, 0xA2, "airtap_meet"),
-    "up": Hook(EGRESS, 0xA3, "airtap_up"),
-    "across": Hook(EGRESS, 0xA4, "airtap_across"),
-    "down": Hook(INGRESS, 0xA1, "airtap_down"),
+    "from_guest": Hook(EGRESS, 0xA1, "airtap_from_guest"),
+    "to_host": Hook(EGRESS, 0xA2, "airtap_to_host"),
+    "uplink_egress": Hook(EGRESS, 0xA2, "airtap_uplink_egress"),
+    "to_uplink": Hook(EGRESS, 0xA3, "airtap_to_uplink"),
+    "to_sibling": Hook(EGRESS, 0xA4, "airtap_to_sibling"),
+    "from_uplink": Hook(INGRESS, 0xA1, "airtap_from_uplink"),
 }
 # What MAC NAT has on the uplink and its children, by the children's kind.
-PARENT = {"macvtap": ("up", "down"), "ipvtap": ("down",)}
-CHILD = {"macvtap": ("learn",), "ipvtap": ("learn", "up", "across")}
+PARENT = {"macvtap": ("to_uplink", "from_uplink"), "ipvtap": ("from_uplink",)}
+CHILD = {"macvtap": ("from_guest",), "ipvtap": ("from_guest", "to_uplink", "to_sibling")}
 
 
 @dataclass(frozen=True)
 class Role:
     """What the programs are there for at one uplink.
 
-    kind: of its children, macvtap or ipvtap. translate: MAC NAT; on macvtaps, without it, learn
-    only listens. host_access: the host and its guests meet.
+    kind: of its children, macvtap or ipvtap. translate: MAC NAT; on macvtaps, without it,
+    from_guest only observes. host_access: the host and its guests reach each other.
     """
 
     kind: str
@@ -39,23 +38,18 @@ class Role:
 
     @property
     def observes(self) -> bool:
-        """Whether learn only listens."""
+        """Whether from_guest only observes."""
         return self.kind == "macvtap" and not self.translate
 
     @property
     def on_parent(self) -> tuple[str, ...]:
         """The programs that the uplink carries."""
         own = () if self.observes else PARENT[self.kind]
-        return ("meet", *own) if self.host_access else own
+        return ("uplink_egress", *own) if self.host_access else own
 
     @property
     def on_child(self) -> tuple[str, ...]:
         """The programs that each child carries."""
         first, *rest = CHILD[self.kind]
-        called = ("call",) if self.host_access and self.kind == "ipvtap" else ()
+        called = ("to_host",) if self.host_access and self.kind == "ipvtap" else ()
         return (first, *called, *rest)
-
-
-def hooks(names: Collection[str]) -> list[Hook]:
-    """Where the programs of those names (Role.on_parent, on_child) are attached."""
-    return [HOOKS[name] for name in names]

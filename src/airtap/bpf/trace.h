@@ -15,91 +15,19 @@
  * Of earlier frames, which may be another guest's, a record has bytes behind a head that is shorter
  * than SNAP, and nothing else. They are for nobody: user space cuts them off.
  */
+#ifndef AIRTAP_TRACE_H
+#define AIRTAP_TRACE_H
 
-#define SNAP 384 /* up to the message type of DHCP */
-
-/* In the order in which a frame of a guest's passes them. */
-enum program { LEARN, CALL, MEET, UP, ACROSS, DOWN };
-
-/* Whom a frame concerns, if not one guest. */
-#define EVERYONE 0
-#define NOBODY 0xffffffff
-
-/* Bits of record.said, beside one for each of enum what. */
-#define SAID_COPIED (1 << 14) /* a copy went to the host, or to guests of the host's */
-#define SAID_CONFIGURES (1 << 15) /* the host must not hear it: it would configure it */
-
-/* generation: of this tracing, or 0 while nobody traces; user space sets it. A record that trace()
- * has begun in another one is not finished. */
-struct {
-	__u32 generation;
-	__u32 lost;
-} tracing;
-
-struct record {
-	__u64 time; /* ns of CLOCK_MONOTONIC */
-	__u32 whose; /* ifindex of the guest's device */
-	__u32 before_length, after_length; /* of the whole frame */
-	__s32 verdict;
-	__u16 tag, tag_proto; /* beside the frame; tag_proto 0: none */
-	__u16 said;
-	__u8 program, reason;
-	struct key key; /* that was learned, or for which the frame was refused */
-	struct key evicted;
-	__u32 generation;
-	__u32 pad;
-	__u8 before[SNAP], after[SNAP];
-};
-
-/* A guest that is traced, by its device (mac is 0) or, as a frame of a macvtap's guest comes by the
- * uplink, by its MAC (ifindex is 0). Two guests on ipvtaps may use one MAC. The device NOBODY is
- * there while somebody listens who may see all. */
-struct who {
-	__u32 ifindex;
-	struct mac mac;
-};
-
-/* To the ifindex of the guest's device; written by user space. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 256);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct who);
-	__type(value, __u32);
-} tracees SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct record);
-} records SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 256 * 1024);
-} traces SEC(".maps");
-
-static __always_inline bool is_host(const struct key *key);
-static __always_inline bool find_target(struct __sk_buff *skb, struct frame *f, struct key *key);
-
-/* Read anew each time: kept, it would have the verifier follow every program twice. */
-static __always_inline __u32 generation(void)
-{
-	return *(volatile __u32 *)&tracing.generation;
-}
-
-static __always_inline struct record *this_record(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&records, &zero);
-}
-
-static __always_inline bool is_group(const __u16 *mac)
-{
-	return mac[0] & bpf_htons(0x0100);
-}
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+#include "addresses.h"
+#include "ethernet.h"
+#include "maps.h"
+#include "target.h"
+#include "trace_note.h"
 
 static __always_inline bool copy_head(struct __sk_buff *skb, __u8 *head, __u32 *whole)
 {
@@ -111,21 +39,20 @@ static __always_inline bool copy_head(struct __sk_buff *skb, __u8 *head, __u32 *
 	return length >= ETH_HLEN && !bpf_skb_load_bytes(skb, 0, head, length);
 }
 
-/* Whether a frame on its way out is the host's, and for no guest: see is_leaving(). */
+/* Whether a frame on its way out is the host's, and for no guest: see select_at_uplink(). */
 static __always_inline bool is_hosts_own(struct __sk_buff *skb, __u32 program)
 {
-	__u32 zero = 0;
-	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+	struct config *cfg = configuration();
 	struct ethhdr eth;
 	struct mac to = {};
 
-	if (!cfg || (program != MEET && (program != UP || cfg->kind != MACVTAP)))
+	if (!cfg || (program != UPLINK_EGRESS && (program != TO_UPLINK || cfg->kind != MACVTAP)))
 		return false;
 	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) ||
 	    !same((__u16 *)eth.h_source, cfg->parent.w))
 		return false;
 	__builtin_memcpy(to.w, eth.h_dest, ETH_ALEN);
-	return program == UP || !(is_group(to.w) || bpf_map_lookup_elem(&macs, &to));
+	return program == TO_UPLINK || !(is_group(to.w) || bpf_map_lookup_elem(&macs, &to));
 }
 
 __noinline int begin_trace(struct __sk_buff *skb, __u32 program)
@@ -136,8 +63,8 @@ __noinline int begin_trace(struct __sk_buff *skb, __u32 program)
 		return 0;
 	r->generation = 0;
 	/* On the uplink, of what a guest sends and was traced where it did: see host_access.h. */
-	if ((program == MEET || program == DOWN) &&
-	    (skb->tc_index == FROM_GUEST || skb->tc_index == REFUSED_HERE))
+	if ((program == UPLINK_EGRESS || program == FROM_UPLINK) &&
+	    (skb->tc_index == MARK_FROM_GUEST || skb->tc_index == MARK_REFUSED))
 		return 0;
 	/* These are the most, and must not pay for a trace that does not concern them. */
 	if (is_hosts_own(skb, program))
@@ -151,36 +78,6 @@ __noinline int begin_trace(struct __sk_buff *skb, __u32 program)
 	r->program = program;
 	r->generation = generation();
 	return 0;
-}
-
-/* Note what became of key in this record. what: as report() has it. */
-static __always_inline void note_trace(const struct key *key, __u32 what)
-{
-	struct record *r;
-
-	if (!generation())
-		return;
-	r = this_record();
-	if (!r)
-		return;
-	r->said |= 1 << (what & 0xff);
-	if ((what & 0xff) == EVICTED) {
-		r->evicted = *key;
-	} else {
-		r->reason = what >> 8;
-		r->key = *key;
-	}
-}
-
-static __always_inline void note_handed(__u16 said)
-{
-	struct record *r;
-
-	if (!generation())
-		return;
-	r = this_record();
-	if (r)
-		r->said |= said;
 }
 
 static __always_inline __u32 found(const struct who *who)
@@ -214,7 +111,8 @@ static __always_inline bool is_all_seen(void)
  *   to those who may see all
  * - the host's, or not for this host at all: not to be traced
  */
-static __always_inline bool is_heard(struct __sk_buff *skb, struct record *r, struct config *cfg)
+static __always_inline bool select_from_lan(struct __sk_buff *skb, struct record *r,
+					    struct config *cfg)
 {
 	struct key key = {};
 	struct entry *entry;
@@ -229,7 +127,7 @@ static __always_inline bool is_heard(struct __sk_buff *skb, struct record *r, st
 		r->whose = EVERYONE;
 		return true;
 	}
-	if (!look(skb, &f) || !find_target(skb, &f, &key))
+	if (!parse_ethernet(skb, &f) || !find_target(skb, &f, &key))
 		return false;
 	entry = bpf_map_lookup_elem(&addresses, &key);
 	if (!entry)
@@ -244,11 +142,11 @@ static __always_inline bool is_heard(struct __sk_buff *skb, struct record *r, st
  * Whom a frame concerns that comes by the uplink on its way out:
  * - of a macvtap's guest: that guest
  * - the host's, sent to a group: everyone, if it was handed over
- * - the host's, at a guest's MAC: that guest, if meet gives it to the guest. If it goes to the LAN,
- *   nobody: the guest may have chosen its router's MAC, and must not read what goes there
+ * - the host's, at a guest's MAC: that guest, if uplink_egress gives it to the guest. If it goes to
+ *   the LAN, nobody: the guest may have chosen its router's MAC, and must not read what goes there
  * - other frames of the host's: not to be traced
  */
-static __always_inline bool is_leaving(struct record *r, struct config *cfg)
+static __always_inline bool select_at_uplink(struct record *r, struct config *cfg)
 {
 	struct who from = {};
 	struct mac to = {};
@@ -258,7 +156,8 @@ static __always_inline bool is_leaving(struct record *r, struct config *cfg)
 	__builtin_memcpy(to.w, r->before, ETH_ALEN);
 	if (!same(from.mac.w, cfg->parent.w)) {
 		r->whose = found(&from);
-		return r->whose != NOBODY && (r->program == UP || r->said || r->verdict != PASS);
+		return r->whose != NOBODY &&
+		       (r->program == TO_UPLINK || r->said || r->verdict != PASS);
 	}
 	if (is_group(to.w)) {
 		r->whose = EVERYONE;
@@ -273,8 +172,8 @@ static __always_inline bool is_leaving(struct record *r, struct config *cfg)
 	return true;
 }
 
-/* Whom a frame on a guest's own device concerns: who sent it, or to whom across takes it. */
-static __always_inline bool is_said(struct __sk_buff *skb, struct record *r)
+/* Whom a frame on a guest's own device concerns: who sent it, or to whom to_sibling takes it. */
+static __always_inline bool select_at_guest(struct __sk_buff *skb, struct record *r)
 {
 	struct key key = {};
 	struct entry *entry;
@@ -282,8 +181,8 @@ static __always_inline bool is_said(struct __sk_buff *skb, struct record *r)
 
 	r->whose = tracee(skb->ifindex);
 	if (r->whose != NOBODY)
-		return r->program != CALL || r->said || r->verdict != PASS;
-	if (r->program != ACROSS || r->verdict != TC_ACT_REDIRECT || !look(skb, &f) ||
+		return r->program != TO_HOST || r->said || r->verdict != PASS;
+	if (r->program != TO_SIBLING || r->verdict != TC_ACT_REDIRECT || !parse_ethernet(skb, &f) ||
 	    !find_target(skb, &f, &key))
 		return false;
 	entry = bpf_map_lookup_elem(&addresses, &key);
@@ -293,8 +192,7 @@ static __always_inline bool is_said(struct __sk_buff *skb, struct record *r)
 
 __noinline int end_trace(struct __sk_buff *skb, __u32 program, int verdict)
 {
-	__u32 zero = 0;
-	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+	struct config *cfg = configuration();
 	struct record *r = this_record();
 	bool wanted;
 
@@ -304,12 +202,12 @@ __noinline int end_trace(struct __sk_buff *skb, __u32 program, int verdict)
 	if (!copy_head(skb, r->after, &r->after_length))
 		return 0;
 	r->verdict = verdict;
-	if (program == DOWN)
-		wanted = is_heard(skb, r, cfg);
-	else if (program == MEET || (program == UP && cfg->kind == MACVTAP))
-		wanted = is_leaving(r, cfg);
+	if (program == FROM_UPLINK)
+		wanted = select_from_lan(skb, r, cfg);
+	else if (program == UPLINK_EGRESS || (program == TO_UPLINK && cfg->kind == MACVTAP))
+		wanted = select_at_uplink(r, cfg);
 	else
-		wanted = is_said(skb, r);
+		wanted = select_at_guest(skb, r);
 	if (!wanted || (r->whose == NOBODY && !is_all_seen()))
 		return 0;
 	r->time = bpf_ktime_get_ns();
@@ -333,3 +231,5 @@ static __always_inline int traced(struct __sk_buff *skb, __u32 program, int verd
 		end_trace(skb, program, verdict);
 	return verdict;
 }
+
+#endif

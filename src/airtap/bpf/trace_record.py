@@ -1,12 +1,19 @@
-"""What a program of MAC NAT tells of one frame, as bpf/trace.h writes it. Pure."""
+"""What a program of MAC NAT tells of one frame, as trace.h writes it. Pure."""
 
 import struct
 from typing import NamedTuple
 
-# Of trace.h.
+# Of abi.h.
 EVERYONE, NOBODY = 0, 0xFFFFFFFF
 SNAP = 384
-PROGRAMS = ("learn", "call", "meet", "up", "across", "down")  # enum program
+PROGRAMS = (
+    "from_guest",
+    "to_host",
+    "uplink_egress",
+    "to_uplink",
+    "to_sibling",
+    "from_uplink",
+)  # enum program
 PASS, DROP, REDIRECT = -1, 2, 7  # TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT
 
 _HEAD = struct.Struct("=QIIIi2s2sHBB16sHH16sHHII")
@@ -15,13 +22,13 @@ _ETHERNET = 14
 
 
 class Record(NamedTuple):
-    """struct record of trace.h.
+    """struct record of abi.h.
 
     time: ns of CLOCK_MONOTONIC. whose: ifindex of the guest's device, EVERYONE or NOBODY. before
     and after: the first SNAP bytes of a frame of before_length and after_length bytes. verdict:
     PASS, DROP or REDIRECT. tag, tag_proto: TCI, in the host's byte order, and ethertype, in the
     network's, of a tag beside the frame; ethertype 0 for none. said, reason: bits and a number of
-    macnat.bpf.c. key, evicted: addresses, 16 bytes each, with their VLANs and families.
+    abi.h. key, evicted: addresses, 16 bytes each, with their VLANs and families.
     """
 
     time: int

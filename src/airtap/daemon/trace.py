@@ -75,7 +75,7 @@ class _Subscriber:
     def wants(self, whose: int, program: str) -> bool:
         """Root hears of frames that are nobody's; of the host's broadcasts, those who get them."""
         if whose == EVERYONE:
-            return program != "meet" or self.ifindex in self.uplink.meeting
+            return program != "uplink_egress" or self.ifindex in self.uplink.meeting
         return whose == self.ifindex or (whose == NOBODY and self.sees_all)
 
 

@@ -1,7 +1,8 @@
 """BPF filters on the clsact hooks of a device, through rtnetlink (tc-bpf(8)).
 
-A filter of ours is known by its name, at a fixed priority and handle; one that another version of
-ours has there is replaced. Others' filters, and a clsact that others use, are left alone.
+A filter of ours is known by the prefix of its name, and stands at a fixed priority and handle. The
+rest of the name may be another version's: what stands at a place is replaced there, or taken off.
+Others' filters, and a clsact that others use, are left alone.
 """
 
 import errno
@@ -35,11 +36,15 @@ sched_bpf.options.nla_map += (
 
 @dataclass(frozen=True)
 class Hook:
-    """A filter's place. direction: INGRESS or EGRESS. priority: lower ones run first."""
+    """A filter's place and name. direction: INGRESS or EGRESS. priority: lower ones run first."""
 
     direction: int
     priority: int
     name: str
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.direction, self.priority
 
 
 @dataclass(frozen=True)
@@ -91,14 +96,18 @@ async def attached(ipr: AsyncIPRoute, ifindex: int, hook: Hook) -> int:
     return next((at.program for at in there if at.hook == hook), 0)
 
 
-async def detach(ipr: AsyncIPRoute, ifindex: int, hooks: Collection[Hook]) -> None:
+async def detach(ipr: AsyncIPRoute, ifindex: int, keep: Collection[Hook]) -> None:
     """Take our filters off, then the clsact if nothing is left on it. Not there: success.
 
+    Those of other versions go too, whatever their names.
+    keep: what stays. Another version's filter at the place of one of these stays as well, until
+    attach() replaces it, so that nothing passes unguarded meanwhile.
     Raises LinkError.
     """
+    kept = [hook.place for hook in keep]
     with suppress(LinkNotFound):
         there = await filters(ipr, ifindex)
-        ours = [at.hook for at in there if at.hook in hooks]
+        ours = [at.hook for at in there if at.name.startswith(_OURS) and at.hook.place not in kept]
         for hook in ours:
             await _request(ipr, "del-filter", "bpf", ifindex, fine=_GONE, **_place(hook))
         if len(ours) == len(there):  # an ingress qdisc, by its kind, is none to delete

@@ -260,9 +260,9 @@ class UplinkState:
 
     def _on_event(self, event: Event) -> None:
         log.debug("%s: %s", self.link.name, event)
-        if event.what == "spoke":
+        if event.what == "mac-learned":
             self._on_spoke(event.ifindex)
-        if event.what == "withheld" and self._where.left:
+        if event.what == "suppressed" and self._where.left:
             self._sweep()
         if event.address and self._where.has_left(event.address):
             if event.what in ("learned", "moved"):

@@ -13,8 +13,8 @@ from ipaddress import IPv4Address, IPv6Address
 from ..bpf.trace_record import DROP, EVERYONE, NOBODY, PASS, REDIRECT, Record
 from .describe import dhcp_flags, in_words, layer3, mac, nd_message
 
-# Bits of record.said: enum what of macnat.bpf.c, and those of trace.h.
-LEARNED, MOVED, EVICTED, REFUSED, WITHHELD, SPOKE, PROBED = (1 << n for n in range(7))
+# Bits of record.said: enum what and SAID_* of abi.h.
+LEARNED, MOVED, EVICTED, REFUSED, SUPPRESSED, MAC_LEARNED, PROBED = (1 << n for n in range(7))
 COPIED, CONFIGURES = 1 << 14, 1 << 15
 
 # ns after which no more is expected of a frame: its programs run within microseconds.
@@ -77,9 +77,9 @@ class Story:
 
     def feed(self, record: Record) -> Iterator[Line]:
         """The frames of which all is known now."""
-        if record.name == "down":
+        if record.name == "from_uplink":
             yield from self._from_lan(record)
-        elif record.name == "meet" and mac(record.before[6:12]) == self.setting.uplink_mac:
+        elif record.name == "uplink_egress" and mac(record.before[6:12]) == self.setting.uplink_mac:
             if record.whose != NOBODY or mac(record.before[:6]) == self.setting.mac:
                 yield _line(record, "host -> guest", _from_host(record, self.setting))
         else:
@@ -96,7 +96,7 @@ class Story:
             if self._is_siblings(record):
                 yield _line(record, "sibling -> guest", changes(record, record))
                 return
-            if record.name == "learn" or len(self._chains) >= _OPEN:
+            if record.name == "from_guest" or len(self._chains) >= _OPEN:
                 while self._chains:  # one guest's frames come one by one
                     yield self._told(self._chains.pop(0))
             chain = _Chain()
@@ -107,14 +107,14 @@ class Story:
             yield self._told(chain)
 
     def _is_siblings(self, record: Record) -> bool:
-        """Whether across takes a frame of a sibling's to the guest."""
+        """Whether to_sibling takes a frame of a sibling's to the guest."""
         own = mac(record.after[:6]) == self.setting.mac
-        return record.name == "across" and record.verdict == REDIRECT and own
+        return record.name == "to_sibling" and record.verdict == REDIRECT and own
 
     def _is_complete(self, record: Record) -> bool:
         if record.verdict != PASS:
             return True
-        last = "across" if self.setting.kind == "ipvtap" else "up"
+        last = "to_sibling" if self.setting.kind == "ipvtap" else "to_uplink"
         return record.name == last
 
     def _told(self, chain: _Chain) -> Line:
@@ -138,14 +138,14 @@ class Story:
         last, to_uplink = records[-1], mac(records[-1].after[:6]) == self.setting.uplink_mac
         if last.verdict == DROP:
             return "guest -> LAN", _why_dropped(last)
-        if last.verdict == REDIRECT and last.name != "across":
+        if last.verdict == REDIRECT and last.name != "to_sibling":
             return "guest -> host", ["handed to the host"]
         if last.verdict == REDIRECT:
             return "guest -> sibling", ["handed to the sibling"]
-        if last.name == "across" and to_uplink:
+        if last.name == "to_sibling" and to_uplink:
             return "guest -> host", ["for no sibling: to the host"]
         is_group = bool(last.after[0] & 1)
-        reaches_uplink = last.name == "up" or self.setting.kind == "ipvtap"
+        reaches_uplink = last.name == "to_uplink" or self.setting.kind == "ipvtap"
         if self.setting.macnat and not reaches_uplink and self.lossy:
             return "guest -> LAN", ["what became of it is lost"]
         if self.setting.macnat and not reaches_uplink and not is_group:
@@ -183,9 +183,9 @@ def _learns(record: Record) -> bool:
 
 
 def _noted(record: Record) -> Iterator[str]:
-    """What learn and host access said of a frame."""
+    """What from_guest and host access said of a frame."""
     address = _address(record.key, record.key_family)
-    if record.said & SPOKE:
+    if record.said & MAC_LEARNED:
         yield f"the guest's MAC is {mac(record.before[6:12])}"
     if record.said & LEARNED:
         yield f"learned {address}"
@@ -211,14 +211,14 @@ def _why_dropped(record: Record) -> list[str]:
         return ["refused: it would configure the host"]
     return [
         {
-            "up": "refused: ARP, ND or DHCP that cannot be translated whole",
-            "across": "refused: siblings are kept apart here (mode private)",
+            "to_uplink": "refused: ARP, ND or DHCP that cannot be translated whole",
+            "to_sibling": "refused: siblings are kept apart here (mode private)",
         }.get(record.name, "refused")
     ]
 
 
 def _reason(record: Record) -> str:
-    """enum reason of macnat.bpf.c, in words."""
+    """enum reason of abi.h, in words."""
     address = _address(record.key, record.key_family)
     reasons = (
         f"source MAC {mac(record.before[6:12])} is not the guest's",

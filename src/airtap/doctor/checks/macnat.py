@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
-from ...bpf.role import Role, hooks
+from ...bpf.role import HOOKS, Role
 from ...kernel.clsact import EGRESS, Filter, Hook
 from ..finding import OK, PROBLEM, WARNING, Finding, ok, warning, word
 from ..sources.uplinks import Device, Uplink
@@ -20,7 +20,7 @@ def on_uplink(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
     warning filter-before-ours.
     """
     if uplink.role:
-        yield from _attached(uplink, hooks(uplink.role.on_parent), uplink.role, scene)
+        yield from _attached(uplink, uplink.role.on_parent, uplink.role, scene)
     elif uplink.needs_macnat:
         yield ok("macnat", uplink.name, what="MAC NAT goes on with the first guest")
 
@@ -36,7 +36,7 @@ def on_devices(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
         return
     well = 0
     for device in _guarded(uplink):
-        found = _attached(device, hooks(uplink.role.on_child), uplink.role, scene)
+        found = _attached(device, uplink.role.on_child, uplink.role, scene)
         bad = [finding for finding in found if finding.level != OK]
         well += not bad
         yield from bad
@@ -55,19 +55,19 @@ def is_incomplete(uplink: Uplink) -> bool:
     """Return whether a program is not attached, which airtapd may be about to do."""
     if uplink.role is None:
         return False
-    on_child = hooks(uplink.role.on_child)
-    lacking = missing(hooks(uplink.role.on_parent), uplink.filters)
+    on_child = uplink.role.on_child
+    lacking = missing(uplink.role.on_parent, uplink.filters)
     return bool(lacking) or any(missing(on_child, each.filters) for each in _guarded(uplink))
 
 
-def missing(wanted: Collection[Hook], filters: Collection[Filter]) -> list[Hook]:
-    """Return those of the wanted hooks to which no program of ours is attached."""
+def missing(wanted: Collection[str], filters: Collection[Filter]) -> list[Hook]:
+    """Return the hooks of those of the wanted programs that are not attached."""
     there = {each.hook for each in filters}
-    return [hook for hook in wanted if hook not in there]
+    return [HOOKS[name] for name in wanted if HOOKS[name] not in there]
 
 
 def _attached(
-    place: Uplink | Device, wanted: Sequence[Hook], role: Role, scene: Scene
+    place: Uplink | Device, wanted: Sequence[str], role: Role, scene: Scene
 ) -> Iterator[Finding]:
     name, filters = place.link.name, place.filters
     level = PROBLEM if role.translate else WARNING
@@ -108,9 +108,10 @@ def _attached(
     yield from _shadowed(name, wanted, filters)
 
 
-def _shadowed(name: str, wanted: Sequence[Hook], filters: Sequence[Filter]) -> Iterator[Finding]:
+def _shadowed(name: str, wanted: Sequence[str], filters: Sequence[Filter]) -> Iterator[Finding]:
+    hooks = [HOOKS[program] for program in wanted]
     for each in filters:
-        ours = [hook.priority for hook in wanted if hook.direction == each.direction]
+        ours = [hook.priority for hook in hooks if hook.direction == each.direction]
         if ours and each.priority < max(ours) and not each.name.startswith(_OURS):
             yield warning(
                 "filter-before-ours",

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * DHCP: requests that ask for broadcast answers, answers for addresses that nobody has yet.
+ */
+#ifndef AIRTAP_DHCP_H
+#define AIRTAP_DHCP_H
+
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "ethernet.h"
+#include "maps.h"
+
+#define BOOTPS 67
+#define BOOTPC 68
+#define BOOTREQUEST 1
+#define BOOTREPLY 2
+#define BROADCAST_FLAG 0x8000
+#define DHCPV6_SERVER 547
+
+/* UDP and BOOTP behind it (RFC 951), up to the client's MAC. */
+struct bootp {
+	struct udphdr udp;
+	__u8 op, htype, hlen, hops;
+	__be32 xid;
+	__be16 secs, flags;
+	__be32 ciaddr, yiaddr, siaddr, giaddr;
+	__u16 chaddr[3];
+};
+/* The length of a struct bootp that ends with a field. */
+#define UP_TO(field) (offsetof(struct bootp, field) + sizeof(((struct bootp *)0)->field))
+
+/* False where it certainly is no message to a DHCP server. */
+static __always_inline bool may_be_dhcp_request(struct iphdr *ip, void *end)
+{
+	struct udphdr *udp = (void *)ip + ip->ihl * 4;
+
+	if (ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(0x1fff) || ip->version != 4)
+		return false;
+	return (void *)(udp + 1) > end || udp->dest == bpf_htons(BOOTPS);
+}
+
+/*
+ * Ask the DHCP server to broadcast its answers (RFC 2131 4.1): a unicast OFFER goes to the
+ * client's hardware address, which the uplink does not carry. The checksum helper leaves a
+ * checksum of 0 and CHECKSUM_PARTIAL as they are.
+ */
+static __noinline int egress_dhcp(struct __sk_buff *skb, __u32 l3)
+{
+	struct bootp m;
+	struct iphdr ip;
+	__u32 header, l4;
+	__be16 flags;
+
+	if (bpf_skb_load_bytes(skb, l3, &ip, sizeof(ip)))
+		return 0;
+	header = ip.ihl * 4;
+	l4 = l3 + header;
+	if (header < sizeof(ip) || bpf_ntohs(ip.tot_len) < header + UP_TO(flags) ||
+	    bpf_skb_load_bytes(skb, l4, &m, UP_TO(flags)))
+		return 0;
+	flags = m.flags | bpf_htons(BROADCAST_FLAG);
+	if (m.udp.dest != bpf_htons(BOOTPS) || m.op != BOOTREQUEST ||
+	    bpf_ntohs(m.udp.len) < UP_TO(flags) || flags == m.flags)
+		return 0;
+	if (bpf_skb_store_bytes(skb, l4 + offsetof(struct bootp, flags), &flags, sizeof(flags), 0))
+		return -1;
+	return bpf_l4_csum_replace(skb, l4 + offsetof(struct udphdr, check), m.flags, flags,
+				   sizeof(flags) | BPF_F_MARK_MANGLED_0);
+}
+
+/* False where it certainly is no message to a DHCP client. */
+static __always_inline bool may_be_dhcp_reply(struct iphdr *ip, void *end)
+{
+	struct udphdr *udp = (void *)ip + sizeof(*ip);
+
+	if (ip->protocol != IPPROTO_UDP || ip->ihl != 5 || ip->frag_off & bpf_htons(0x1fff))
+		return false;
+	return (void *)(udp + 1) > end || udp->dest == bpf_htons(BOOTPC);
+}
+
+/*
+ * A server may ignore the broadcast flag and send its answer to the address that it offers, at
+ * the MAC from which it was asked. Nobody has that address yet, or a former guest has: all
+ * guests get it, as they would the broadcast.
+ */
+static __noinline bool is_for_new_address(struct __sk_buff *skb, __u32 l3,
+					  const struct entry *entry, const struct mac *parent)
+{
+	struct bootp m;
+
+	if (bpf_skb_load_bytes(skb, l3 + sizeof(struct iphdr), &m, UP_TO(chaddr)))
+		return false;
+	if (m.udp.dest != bpf_htons(BOOTPC) || m.op != BOOTREPLY || same(m.chaddr, parent->w))
+		return false;
+	return !entry || !same(m.chaddr, entry->mac.w);
+}
+
+/* Whether the UDP datagram at l4 comes from a port. */
+static __noinline bool is_from_port(struct __sk_buff *skb, __u32 l4, __u16 port)
+{
+	__be16 source;
+
+	if (bpf_skb_load_bytes(skb, l4, &source, sizeof(source)))
+		return false;
+	return source == bpf_htons(port);
+}
+
+/* Whether an IPv4 packet comes from the port of a DHCP server. */
+static __always_inline bool is_from_dhcp_server(struct __sk_buff *skb, __u32 l3)
+{
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(skb, l3, &ip, sizeof(ip)) || ip.protocol != IPPROTO_UDP ||
+	    ip.frag_off & bpf_htons(0x1fff))
+		return false;
+	return is_from_port(skb, l3 + ip.ihl * 4, BOOTPS);
+}
+
+#endif

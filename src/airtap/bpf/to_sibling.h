@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * to_sibling: what the guest of an ipvtap sends to another goes to that one.
+ */
+#ifndef AIRTAP_TO_SIBLING_H
+#define AIRTAP_TO_SIBLING_H
+
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "addresses.h"
+#include "arp.h"
+#include "ethernet.h"
+#include "maps.h"
+#include "target.h"
+
+/*
+ * A guest takes the uplink's MAC for that of its siblings and of the host. What comes of a frame
+ * that it sends there, after to_uplink:
+ * - ARP for an address that nobody here is known to have: to all, as ingress_arp() has it. The host
+ *   would take it for an echo, and of a probe for a sibling's address this is the answer
+ * - in mode vepa: leaves, and comes back from the switch
+ * - for an address of a sibling's: goes to it, or is dropped where siblings are private
+ * - else: is the host's, to whom the ipvlan gives it (drivers/net/ipvlan: ipvlan_xmit_mode_l2)
+ */
+static __always_inline int handle_to_sibling(struct __sk_buff *skb)
+{
+	const __u16 broadcast[] = { 0xffff, 0xffff, 0xffff };
+	struct config *cfg = configuration();
+	struct entry *entry;
+	struct key key = {};
+	struct ethhdr *eth;
+	struct frame f;
+	struct mac mac;
+	__u32 ifindex;
+	bool is_arp;
+
+	pull(skb, HEADERS);
+	eth = (void *)(long)skb->data;
+	if (!cfg || (void *)(eth + 1) > (void *)(long)skb->data_end)
+		return DROP;
+	if (!same((__u16 *)eth->h_dest, cfg->parent.w) || !parse_ethernet(skb, &f) ||
+	    !find_target(skb, &f, &key))
+		return PASS;
+	is_arp = f.proto == bpf_htons(ETH_P_ARP);
+	entry = bpf_map_lookup_elem(&addresses, &key);
+	if (is_arp && !entry && !is_host(&key))
+		return bpf_skb_store_bytes(skb, 0, broadcast, ETH_ALEN, 0) ? DROP : PASS;
+	if (!entry || cfg->mode == VEPA)
+		return PASS;
+	ifindex = entry->ifindex;
+	mac = entry->mac;
+	if (!ifindex || ifindex == skb->ifindex)
+		return PASS;
+	if (cfg->mode == PRIVATE || bpf_skb_store_bytes(skb, 0, mac.w, ETH_ALEN, 0))
+		return DROP;
+	if (is_arp &&
+	    bpf_skb_store_bytes(skb, f.l3 + offsetof(struct arp, tha), mac.w, ETH_ALEN, 0))
+		return DROP;
+	return bpf_redirect(ifindex, BPF_F_INGRESS);
+}
+
+#endif

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * to_uplink: what leaves gets the uplink's MAC, also inside ARP and ND; DHCP asks for broadcasts.
+ */
+#ifndef AIRTAP_TO_UPLINK_H
+#define AIRTAP_TO_UPLINK_H
+
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "arp.h"
+#include "dhcp.h"
+#include "ethernet.h"
+#include "ipv6.h"
+#include "maps.h"
+#include "ndp.h"
+
+static __always_inline void count_malformed(void)
+{
+	__u32 zero = 0;
+	struct statistics *s = bpf_map_lookup_elem(&statistics, &zero);
+
+	if (s)
+		__sync_fetch_and_add(&s->malformed, 1);
+}
+
+static __always_inline int handle_to_uplink(struct __sk_buff *skb)
+{
+	enum { OTHER, ARP, DHCP, ND } kind = OTHER;
+	struct config *cfg = configuration();
+	struct ipv6hdr *ip6;
+	struct iphdr *ip;
+	struct ethhdr *eth;
+	struct frame f;
+	void *end;
+	int failed;
+
+	pull(skb, ETH_HLEN);
+	eth = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	if (!cfg || (void *)(eth + 1) > end)
+		return DROP;
+	/* Without a MAC this is not set up yet. The host's own frames end here; none of them leaves
+	 * by an ipvtap, where a guest may have the uplink's MAC. */
+	if (is_zero(cfg->parent.w))
+		return PASS;
+	if (same((__u16 *)eth->h_source, cfg->parent.w) && cfg->kind != IPVTAP)
+		return PASS;
+	pull(skb, HEADERS);
+	if (!parse_ethernet(skb, &f))
+		return DROP;
+	end = (void *)(long)skb->data_end;
+	ip = (void *)(long)skb->data + f.l3;
+	ip6 = (void *)ip;
+	if (f.proto == bpf_htons(ETH_P_IP) && (void *)(ip + 1) <= end) {
+		if (may_be_dhcp_request(ip, end))
+			kind = DHCP;
+	} else if (f.proto == bpf_htons(ETH_P_IPV6) && (void *)(ip6 + 1) <= end) {
+		if (leads_to_nd(ip6->nexthdr))
+			kind = ND;
+	} else if (f.proto == bpf_htons(ETH_P_ARP)) {
+		kind = ARP;
+	}
+	if (bpf_skb_store_bytes(skb, ETH_ALEN, cfg->parent.w, ETH_ALEN, 0))
+		return DROP;
+	if (kind == OTHER)
+		return PASS;
+	if (kind == ARP)
+		failed = egress_arp(skb, f.l3, &cfg->parent);
+	else if (kind == DHCP)
+		failed = egress_dhcp(skb, f.l3);
+	else
+		failed = egress_nd(skb, f.l3, &cfg->parent);
+	if (!failed)
+		return PASS;
+	count_malformed();
+	return DROP;
+}
+
+#endif

@@ -1,0 +1,311 @@
+"""Pins and attachment: state and programs outlive the daemon, and other versions are replaced."""
+
+import asyncio
+import errno
+import json
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyroute2 import AsyncIPRoute
+
+from airtap.bpf import macnat
+from airtap.bpf.macnat import Macnat, open_macnat
+from airtap.bpf.object import Object
+from airtap.bpf.pins import remove_pins
+from airtap.bpf.records import UNKNOWN_MAC
+from airtap.bpf.role import CHILD, HOOKS, PARENT, Role
+from airtap.errors import Problem
+from airtap.kernel import clsact
+from airtap.kernel.links import LinkError, LinkNotFound
+from hatch_build import compile_object
+from lab.probe import DROP, REDIRECT
+from lab.sandbox import command
+from tests.bpf.rig import devices
+from tests.bpf.test_macnat import HOST, MAC_A, MAC_B, UPLINK, packet
+
+DIRECTORY = Path("/sys/fs/bpf/airtap/test-1")
+
+
+@contextmanager
+def opened() -> Iterator[Macnat]:
+    found = open_macnat(DIRECTORY)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def pins() -> Iterator[Path]:
+    yield DIRECTORY
+    remove_pins(DIRECTORY)
+
+
+def filters(name: str) -> list[dict[str, Any]]:
+    found = []
+    for direction in ("ingress", "egress"):
+        listed = json.loads(command("tc", "-j", "filter", "show", "dev", name, direction))
+        found += [f["options"] | {"where": direction} for f in listed if "options" in f]
+    return found
+
+
+def qdiscs(name: str) -> str:
+    return command("tc", "qdisc", "show", "dev", name)
+
+
+def test_state_and_programs_outlive_the_daemon(pins: Path) -> None:
+    with devices("mn0") as [ifindex]:
+
+        async def first() -> None:
+            async with AsyncIPRoute() as ipr:
+                with opened() as one:
+                    one.set_parent(1, UPLINK)
+                    one.set_host_addresses({HOST})
+                    one.add_guest(7, MAC_A)
+                    assert not await one.is_attached(ipr, ifindex)
+                    await one.attach_parent(ipr, ifindex)
+                    await one.attach_parent(ipr, ifindex)
+                    assert await one.is_attached(ipr, ifindex)
+
+        async def second() -> None:
+            async with AsyncIPRoute() as ipr:
+                with opened() as two:
+                    assert two.parent_mac() == UPLINK
+                    assert two.host_addresses() == {HOST}
+                    assert two.guests() == {7: MAC_A}
+                    assert await two.is_attached(ipr, ifindex, PARENT["macvtap"])
+                    assert not await two.is_attached(ipr, ifindex, CHILD["macvtap"])
+                    before = filters("mn0")
+                    await two.attach_parent(ipr, ifindex)
+                    assert filters("mn0") == before
+                    await macnat.detach(ipr, ifindex)
+                    await macnat.detach(ipr, ifindex)
+                    assert "clsact" not in qdiscs("mn0")
+
+        asyncio.run(first())
+        assert {f["bpf_name"] for f in filters("mn0")} == {"airtap_to_uplink", "airtap_from_uplink"}
+        asyncio.run(second())
+
+
+def test_programs_on_other_maps_are_replaced(pins: Path) -> None:
+    with devices("mn0") as [ifindex]:
+
+        async def scenario() -> None:
+            async with AsyncIPRoute() as ipr:
+                with opened() as one:
+                    await one.attach_parent(ipr, ifindex)
+                remove_pins(DIRECTORY)
+                with opened() as two:
+                    assert not await two.is_attached(ipr, ifindex)
+                    await two.attach_parent(ipr, ifindex)
+                    assert await two.is_attached(ipr, ifindex)
+                assert len(filters("mn0")) == 2
+
+        asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "kind, on_child, on_parent",
+    [
+        (
+            "macvtap",
+            ["egress airtap_from_guest"],
+            ["ingress airtap_from_uplink", "egress airtap_to_uplink"],
+        ),
+        (
+            "ipvtap",
+            ["egress airtap_from_guest", "egress airtap_to_uplink", "egress airtap_to_sibling"],
+            ["ingress airtap_from_uplink"],
+        ),
+    ],
+)
+def test_what_a_device_carries(
+    pins: Path, kind: str, on_child: list[str], on_parent: list[str]
+) -> None:
+    """In the order in which the kernel lists them, and runs them: by priority."""
+    with devices("mn0", "mn1") as [parent, child]:
+
+        async def scenario() -> None:
+            async with AsyncIPRoute() as ipr:
+                with opened() as found:
+                    found.set_role(Role(kind), "bridge")
+                    await found.attach_parent(ipr, parent)
+                    await found.attach_child(ipr, child)
+                    assert await found.is_attached(ipr, parent, PARENT[kind])
+                    assert await found.is_attached(ipr, child, CHILD[kind])
+                    assert not await found.is_attached(ipr, child, ("from_uplink",))
+                listed = [f"{f['where']} {f['bpf_name']}" for f in filters("mn0")]
+                assert listed == on_parent
+                assert [f"{f['where']} {f['bpf_name']}" for f in filters("mn1")] == on_child
+                await macnat.detach(ipr, child)
+                assert filters("mn1") == []
+                assert "clsact" not in qdiscs("mn1")
+
+        asyncio.run(scenario())
+
+
+def test_kind_and_mode_outlive_the_daemon(pins: Path) -> None:
+    skb = struct.Struct("=40xI148x")  # with its ifindex
+    with devices("mn0", "mn1") as [a, b]:
+        with opened() as one:
+            assert one.kind() == "macvtap"
+            one.set_role(Role("ipvtap"), "private")
+            one.set_parent(1, UPLINK)
+            one.add_guest(b, None)
+            one.program("from_guest").test_run(packet(MAC_B, "192.0.2.1"), skb.pack(b))
+        with opened() as two:
+            assert two.kind() == "ipvtap"
+            assert two.guests() == {b: MAC_B}
+            to_b = packet(UPLINK, "192.0.2.100")
+            assert two.program("to_sibling").test_run(to_b, skb.pack(a)).verdict == DROP
+            two.set_timing()
+            two.set_role(Role("ipvtap"), "bridge")
+            assert two.program("to_sibling").test_run(to_b, skb.pack(a)).verdict == REDIRECT
+            two.set_role(Role("macvtap"), "vepa")
+            assert (two.kind(), two.parent_mac()) == ("macvtap", UPLINK)
+
+
+def test_foreign_filters_and_their_clsact_stay(pins: Path) -> None:
+    with devices("mn0") as [ifindex]:
+        command("tc", "qdisc", "add", "dev", "mn0", "clsact")
+        foreign = clsact.Hook(clsact.EGRESS, 7, "somebody_else")
+        in_the_way = clsact.Hook(clsact.EGRESS, 0xA3, "somebody_else")
+
+        async def scenario() -> None:
+            async with AsyncIPRoute() as ipr:
+                with opened() as found:
+                    program = found.program("from_guest").fd
+                    await clsact.attach(ipr, ifindex, foreign, program)
+                    await found.attach_child(ipr, ifindex)
+                    assert len(filters("mn0")) == 2
+                    await macnat.detach(ipr, ifindex)
+                    assert [f["bpf_name"] for f in filters("mn0")] == ["somebody_else"]
+                    await clsact.attach(ipr, ifindex, in_the_way, program)
+                    with pytest.raises(LinkError):
+                        await found.attach_parent(ipr, ifindex)
+                    await macnat.detach(ipr, ifindex)
+
+        asyncio.run(scenario())
+        assert len(filters("mn0")) == 2
+        assert "clsact" in qdiscs("mn0")
+
+
+def test_an_ingress_qdisc_is_no_clsact(pins: Path) -> None:
+    with devices("mn0") as [ifindex]:
+        command("tc", "qdisc", "add", "dev", "mn0", "ingress")
+
+        async def scenario() -> None:
+            async with AsyncIPRoute() as ipr:
+                with opened() as found:
+                    with pytest.raises(LinkError) as caught:
+                        await found.attach_parent(ipr, ifindex)
+                    assert caught.value.errno == errno.EEXIST
+                    with pytest.raises(LinkNotFound):
+                        await found.attach_parent(ipr, 99_999)
+                    await macnat.detach(ipr, 99_999)
+
+        asyncio.run(scenario())
+        assert filters("mn0") == []
+
+
+def test_pins_of_another_version_are_replaced(pins: Path) -> None:
+    with opened() as one:
+        one.add_guest(7, MAC_A)
+    (DIRECTORY / "addresses").unlink()
+    (DIRECTORY / "guests").rename(DIRECTORY / "addresses")
+    with opened() as two:
+        assert two.guests() == {}
+
+
+# struct config as it was before it had a kind.
+FORMER_CONFIG = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, 4);
+	__uint(value_size, 32);
+} config SEC(".maps");
+"""
+
+
+def test_a_config_of_the_former_layout_is_replaced(pins: Path, tmp_path: Path) -> None:
+    with opened() as one:
+        one.add_guest(7, MAC_A)
+        one.set_role(Role("ipvtap"), "private")
+    (DIRECTORY / "config").unlink()
+    source, target = tmp_path / "former.bpf.c", tmp_path / "former.bpf.o"
+    source.write_text(FORMER_CONFIG)
+    compile_object(source, target)
+    with Object(target.read_bytes(), "former") as former:
+        former.pin_maps(DIRECTORY)
+        former.load()
+    with opened() as two:
+        assert (two.kind(), two.parent_mac()) == ("macvtap", UNKNOWN_MAC)
+        assert two.guests() == {}
+
+
+def test_a_missing_bpffs_is_named() -> None:
+    with pytest.raises(Problem) as caught:
+        open_macnat(Path("/run/airtap-no-bpffs/1"))
+    assert caught.value.code == "no-macnat"
+    assert "mount -t bpf" in caught.value.hint
+
+
+# The names that the filters had in earlier versions.
+FORMER_NAMES = {
+    "from_guest": "airtap_learn",
+    "to_host": "airtap_call",
+    "uplink_egress": "airtap_meet",
+    "to_uplink": "airtap_up",
+    "to_sibling": "airtap_across",
+    "from_uplink": "airtap_down",
+}
+
+
+@pytest.mark.parametrize("kind", ["macvtap", "ipvtap"])
+def test_an_upgrade_leaves_no_filter_behind(pins: Path, kind: str) -> None:
+    """The former version's filters are replaced where they are, or taken off, by another name."""
+    role = Role(kind, host_access=True)
+    with devices("mn0", "mn1") as [parent, child], opened() as found:
+
+        def names(device: str) -> list[str]:
+            return [each["bpf_name"] for each in filters(device)]
+
+        async def attach_former(ipr: AsyncIPRoute) -> None:
+            for ifindex, programs in ((parent, role.on_parent), (child, role.on_child)):
+                for name in programs:
+                    former = replace(HOOKS[name], name=FORMER_NAMES[name])
+                    await clsact.attach(ipr, ifindex, former, found.program(name).fd)
+            for device, programs in (("mn0", role.on_parent), ("mn1", role.on_child)):
+                assert sorted(names(device)) == sorted(FORMER_NAMES[name] for name in programs)
+
+        async def scenario() -> None:
+            async with AsyncIPRoute() as ipr:
+                found.set_role(role, "bridge")
+                await attach_former(ipr)
+                await macnat.detach(ipr, parent, keep=role.on_parent)
+                await macnat.detach(ipr, child, keep=role.on_child)
+                assert len(names("mn0")) == len(role.on_parent)
+                assert len(names("mn1")) == len(role.on_child)
+                await found.attach_parent(ipr, parent)
+                await found.attach_child(ipr, child)
+                for device, programs in (("mn0", role.on_parent), ("mn1", role.on_child)):
+                    assert sorted(names(device)) == sorted(HOOKS[name].name for name in programs)
+                await attach_former(ipr)
+                await macnat.detach(ipr, parent, keep=("uplink_egress",))
+                assert names("mn0") == ["airtap_meet"]
+                for ifindex in (parent, child):
+                    await macnat.detach(ipr, ifindex)
+                for device in ("mn0", "mn1"):
+                    assert names(device) == []
+                    assert "clsact" not in qdiscs(device)
+
+        asyncio.run(scenario())
