@@ -17,6 +17,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 
 from pyroute2 import AsyncIPRoute
@@ -25,7 +26,6 @@ from ..bpf import pins
 from ..bpf.macnat import detach, open_macnat
 from ..bpf.role import Role
 from ..config import MODES, Config
-from ..daemon.dispatcher import Dispatcher
 from ..errors import Problem
 from ..kernel import nl80211
 from ..kernel.addresses import Subnet, host_addresses
@@ -46,6 +46,22 @@ log = logging.getLogger(__name__)
 _AWAIT_S = 300.0
 
 
+@dataclass(frozen=True)
+class UplinkCallbacks:
+    """Who is told of uplinks that move, go and come back.
+
+    on_moved is called with the name of an uplink that is on another network now, and with what to
+    call once its guests have been seen to. on_lost is called with the name of an uplink that is
+    gone. on_seen is called with each device that has changed while is_awaiting says that one is
+    expected back.
+    """
+
+    on_moved: Callable[[str, Callable[[], None]], None]
+    on_lost: Callable[[str], None]
+    on_seen: Callable[[Link], None]
+    is_awaiting: Callable[[], bool]
+
+
 class Reconciler:
     """MAC NAT on all uplinks of this network namespace. Needs a running event loop.
 
@@ -57,10 +73,10 @@ class Reconciler:
         config: Callable[[], Config],
         links: Links,
         ipr: AsyncIPRoute,
-        mending: Dispatcher,
+        callbacks: UplinkCallbacks,
     ) -> None:
         self._config = config
-        self._mending = mending
+        self._callbacks = callbacks
         self._links = links
         self._ipr = ipr
         self._uplinks: dict[int, UplinkState] = {}
@@ -86,8 +102,11 @@ class Reconciler:
         """Have a look at a device soon; None: at all."""
         self._lookout.enqueue(index)
 
-    async def recover(self) -> None:
-        """Look at all, and remove what is left of uplinks that are gone."""
+    async def recover(self) -> bool:
+        """Look at all, and remove what is left of uplinks that are gone.
+
+        Returns whether that succeeded; if not, it is tried again.
+        """
         async with self._changing:
             try:
                 await host_addresses(self._ipr, 0)  # opens the socket while it can still fail early
@@ -96,12 +115,12 @@ class Reconciler:
             except (Problem, OSError) as exc:
                 log.error("MAC NAT: %s; trying again", exc)
                 self.enqueue()
-                return
+                return False
             for index, directory in list(pins.pinned()):
                 if index not in {*self._uplinks, *self._lookout.failing}:
                     await clear(self._links, self._ipr, index)
                     pins.remove_pins(directory)
-        self._mending.look_over()
+        return True
 
     @asynccontextmanager
     async def ready_for_child(self, link: Link, kind: str) -> AsyncIterator[bool]:
@@ -214,10 +233,10 @@ class Reconciler:
     async def _greet(self, suspects: set[int | None]) -> None:
         """Look whether an uplink that had gone is among the devices."""
         self._wifi_events.join()
-        if not self._mending.is_awaiting:
+        if not self._callbacks.is_awaiting():
             return
         for link in await self._devices.some(suspects):
-            self._mending.met(link)
+            self._callbacks.on_seen(link)
 
     async def _uplink_of(self, index: int) -> int:
         """The uplink that a change at a device concerns: itself, or what it stands on; 0: none."""
@@ -275,7 +294,7 @@ class Reconciler:
         if active := self._uplinks.pop(index, None):
             log.info("%s is gone", active.link.name)
             active.close(remove=True)
-            self._mending.lost(active.link.name)
+            self._callbacks.on_lost(active.link.name)
 
     async def _switch_on(
         self, link: Link, role: Role, mode: str | None
@@ -317,7 +336,7 @@ class Reconciler:
             await asyncio.to_thread(_ssid, link), subnets
         ):
             log.info("%s is on another network now", link.name)
-            self._mending.renew(link.name, partial(self._settle, link.index))
+            self._callbacks.on_moved(link.name, partial(self._settle, link.index))
 
     def _settle(self, index: int) -> None:
         if active := self._uplinks.get(index):
