@@ -18,7 +18,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 
-from airtap.bpf import macnat
+from airtap.bpf.attach import detach
 from airtap.bpf.libbpf import BpfError
 from airtap.bpf.macnat import Macnat, open_macnat
 from airtap.bpf.object import Object
@@ -45,9 +45,9 @@ def packet(mac: str, source: str) -> bytes:
 @pytest.fixture
 def two(rig: Rig) -> Rig:
     """A rig with two guests."""
-    rig.macnat.set_parent(1, UPLINK)
+    rig.macnat.config.set_parent(1, UPLINK)
     for ifindex, mac in zip(rig.devices, (MAC_A, MAC_B), strict=False):
-        rig.macnat.add_guest(ifindex, mac)
+        rig.macnat.guests.add(ifindex, mac)
     return rig
 
 
@@ -55,18 +55,18 @@ def two(rig: Rig) -> Rig:
 def watching(watched: Macnat) -> Iterator[list[Event]]:
     """Events from now on; those that earlier tests left unread are passed over."""
     seen: list[Event] = []
-    watched.watch(seen.append)
-    watched.consume()
+    watched.events.open(seen.append)
+    watched.events.consume()
     seen.clear()
     yield seen
-    watched.unwatch()
+    watched.events.close()
 
 
 def test_what_is_learned_is_reported_and_listed(two: Rig) -> None:
     with watching(two.macnat) as seen:
         two.run("learn", packet(MAC_A, "192.0.2.100"), two.devices[0], tag=0x6005)
-        two.macnat.consume()
-    [entry] = two.macnat.addresses()
+        two.macnat.events.consume()
+    [entry] = two.macnat.addresses.all()
     assert (str(entry.address), entry.vlan, entry.ifindex, entry.mac) == (
         *("192.0.2.100", 5, two.devices[0], MAC_A),
     )
@@ -84,14 +84,14 @@ def test_a_flood_costs_only_the_guests_own_places_and_events(two: Rig) -> None:
         for n in range(10_000):
             two.run("learn", packet(MAC_A, str(IPv4Address("10.0.0.0") + n + 1)), a)
         two.run("learn", packet(MAC_B, "192.0.2.201"), b)
-        two.macnat.consume()
-    held = two.macnat.addresses()
+        two.macnat.events.consume()
+    held = two.macnat.addresses.all()
     assert sum(entry.ifindex == a for entry in held) == 16
     assert {str(e.address) for e in held if e.ifindex == b} == {"192.0.2.200", "192.0.2.201"}
     assert [event.what for event in seen if event.ifindex == b] == ["learned"]
     mine = [event.what for event in seen if event.ifindex == a]
     assert "withheld" in mine
-    counters = two.macnat.counters()[a]
+    counters = two.macnat.guests.counters()[a]
     assert (counters.learned, counters.evicted) == (10_000, 9_984)
     assert len(mine) - mine.count("withheld") + counters.unreported == 19_984
 
@@ -99,14 +99,14 @@ def test_a_flood_costs_only_the_guests_own_places_and_events(two: Rig) -> None:
 def test_refusals_are_reported_a_few_times_and_always_counted(two: Rig) -> None:
     a, b = two.devices[:2]
     two.run("learn", packet(MAC_B, "192.0.2.200"), b)
-    two.macnat.set_host_addresses({HOST})
+    two.macnat.hosts.set_addresses({HOST}, set())
     with watching(two.macnat) as seen:
         for n in range(1000):
             stranger = f"02:00:00:01:{n >> 8:02x}:{n & 255:02x}"
             assert not two.run("learn", packet(stranger, "192.0.2.7"), a).passed
         assert not two.run("learn", packet(MAC_A, "192.0.2.200"), a).passed
-        two.macnat.consume()
-    counters = two.macnat.counters()[a]
+        two.macnat.events.consume()
+    counters = two.macnat.guests.counters()[a]
     assert (counters.wrong_mac, counters.guest_address) == (1000, 1)
     assert 8 <= len(seen) < 100
     assert {(event.what, event.reason) for event in seen} >= {("refused", "wrong-mac")}
@@ -118,13 +118,13 @@ def test_a_contested_address_is_the_newcomers_once_it_is_forgotten(two: Rig) -> 
     two.run("learn", packet(MAC_A, "192.0.2.100"), a)
     with watching(two.macnat) as seen:
         assert not two.run("learn", frame, b).passed
-        two.macnat.consume()
+        two.macnat.events.consume()
         [event] = seen
         assert (event.reason, event.ifindex, event.other) == ("guest-address", b, a)
         assert event.address is not None
-        two.macnat.forget(event.address, event.vlan)
+        two.macnat.addresses.forget(event.address, event.vlan)
         assert two.run("learn", frame, b).passed
-    assert [entry.ifindex for entry in two.macnat.addresses()] == [b]
+    assert [entry.ifindex for entry in two.macnat.addresses.all()] == [b]
 
 
 def test_a_silent_guest_loses_its_address_to_who_uses_it(two: Rig) -> None:
@@ -133,19 +133,19 @@ def test_a_silent_guest_loses_its_address_to_who_uses_it(two: Rig) -> None:
     two.age()
     with watching(two.macnat) as seen:
         assert two.run("learn", packet(MAC_B, "192.0.2.100"), b).passed
-        two.macnat.consume()
+        two.macnat.events.consume()
     assert [(e.what, e.ifindex, e.other) for e in seen] == [("moved", b, a)]
 
 
 def test_an_address_that_becomes_the_hosts_is_no_guests_any_more(two: Rig) -> None:
     two.run("learn", packet(MAC_A, str(HOST)), two.devices[0], tag=5)
     hosts: set[Address] = {HOST, IPv6Address("fe80::1")}
-    taken = two.macnat.set_host_addresses(hosts, {IPv4Address("192.0.2.255")})
+    taken = two.macnat.hosts.set_addresses(hosts, {IPv4Address("192.0.2.255")})
     assert [(entry.address, entry.vlan) for entry in taken] == [(HOST, 5)]
-    assert two.macnat.addresses() == []
-    assert two.macnat.host_addresses() == {HOST, IPv6Address("fe80::1")}
+    assert two.macnat.addresses.all() == []
+    assert two.macnat.hosts.addresses() == {HOST, IPv6Address("fe80::1")}
     assert not two.run("learn", packet(MAC_A, str(HOST)), two.devices[0]).passed
-    two.macnat.set_host_addresses(set())
+    two.macnat.hosts.set_addresses(set(), set())
     assert two.run("learn", packet(MAC_A, str(HOST)), two.devices[0]).passed
 
 
@@ -163,7 +163,7 @@ def solicitation(mac: str, target: str, source: str = "::") -> bytes:
 
 def test_probes_are_reported_and_claim_nothing(two: Rig) -> None:
     a, b = two.devices[:2]
-    two.macnat.set_host_addresses({HOST})
+    two.macnat.hosts.set_addresses({HOST}, set())
     two.run("learn", packet(MAC_B, "192.0.2.101"), b)
     with watching(two.macnat) as seen:
         for silent in (
@@ -174,75 +174,78 @@ def test_probes_are_reported_and_claim_nothing(two: Rig) -> None:
             solicitation(MAC_A, "2001:db8::77")[:70],
         ):
             assert two.run("learn", silent, a).passed
-        two.macnat.consume()
+        two.macnat.events.consume()
         assert [event.what for event in seen] == ["learned"]  # fe80::a
         assert two.run("learn", arp_probe(MAC_A, "192.0.2.102"), a, tag=5).passed
         assert two.run("learn", solicitation(MAC_A, "2001:db8::10"), a).passed
-        two.macnat.consume()
+        two.macnat.events.consume()
     assert [(e.what, e.ifindex, str(e.address), e.vlan, e.mac) for e in seen[1:]] == [
         ("probed", a, "192.0.2.102", 5, MAC_A),
         ("probed", a, "2001:db8::10", 0, MAC_A),
     ]
-    assert {str(entry.address) for entry in two.macnat.addresses()} == {"192.0.2.101", "fe80::a"}
+    assert {str(entry.address) for entry in two.macnat.addresses.all()} == {
+        "192.0.2.101",
+        "fe80::a",
+    }
 
 
 def test_an_ipvtaps_guest_is_known_by_its_first_word(two: Rig) -> None:
-    two.macnat.set_role(Role("ipvtap"), "bridge")
+    two.macnat.config.set_role(Role("ipvtap"), "bridge")
     index = two.devices[0]
-    two.macnat.add_guest(index, None)
+    two.macnat.guests.add(index, None)
     with watching(two.macnat) as seen:
         for nobodys in ("00:00:00:00:00:00", "03:00:00:00:0a:01"):
             assert two.run("learn", packet(nobodys, "192.0.2.100"), index).passed
-        two.macnat.consume()
+        two.macnat.events.consume()
         assert seen == []
         assert not two.run("learn", packet(UPLINK, "192.0.2.100"), index).passed
-        two.macnat.consume()
+        two.macnat.events.consume()
         assert (seen[0].reason, seen[0].mac) == ("wrong-mac", UPLINK)
         seen.clear()
         assert two.run("learn", packet(MAC_A, "192.0.2.100"), index, tag=5).passed
         assert not two.run("learn", packet(MAC_B, "192.0.2.100"), index, tag=5).passed
-        two.macnat.consume()
+        two.macnat.events.consume()
     spoke, learned, refused = seen
     assert (spoke.what, spoke.ifindex, spoke.mac) == ("spoke", index, MAC_A)
     assert (spoke.address, spoke.other, spoke.reason) == (None, 0, "")
     assert abs(time.monotonic() - spoke.time) < 5
     assert (learned.what, str(learned.address), learned.mac) == ("learned", "192.0.2.100", MAC_A)
     assert (refused.reason, refused.mac) == ("wrong-mac", MAC_B)
-    assert two.macnat.guests()[index] == MAC_A
-    assert [entry.mac for entry in two.macnat.addresses()] == [MAC_A]
+    assert two.macnat.guests.macs()[index] == MAC_A
+    assert [entry.mac for entry in two.macnat.addresses.all()] == [MAC_A]
 
 
 def test_a_macvtaps_guest_is_not_known_by_what_it_says(two: Rig) -> None:
     index = two.devices[0]
-    two.macnat.add_guest(index, None)
+    two.macnat.guests.add(index, None)
     with watching(two.macnat) as seen:
         assert two.run("learn", packet(MAC_A, "192.0.2.100"), index).passed
-        two.macnat.consume()
+        two.macnat.events.consume()
     assert seen == []
-    assert two.macnat.guests()[index] == UNKNOWN_MAC
-    assert two.macnat.addresses() == []
+    assert two.macnat.guests.macs()[index] == UNKNOWN_MAC
+    assert two.macnat.addresses.all() == []
 
 
 def test_512_guests_hold_all_their_addresses_at_once(rig: Rig) -> None:
     """By hand: so many devices would take a minute to make."""
     addresses = rig._object.map("addresses")
     for guest in range(512):
-        rig.macnat.add_guest(100_000 + guest, f"02:00:00:00:{guest >> 8:02x}:{guest & 255:02x}")
+        rig.macnat.guests.add(100_000 + guest, f"02:00:00:00:{guest >> 8:02x}:{guest & 255:02x}")
         for n in range(48):
             key = pack_key(IPv6Address(guest * 48 + n))
             addresses.update(key, Entry(0, 0, 100_000 + guest, n, bytes(6)).pack())
-    assert len(rig.macnat.addresses()) == 512 * 48
-    assert len(rig.macnat.remove_guest(100_000)) == 48
-    assert len(rig.macnat.guests()) == 511
+    assert len(rig.macnat.addresses.all()) == 512 * 48
+    assert len(rig.macnat.guests.remove(100_000)) == 48
+    assert len(rig.macnat.guests.macs()) == 511
 
 
 def test_counters_go_with_the_guest(two: Rig) -> None:
     two.run("learn", packet(MAC_B, "192.0.2.7"), two.devices[0])
-    assert two.macnat.counters()[two.devices[0]].wrong_mac == 1
-    two.macnat.remove_guest(two.devices[0])
-    two.macnat.remove_guest(two.devices[0])
-    two.macnat.add_guest(two.devices[0], MAC_A)
-    assert two.macnat.counters()[two.devices[0]].wrong_mac == 0
+    assert two.macnat.guests.counters()[two.devices[0]].wrong_mac == 1
+    two.macnat.guests.remove(two.devices[0])
+    two.macnat.guests.remove(two.devices[0])
+    two.macnat.guests.add(two.devices[0], MAC_A)
+    assert two.macnat.guests.counters()[two.devices[0]].wrong_mac == 0
 
 
 # Pins and attachment
@@ -283,27 +286,27 @@ def test_state_and_programs_outlive_the_daemon(pins: Path) -> None:
         async def first() -> None:
             async with AsyncIPRoute() as ipr:
                 with opened() as one:
-                    one.set_parent(1, UPLINK)
-                    one.set_host_addresses({HOST})
-                    one.add_guest(7, MAC_A)
-                    assert not await one.is_attached(ipr, ifindex)
-                    await one.attach_parent(ipr, ifindex)
-                    await one.attach_parent(ipr, ifindex)
-                    assert await one.is_attached(ipr, ifindex)
+                    one.config.set_parent(1, UPLINK)
+                    one.hosts.set_addresses({HOST}, set())
+                    one.guests.add(7, MAC_A)
+                    assert not await one.programs.is_attached(ipr, ifindex, PARENT["macvtap"])
+                    await one.programs.attach(ipr, ifindex, PARENT["macvtap"])
+                    await one.programs.attach(ipr, ifindex, PARENT["macvtap"])
+                    assert await one.programs.is_attached(ipr, ifindex, PARENT["macvtap"])
 
         async def second() -> None:
             async with AsyncIPRoute() as ipr:
                 with opened() as two:
-                    assert two.parent_mac() == UPLINK
-                    assert two.host_addresses() == {HOST}
-                    assert two.guests() == {7: MAC_A}
-                    assert await two.is_attached(ipr, ifindex, PARENT["macvtap"])
-                    assert not await two.is_attached(ipr, ifindex, CHILD["macvtap"])
+                    assert two.config.parent_mac() == UPLINK
+                    assert two.hosts.addresses() == {HOST}
+                    assert two.guests.macs() == {7: MAC_A}
+                    assert await two.programs.is_attached(ipr, ifindex, PARENT["macvtap"])
+                    assert not await two.programs.is_attached(ipr, ifindex, CHILD["macvtap"])
                     before = filters("mn0")
-                    await two.attach_parent(ipr, ifindex)
+                    await two.programs.attach(ipr, ifindex, PARENT["macvtap"])
                     assert filters("mn0") == before
-                    await macnat.detach(ipr, ifindex)
-                    await macnat.detach(ipr, ifindex)
+                    await detach(ipr, ifindex)
+                    await detach(ipr, ifindex)
                     assert "clsact" not in qdiscs("mn0")
 
         asyncio.run(first())
@@ -317,12 +320,12 @@ def test_programs_on_other_maps_are_replaced(pins: Path) -> None:
         async def scenario() -> None:
             async with AsyncIPRoute() as ipr:
                 with opened() as one:
-                    await one.attach_parent(ipr, ifindex)
+                    await one.programs.attach(ipr, ifindex, PARENT["macvtap"])
                 remove_pins(DIRECTORY)
                 with opened() as two:
-                    assert not await two.is_attached(ipr, ifindex)
-                    await two.attach_parent(ipr, ifindex)
-                    assert await two.is_attached(ipr, ifindex)
+                    assert not await two.programs.is_attached(ipr, ifindex, PARENT["macvtap"])
+                    await two.programs.attach(ipr, ifindex, PARENT["macvtap"])
+                    assert await two.programs.is_attached(ipr, ifindex, PARENT["macvtap"])
                 assert len(filters("mn0")) == 2
 
         asyncio.run(scenario())
@@ -348,16 +351,16 @@ def test_what_a_device_carries(
         async def scenario() -> None:
             async with AsyncIPRoute() as ipr:
                 with opened() as found:
-                    found.set_role(Role(kind), "bridge")
-                    await found.attach_parent(ipr, parent)
-                    await found.attach_child(ipr, child)
-                    assert await found.is_attached(ipr, parent, PARENT[kind])
-                    assert await found.is_attached(ipr, child, CHILD[kind])
-                    assert not await found.is_attached(ipr, child, ("down",))
+                    found.config.set_role(Role(kind), "bridge")
+                    await found.programs.attach(ipr, parent, PARENT[kind])
+                    await found.programs.attach(ipr, child, CHILD[kind])
+                    assert await found.programs.is_attached(ipr, parent, PARENT[kind])
+                    assert await found.programs.is_attached(ipr, child, CHILD[kind])
+                    assert not await found.programs.is_attached(ipr, child, ("down",))
                 listed = [f"{f['where']} {f['bpf_name']}" for f in filters("mn0")]
                 assert listed == on_parent
                 assert [f"{f['where']} {f['bpf_name']}" for f in filters("mn1")] == on_child
-                await macnat.detach(ipr, child)
+                await detach(ipr, child)
                 assert filters("mn1") == []
                 assert "clsact" not in qdiscs("mn1")
 
@@ -368,21 +371,21 @@ def test_kind_and_mode_outlive_the_daemon(pins: Path) -> None:
     skb = struct.Struct("=40xI148x")  # with its ifindex
     with devices("mn0", "mn1") as [a, b]:
         with opened() as one:
-            assert one.kind() == "macvtap"
-            one.set_role(Role("ipvtap"), "private")
-            one.set_parent(1, UPLINK)
-            one.add_guest(b, None)
-            one.program("learn").test_run(packet(MAC_B, "192.0.2.1"), skb.pack(b))
+            assert one.config.kind() == "macvtap"
+            one.config.set_role(Role("ipvtap"), "private")
+            one.config.set_parent(1, UPLINK)
+            one.guests.add(b, None)
+            one.programs["learn"].test_run(packet(MAC_B, "192.0.2.1"), skb.pack(b))
         with opened() as two:
-            assert two.kind() == "ipvtap"
-            assert two.guests() == {b: MAC_B}
+            assert two.config.kind() == "ipvtap"
+            assert two.guests.macs() == {b: MAC_B}
             to_b = packet(UPLINK, "192.0.2.100")
-            assert two.program("across").test_run(to_b, skb.pack(a)).verdict == DROP
-            two.set_timing()
-            two.set_role(Role("ipvtap"), "bridge")
-            assert two.program("across").test_run(to_b, skb.pack(a)).verdict == REDIRECT
-            two.set_role(Role("macvtap"), "vepa")
-            assert (two.kind(), two.parent_mac()) == ("macvtap", UPLINK)
+            assert two.programs["across"].test_run(to_b, skb.pack(a)).verdict == DROP
+            two.config.set_timing()
+            two.config.set_role(Role("ipvtap"), "bridge")
+            assert two.programs["across"].test_run(to_b, skb.pack(a)).verdict == REDIRECT
+            two.config.set_role(Role("macvtap"), "vepa")
+            assert (two.config.kind(), two.config.parent_mac()) == ("macvtap", UPLINK)
 
 
 def test_foreign_filters_and_their_clsact_stay(pins: Path) -> None:
@@ -394,16 +397,16 @@ def test_foreign_filters_and_their_clsact_stay(pins: Path) -> None:
         async def scenario() -> None:
             async with AsyncIPRoute() as ipr:
                 with opened() as found:
-                    program = found.program("learn").fd
+                    program = found.programs["learn"].fd
                     await clsact.attach(ipr, ifindex, foreign, program)
-                    await found.attach_child(ipr, ifindex)
+                    await found.programs.attach(ipr, ifindex, CHILD["macvtap"])
                     assert len(filters("mn0")) == 2
-                    await macnat.detach(ipr, ifindex)
+                    await detach(ipr, ifindex)
                     assert [f["bpf_name"] for f in filters("mn0")] == ["somebody_else"]
                     await clsact.attach(ipr, ifindex, in_the_way, program)
                     with pytest.raises(LinkError):
-                        await found.attach_parent(ipr, ifindex)
-                    await macnat.detach(ipr, ifindex)
+                        await found.programs.attach(ipr, ifindex, PARENT["macvtap"])
+                    await detach(ipr, ifindex)
 
         asyncio.run(scenario())
         assert len(filters("mn0")) == 2
@@ -418,11 +421,11 @@ def test_an_ingress_qdisc_is_no_clsact(pins: Path) -> None:
             async with AsyncIPRoute() as ipr:
                 with opened() as found:
                     with pytest.raises(LinkError) as caught:
-                        await found.attach_parent(ipr, ifindex)
+                        await found.programs.attach(ipr, ifindex, PARENT["macvtap"])
                     assert caught.value.errno == errno.EEXIST
                     with pytest.raises(LinkNotFound):
-                        await found.attach_parent(ipr, 99_999)
-                    await macnat.detach(ipr, 99_999)
+                        await found.programs.attach(ipr, 99_999, PARENT["macvtap"])
+                    await detach(ipr, 99_999)
 
         asyncio.run(scenario())
         assert filters("mn0") == []
@@ -430,11 +433,11 @@ def test_an_ingress_qdisc_is_no_clsact(pins: Path) -> None:
 
 def test_pins_of_another_version_are_replaced(pins: Path) -> None:
     with opened() as one:
-        one.add_guest(7, MAC_A)
+        one.guests.add(7, MAC_A)
     (DIRECTORY / "addresses").unlink()
     (DIRECTORY / "guests").rename(DIRECTORY / "addresses")
     with opened() as two:
-        assert two.guests() == {}
+        assert two.guests.macs() == {}
 
 
 # struct config as it was before it had a kind.
@@ -453,8 +456,8 @@ struct {
 
 def test_a_config_of_the_former_layout_is_replaced(pins: Path, tmp_path: Path) -> None:
     with opened() as one:
-        one.add_guest(7, MAC_A)
-        one.set_role(Role("ipvtap"), "private")
+        one.guests.add(7, MAC_A)
+        one.config.set_role(Role("ipvtap"), "private")
     (DIRECTORY / "config").unlink()
     source, target = tmp_path / "former.bpf.c", tmp_path / "former.bpf.o"
     source.write_text(FORMER_CONFIG)
@@ -463,8 +466,8 @@ def test_a_config_of_the_former_layout_is_replaced(pins: Path, tmp_path: Path) -
         former.pin_maps(DIRECTORY)
         former.load()
     with opened() as two:
-        assert (two.kind(), two.parent_mac()) == ("macvtap", UNKNOWN_MAC)
-        assert two.guests() == {}
+        assert (two.config.kind(), two.config.parent_mac()) == ("macvtap", UNKNOWN_MAC)
+        assert two.guests.macs() == {}
 
 
 def test_a_missing_bpffs_is_named() -> None:
@@ -487,8 +490,8 @@ def test_ip_addresses_of_both_families_survive_the_maps(rig: Rig) -> None:
         IPv6Address(0),
         IPv6Address("fe80::1"),
     }
-    rig.macnat.set_host_addresses(addresses)
-    assert rig.macnat.host_addresses() == addresses
+    rig.macnat.hosts.set_addresses(addresses, set())
+    assert rig.macnat.hosts.addresses() == addresses
 
 
 def test_arp_that_an_access_point_would_unwrap_is_dropped(two: Rig) -> None:
@@ -503,11 +506,11 @@ def test_arp_that_an_access_point_would_unwrap_is_dropped(two: Rig) -> None:
         body = head + b"\x08\6" + arp
         frame = raw(Ether(src=MAC_A, dst=UPLINK, type=len(body)) / body)
         assert two.run("learn", frame, index).passed == passes
-    assert two.macnat.counters()[index].malformed == 2
+    assert two.macnat.guests.counters()[index].malformed == 2
 
 
 def test_arp_of_the_gateway_is_dropped(two: Rig) -> None:
-    two.macnat.set_host_addresses({IPv4Address("192.0.2.1")})
+    two.macnat.hosts.set_addresses({IPv4Address("192.0.2.1")}, set())
     claim = raw(Ether(src=MAC_A, dst=MAC_B) / ARP(op=2, hwsrc=MAC_A, psrc="192.0.2.1"))
     probe = raw(Ether(src=MAC_A) / ARP(op=1, hwsrc=MAC_A, psrc="0.0.0.0", pdst="192.0.2.1"))
     assert not two.run("learn", claim, two.devices[0]).passed

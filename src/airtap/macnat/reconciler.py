@@ -23,7 +23,8 @@ from functools import partial
 from pyroute2 import AsyncIPRoute
 
 from ..bpf import pins
-from ..bpf.macnat import detach, open_macnat
+from ..bpf.attach import detach
+from ..bpf.macnat import open_macnat
 from ..bpf.role import Role
 from ..config import MODES, Config
 from ..errors import Problem
@@ -283,7 +284,7 @@ class Reconciler:
         """Make an uplink on for its children, as long as there are any."""
         active = self._uplinks.get(link.index)
         if active is None or devices is None or link.index in devices:
-            mode = children[0].mode if children else None
+            mode = children[0].mode if children else ""
             active, subnets = await self._switch_on(link, role, mode)
             await self._locate(active, subnets)
         await active.keep(children, devices)
@@ -297,18 +298,18 @@ class Reconciler:
             self._callbacks.on_lost(active.link.name)
 
     async def _switch_on(
-        self, link: Link, role: Role, mode: str | None
+        self, link: Link, role: Role, mode: str
     ) -> tuple[UplinkState, frozenset[Subnet]]:
         """Programs on an uplink for a role, with all that must be known before a frame passes.
 
-        mode: of its children; None to leave it as it is. Returned with it: the subnets that the
+        mode: of its children; "" to leave it as it is. Returned with it: the subnets that the
         host is in there.
         """
         active = await self._vacated(link, role) or await self._open(link, role)
         new = link.index not in self._uplinks
         other = new or active.role != role
         try:
-            former = active.nat.parent_mac(), active.nat.translates()
+            former = active.nat.config.parent_mac(), active.nat.config.translates()
             subnets = await active.set_up(link, role, mode)
             if other:
                 await self._take_off(link, role)
