@@ -37,6 +37,7 @@ from pyroute2 import AsyncIPRoute
 from airtap.bpf.macnat import Macnat
 from airtap.bpf.object import Object
 from airtap.bpf.records import GUESTS, Entry, pack_key
+from airtap.bpf.role import CHILD, PARENT
 from airtap.kernel.addresses import host_addresses
 from airtap.names import octets
 from lab import sandbox
@@ -474,7 +475,7 @@ class MacNat:
         loaded.load()
         self._addresses = loaded.map("addresses")
         self._macnat = Macnat(loaded, None)
-        self._macnat.set_timing()
+        self._macnat.config.set_timing()
         asyncio.run(self._attach_parent(wire))
         with inside(wire.namespace):
             asyncio.run(self._attach_child(wire))
@@ -483,23 +484,23 @@ class MacNat:
         index = socket.if_nametoindex(wire.near)
         async with AsyncIPRoute() as ipr:
             addresses = await host_addresses(ipr, index)
-            self._macnat.set_host_addresses(
+            self._macnat.hosts.set_addresses(
                 addresses.own | addresses.gateways, addresses.broadcasts
             )
-            self._macnat.set_parent(socket.if_nametoindex(wire.near), wire.near_mac)
-            await self._macnat.attach_parent(ipr, index)
+            self._macnat.config.set_parent(socket.if_nametoindex(wire.near), wire.near_mac)
+            await self._macnat.programs.attach(ipr, index, PARENT["macvtap"])
 
     async def _attach_child(self, wire: Wire) -> None:
         """On eth0 of the namespace in which we are."""
         index = socket.if_nametoindex("eth0")
         async with AsyncIPRoute() as ipr:
-            self._macnat.add_guest(index, wire.guest_mac)
-            await self._macnat.attach_child(ipr, index)
+            self._macnat.guests.add(index, wire.guest_mac)
+            await self._macnat.programs.attach(ipr, index, CHILD["macvtap"])
 
     def announce_others(self) -> None:
         """Announce as many more guests as there can be."""
         for number in range(1, GUESTS):
-            self._macnat.add_guest(other_index(number), other_mac(number))
+            self._macnat.guests.add(other_index(number), other_mac(number))
 
     def know(self, count: int) -> None:
         """Have one address of each of count guests in the maps, with the one that is real."""
@@ -514,7 +515,7 @@ class MacNat:
 
     def expect_at_work(self, wire: Wire) -> None:
         """Raise RuntimeError unless the guest spoke through MAC NAT: else nothing was measured."""
-        if wire.guest not in {entry.address for entry in self._macnat.addresses()}:
+        if wire.guest not in {entry.address for entry in self._macnat.addresses.all()}:
             raise RuntimeError(f"MAC NAT never heard {wire.guest}")
         listing = command("ip", "-n", LAN, "neighbour", "show", str(wire.guest))
         if wire.near_mac not in listing:

@@ -43,7 +43,7 @@ def main() -> int:
             loaded.load()
             macnat = fill(loaded, count, ifindex)
             for name, run in runs(count, ifindex):
-                macnat.set_role(Role(run.kind), "bridge")
+                macnat.config.set_role(Role(run.kind), "bridge")
                 rows.setdefault(name, []).append(cost(loaded, run))
     for name, costs in rows.items():
         print(f"{name:>36}{''.join(f'{ns:>8}' for ns in costs)}")
@@ -53,15 +53,15 @@ def main() -> int:
 def fill(loaded: Object, count: int, ifindex: int) -> Macnat:
     """Have count guests hold two addresses each, the one that is measured the last of them."""
     macnat = Macnat(loaded, None)
-    macnat.set_parent(1, PARENT.hex(":"))
-    macnat.set_timing(refresh=3600)
-    macnat.set_host_addresses({IPv4Address("192.0.2.10"), IPv6Address("fe80::1")})
-    macnat.set_on_link({IPv4Network("192.0.2.0/24"), IPv4Network("10.0.0.0/8")})
+    macnat.config.set_parent(1, PARENT.hex(":"))
+    macnat.config.set_timing(refresh=3600)
+    macnat.hosts.set_addresses({IPv4Address("192.0.2.10"), IPv6Address("fe80::1")}, set())
+    macnat.hosts.set_on_link({IPv4Network("192.0.2.0/24"), IPv4Network("10.0.0.0/8")})
     held = loaded.map("addresses")
     for number in range(1, count + 1):
         index = ifindex + count - number
-        macnat.add_guest(index, mac(number).hex(":"))
-        macnat.introduce(mac(number).hex(":"), index)
+        macnat.guests.add(index, mac(number).hex(":"))
+        macnat.host_access.add(mac(number).hex(":"), index)
         for address in addresses(number):
             entry = Entry(2**63, time.monotonic_ns(), index, 0, mac(number))
             held.update(pack_key(address), entry.pack())

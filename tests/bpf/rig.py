@@ -72,15 +72,15 @@ class Rig:
 
     def reset(self) -> None:
         """Macvtaps, empty maps, timing of an hour: nothing grows old by itself during a test."""
-        self.macnat.set_role(Role("macvtap"), "bridge")
-        self.macnat.set_host_addresses(set(), set())
-        for entry in self.macnat.addresses():
-            self.macnat.forget(entry.address, entry.vlan)
-        for ifindex in self.macnat.guests():
-            self.macnat.remove_guest(ifindex)
-        for mac in self.macnat.meeting():
-            self.macnat.part(mac)
-        self.macnat.set_timing(alive=HOUR, refresh=HOUR)
+        self.macnat.config.set_role(Role("macvtap"), "bridge")
+        self.macnat.hosts.set_addresses(set(), set())
+        for entry in self.macnat.addresses.all():
+            self.macnat.addresses.forget(entry.address, entry.vlan)
+        for ifindex in self.macnat.guests.macs():
+            self.macnat.guests.remove(ifindex)
+        for mac in self.macnat.host_access.all():
+            self.macnat.host_access.remove(mac)
+        self.macnat.config.set_timing(alive=HOUR, refresh=HOUR)
 
     def records(self) -> bytes:
         """What the programs have written of frames, on all processors, told or not."""

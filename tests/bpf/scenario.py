@@ -103,8 +103,8 @@ class Scenario:
         self.rig = rig
         self.macnat = rig.macnat
         self.model = Model(_octets(PARENT), kind, mode)
-        self.macnat.set_role(Role(kind), mode)
-        self.macnat.set_parent(1, PARENT)
+        self.macnat.config.set_role(Role(kind), mode)
+        self.macnat.config.set_parent(1, PARENT)
         self.set_hosts(set(HOSTS))
         for number, mac in enumerate(GUEST_MACS):
             self.guest(number, None if kind == "ipvtap" else mac)
@@ -217,28 +217,30 @@ class Scenario:
 
     def set_hosts(self, hosts: set[Address]) -> None:
         broadcasts = {IPv4Address(BROADCAST4)}
-        self.macnat.set_host_addresses(hosts, broadcasts)
+        self.macnat.hosts.set_addresses(hosts, broadcasts)
         self.model.set_hosts(set(hosts), set(broadcasts))
 
     def guest(self, number: int, mac: str | None) -> None:
         """A guest's device is announced, or its MAC changes."""
-        self.macnat.add_guest(self.rig.devices[number], mac)
+        self.macnat.guests.add(self.rig.devices[number], mac)
         self.model.set_guest(self.rig.devices[number], _octets(mac) if mac else None)
 
     def go(self, number: int) -> None:
-        self.macnat.remove_guest(self.rig.devices[number])
+        self.macnat.guests.remove(self.rig.devices[number])
         self.model.remove_guest(self.rig.devices[number])
 
     def compare_state(self) -> None:
-        held = {(e.address, e.vlan): (e.ifindex, _octets(e.mac)) for e in self.macnat.addresses()}
+        held = {
+            (e.address, e.vlan): (e.ifindex, _octets(e.mac)) for e in self.macnat.addresses.all()
+        }
         assert held == {
             place: (holder.ifindex, self.model.guests[holder.ifindex].mac)
             for place, holder in self.model.held.items()
         }
-        assert {ifindex: _octets(mac) for ifindex, mac in self.macnat.guests().items()} == {
+        assert {ifindex: _octets(mac) for ifindex, mac in self.macnat.guests.macs().items()} == {
             ifindex: guest.mac or bytes(6) for ifindex, guest in self.model.guests.items()
         }
-        counters = self.macnat.counters()
+        counters = self.macnat.guests.counters()
         assert set(counters) == set(self.model.guests)
         for ifindex, guest in self.model.guests.items():
             counted = Counter(asdict(counters[ifindex]))

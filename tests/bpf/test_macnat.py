@@ -30,9 +30,9 @@ def packet(mac: str, source: str) -> bytes:
 @pytest.fixture
 def two(rig: Rig) -> Rig:
     """A rig with two guests."""
-    rig.macnat.set_parent(1, UPLINK)
+    rig.macnat.config.set_parent(1, UPLINK)
     for ifindex, mac in zip(rig.devices, (MAC_A, MAC_B), strict=False):
-        rig.macnat.add_guest(ifindex, mac)
+        rig.macnat.guests.add(ifindex, mac)
     return rig
 
 
@@ -40,18 +40,18 @@ def two(rig: Rig) -> Rig:
 def watching(watched: Macnat) -> Iterator[list[Event]]:
     """Events from now on; those that earlier tests left unread are passed over."""
     seen: list[Event] = []
-    watched.watch(seen.append)
-    watched.consume()
+    watched.events.open(seen.append)
+    watched.events.consume()
     seen.clear()
     yield seen
-    watched.unwatch()
+    watched.events.close()
 
 
 def test_what_is_learned_is_reported_and_listed(two: Rig) -> None:
     with watching(two.macnat) as seen:
         two.run("from_guest", packet(MAC_A, "192.0.2.100"), two.devices[0], tag=0x6005)
-        two.macnat.consume()
-    [entry] = two.macnat.addresses()
+        two.macnat.events.consume()
+    [entry] = two.macnat.addresses.all()
     assert (str(entry.address), entry.vlan, entry.ifindex, entry.mac) == (
         *("192.0.2.100", 5, two.devices[0], MAC_A),
     )
@@ -69,14 +69,14 @@ def test_a_flood_costs_only_the_guests_own_places_and_events(two: Rig) -> None:
         for n in range(10_000):
             two.run("from_guest", packet(MAC_A, str(IPv4Address("10.0.0.0") + n + 1)), a)
         two.run("from_guest", packet(MAC_B, "192.0.2.201"), b)
-        two.macnat.consume()
-    held = two.macnat.addresses()
+        two.macnat.events.consume()
+    held = two.macnat.addresses.all()
     assert sum(entry.ifindex == a for entry in held) == 16
     assert {str(e.address) for e in held if e.ifindex == b} == {"192.0.2.200", "192.0.2.201"}
     assert [event.what for event in seen if event.ifindex == b] == ["learned"]
     mine = [event.what for event in seen if event.ifindex == a]
     assert "suppressed" in mine
-    counters = two.macnat.counters()[a]
+    counters = two.macnat.guests.counters()[a]
     assert (counters.learned, counters.evicted) == (10_000, 9_984)
     assert len(mine) - mine.count("suppressed") + counters.unreported == 19_984
 
@@ -84,14 +84,14 @@ def test_a_flood_costs_only_the_guests_own_places_and_events(two: Rig) -> None:
 def test_refusals_are_reported_a_few_times_and_always_counted(two: Rig) -> None:
     a, b = two.devices[:2]
     two.run("from_guest", packet(MAC_B, "192.0.2.200"), b)
-    two.macnat.set_host_addresses({HOST})
+    two.macnat.hosts.set_addresses({HOST}, set())
     with watching(two.macnat) as seen:
         for n in range(1000):
             stranger = f"02:00:00:01:{n >> 8:02x}:{n & 255:02x}"
             assert not two.run("from_guest", packet(stranger, "192.0.2.7"), a).passed
         assert not two.run("from_guest", packet(MAC_A, "192.0.2.200"), a).passed
-        two.macnat.consume()
-    counters = two.macnat.counters()[a]
+        two.macnat.events.consume()
+    counters = two.macnat.guests.counters()[a]
     assert (counters.wrong_mac, counters.guest_address) == (1000, 1)
     assert 8 <= len(seen) < 100
     assert {(event.what, event.reason) for event in seen} >= {("refused", "wrong-mac")}
@@ -103,13 +103,13 @@ def test_a_contested_address_is_the_newcomers_once_it_is_forgotten(two: Rig) -> 
     two.run("from_guest", packet(MAC_A, "192.0.2.100"), a)
     with watching(two.macnat) as seen:
         assert not two.run("from_guest", frame, b).passed
-        two.macnat.consume()
+        two.macnat.events.consume()
         [event] = seen
         assert (event.reason, event.ifindex, event.other) == ("guest-address", b, a)
         assert event.address is not None
-        two.macnat.forget(event.address, event.vlan)
+        two.macnat.addresses.forget(event.address, event.vlan)
         assert two.run("from_guest", frame, b).passed
-    assert [entry.ifindex for entry in two.macnat.addresses()] == [b]
+    assert [entry.ifindex for entry in two.macnat.addresses.all()] == [b]
 
 
 def test_a_silent_guest_loses_its_address_to_who_uses_it(two: Rig) -> None:
@@ -118,19 +118,19 @@ def test_a_silent_guest_loses_its_address_to_who_uses_it(two: Rig) -> None:
     two.age()
     with watching(two.macnat) as seen:
         assert two.run("from_guest", packet(MAC_B, "192.0.2.100"), b).passed
-        two.macnat.consume()
+        two.macnat.events.consume()
     assert [(e.what, e.ifindex, e.other) for e in seen] == [("moved", b, a)]
 
 
 def test_an_address_that_becomes_the_hosts_is_no_guests_any_more(two: Rig) -> None:
     two.run("from_guest", packet(MAC_A, str(HOST)), two.devices[0], tag=5)
     hosts: set[Address] = {HOST, IPv6Address("fe80::1")}
-    taken = two.macnat.set_host_addresses(hosts, {IPv4Address("192.0.2.255")})
+    taken = two.macnat.hosts.set_addresses(hosts, {IPv4Address("192.0.2.255")})
     assert [(entry.address, entry.vlan) for entry in taken] == [(HOST, 5)]
-    assert two.macnat.addresses() == []
-    assert two.macnat.host_addresses() == {HOST, IPv6Address("fe80::1")}
+    assert two.macnat.addresses.all() == []
+    assert two.macnat.hosts.addresses() == {HOST, IPv6Address("fe80::1")}
     assert not two.run("from_guest", packet(MAC_A, str(HOST)), two.devices[0]).passed
-    two.macnat.set_host_addresses(set())
+    two.macnat.hosts.set_addresses(set(), set())
     assert two.run("from_guest", packet(MAC_A, str(HOST)), two.devices[0]).passed
 
 
@@ -148,7 +148,7 @@ def solicitation(mac: str, target: str, source: str = "::") -> bytes:
 
 def test_probes_are_reported_and_claim_nothing(two: Rig) -> None:
     a, b = two.devices[:2]
-    two.macnat.set_host_addresses({HOST})
+    two.macnat.hosts.set_addresses({HOST}, set())
     two.run("from_guest", packet(MAC_B, "192.0.2.101"), b)
     with watching(two.macnat) as seen:
         for silent in (
@@ -159,75 +159,78 @@ def test_probes_are_reported_and_claim_nothing(two: Rig) -> None:
             solicitation(MAC_A, "2001:db8::77")[:70],
         ):
             assert two.run("from_guest", silent, a).passed
-        two.macnat.consume()
+        two.macnat.events.consume()
         assert [event.what for event in seen] == ["learned"]  # fe80::a
         assert two.run("from_guest", arp_probe(MAC_A, "192.0.2.102"), a, tag=5).passed
         assert two.run("from_guest", solicitation(MAC_A, "2001:db8::10"), a).passed
-        two.macnat.consume()
+        two.macnat.events.consume()
     assert [(e.what, e.ifindex, str(e.address), e.vlan, e.mac) for e in seen[1:]] == [
         ("probed", a, "192.0.2.102", 5, MAC_A),
         ("probed", a, "2001:db8::10", 0, MAC_A),
     ]
-    assert {str(entry.address) for entry in two.macnat.addresses()} == {"192.0.2.101", "fe80::a"}
+    assert {str(entry.address) for entry in two.macnat.addresses.all()} == {
+        "192.0.2.101",
+        "fe80::a",
+    }
 
 
 def test_an_ipvtaps_guest_is_known_by_its_first_word(two: Rig) -> None:
-    two.macnat.set_role(Role("ipvtap"), "bridge")
+    two.macnat.config.set_role(Role("ipvtap"), "bridge")
     index = two.devices[0]
-    two.macnat.add_guest(index, None)
+    two.macnat.guests.add(index, None)
     with watching(two.macnat) as seen:
         for nobodys in ("00:00:00:00:00:00", "03:00:00:00:0a:01"):
             assert two.run("from_guest", packet(nobodys, "192.0.2.100"), index).passed
-        two.macnat.consume()
+        two.macnat.events.consume()
         assert seen == []
         assert not two.run("from_guest", packet(UPLINK, "192.0.2.100"), index).passed
-        two.macnat.consume()
+        two.macnat.events.consume()
         assert (seen[0].reason, seen[0].mac) == ("wrong-mac", UPLINK)
         seen.clear()
         assert two.run("from_guest", packet(MAC_A, "192.0.2.100"), index, tag=5).passed
         assert not two.run("from_guest", packet(MAC_B, "192.0.2.100"), index, tag=5).passed
-        two.macnat.consume()
-    known, learned, refused = seen
-    assert (known.what, known.ifindex, known.mac) == ("mac-learned", index, MAC_A)
-    assert (known.address, known.other, known.reason) == (None, 0, "")
-    assert abs(time.monotonic() - known.time) < 5
+        two.macnat.events.consume()
+    spoke, learned, refused = seen
+    assert (spoke.what, spoke.ifindex, spoke.mac) == ("mac-learned", index, MAC_A)
+    assert (spoke.address, spoke.other, spoke.reason) == (None, 0, "")
+    assert abs(time.monotonic() - spoke.time) < 5
     assert (learned.what, str(learned.address), learned.mac) == ("learned", "192.0.2.100", MAC_A)
     assert (refused.reason, refused.mac) == ("wrong-mac", MAC_B)
-    assert two.macnat.guests()[index] == MAC_A
-    assert [entry.mac for entry in two.macnat.addresses()] == [MAC_A]
+    assert two.macnat.guests.macs()[index] == MAC_A
+    assert [entry.mac for entry in two.macnat.addresses.all()] == [MAC_A]
 
 
 def test_a_macvtaps_guest_is_not_known_by_what_it_says(two: Rig) -> None:
     index = two.devices[0]
-    two.macnat.add_guest(index, None)
+    two.macnat.guests.add(index, None)
     with watching(two.macnat) as seen:
         assert two.run("from_guest", packet(MAC_A, "192.0.2.100"), index).passed
-        two.macnat.consume()
+        two.macnat.events.consume()
     assert seen == []
-    assert two.macnat.guests()[index] == UNKNOWN_MAC
-    assert two.macnat.addresses() == []
+    assert two.macnat.guests.macs()[index] == UNKNOWN_MAC
+    assert two.macnat.addresses.all() == []
 
 
 def test_512_guests_hold_all_their_addresses_at_once(rig: Rig) -> None:
     """By hand: so many devices would take a minute to make."""
     addresses = rig._object.map("addresses")
     for guest in range(512):
-        rig.macnat.add_guest(100_000 + guest, f"02:00:00:00:{guest >> 8:02x}:{guest & 255:02x}")
+        rig.macnat.guests.add(100_000 + guest, f"02:00:00:00:{guest >> 8:02x}:{guest & 255:02x}")
         for n in range(48):
             key = pack_key(IPv6Address(guest * 48 + n))
             addresses.update(key, Entry(0, 0, 100_000 + guest, n, bytes(6)).pack())
-    assert len(rig.macnat.addresses()) == 512 * 48
-    assert len(rig.macnat.remove_guest(100_000)) == 48
-    assert len(rig.macnat.guests()) == 511
+    assert len(rig.macnat.addresses.all()) == 512 * 48
+    assert len(rig.macnat.guests.remove(100_000)) == 48
+    assert len(rig.macnat.guests.macs()) == 511
 
 
 def test_counters_go_with_the_guest(two: Rig) -> None:
     two.run("from_guest", packet(MAC_B, "192.0.2.7"), two.devices[0])
-    assert two.macnat.counters()[two.devices[0]].wrong_mac == 1
-    two.macnat.remove_guest(two.devices[0])
-    two.macnat.remove_guest(two.devices[0])
-    two.macnat.add_guest(two.devices[0], MAC_A)
-    assert two.macnat.counters()[two.devices[0]].wrong_mac == 0
+    assert two.macnat.guests.counters()[two.devices[0]].wrong_mac == 1
+    two.macnat.guests.remove(two.devices[0])
+    two.macnat.guests.remove(two.devices[0])
+    two.macnat.guests.add(two.devices[0], MAC_A)
+    assert two.macnat.guests.counters()[two.devices[0]].wrong_mac == 0
 
 
 def test_the_verifiers_words_are_kept() -> None:
@@ -243,8 +246,8 @@ def test_ip_addresses_of_both_families_survive_the_maps(rig: Rig) -> None:
         IPv6Address(0),
         IPv6Address("fe80::1"),
     }
-    rig.macnat.set_host_addresses(addresses)
-    assert rig.macnat.host_addresses() == addresses
+    rig.macnat.hosts.set_addresses(addresses, set())
+    assert rig.macnat.hosts.addresses() == addresses
 
 
 def test_arp_that_an_access_point_would_unwrap_is_dropped(two: Rig) -> None:
@@ -259,11 +262,11 @@ def test_arp_that_an_access_point_would_unwrap_is_dropped(two: Rig) -> None:
         body = head + b"\x08\6" + arp
         frame = raw(Ether(src=MAC_A, dst=UPLINK, type=len(body)) / body)
         assert two.run("from_guest", frame, index).passed == passes
-    assert two.macnat.counters()[index].malformed == 2
+    assert two.macnat.guests.counters()[index].malformed == 2
 
 
 def test_arp_of_the_gateway_is_dropped(two: Rig) -> None:
-    two.macnat.set_host_addresses({IPv4Address("192.0.2.1")})
+    two.macnat.hosts.set_addresses({IPv4Address("192.0.2.1")}, set())
     claim = raw(Ether(src=MAC_A, dst=MAC_B) / ARP(op=2, hwsrc=MAC_A, psrc="192.0.2.1"))
     probe = raw(Ether(src=MAC_A) / ARP(op=1, hwsrc=MAC_A, psrc="0.0.0.0", pdst="192.0.2.1"))
     assert not two.run("from_guest", claim, two.devices[0]).passed

@@ -21,6 +21,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 
 from airtap.bpf.macnat import Macnat, open_macnat
+from airtap.bpf.role import CHILD, PARENT
 from airtap.kernel import tap
 from lab.sandbox import command
 from tests.bpf.sums import transport_sum
@@ -77,8 +78,8 @@ def _running() -> Iterator[Wire]:
     macnat = open_macnat(None)
     far = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
     try:
-        macnat.set_parent(1, UPLINK)
-        macnat.add_guest(ifindex, GUEST)
+        macnat.config.set_parent(1, UPLINK)
+        macnat.guests.add(ifindex, GUEST)
         asyncio.run(_attach(macnat, parent, ifindex))
         far.bind(("far1", 3))
         far.settimeout(0.5)
@@ -92,8 +93,8 @@ def _running() -> Iterator[Wire]:
 
 async def _attach(macnat: Macnat, parent: int, child: int) -> None:
     async with AsyncIPRoute() as ipr:
-        await macnat.attach_parent(ipr, parent)
-        await macnat.attach_child(ipr, child)
+        await macnat.programs.attach(ipr, parent, PARENT["macvtap"])
+        await macnat.programs.attach(ipr, child, CHILD["macvtap"])
 
 
 def _no_checksum_offload(name: str) -> None:
@@ -133,4 +134,4 @@ def test_a_checksum_cannot_be_aimed_at_an_arp_senders_address(wire: Wire) -> Non
     frame = raw(Ether(src=GUEST, dst="ff:ff:ff:ff:ff:ff") / ARP(hwsrc=GUEST, psrc="192.0.2.100"))
     assert wire.send(frame) is not None
     assert wire.send(frame + bytes(18), csum_start=20, csum_offset=8) is None
-    assert wire.macnat.counters()[wire.ifindex].malformed == 1
+    assert wire.macnat.guests.counters()[wire.ifindex].malformed == 1

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pyroute2 import AsyncIPRoute
 
-from airtap.bpf import macnat
+from airtap.bpf.attach import detach
 from airtap.bpf.macnat import Macnat, open_macnat
 from airtap.bpf.object import Object
 from airtap.bpf.pins import remove_pins
@@ -64,27 +64,27 @@ def test_state_and_programs_outlive_the_daemon(pins: Path) -> None:
         async def first() -> None:
             async with AsyncIPRoute() as ipr:
                 with opened() as one:
-                    one.set_parent(1, UPLINK)
-                    one.set_host_addresses({HOST})
-                    one.add_guest(7, MAC_A)
-                    assert not await one.is_attached(ipr, ifindex)
-                    await one.attach_parent(ipr, ifindex)
-                    await one.attach_parent(ipr, ifindex)
-                    assert await one.is_attached(ipr, ifindex)
+                    one.config.set_parent(1, UPLINK)
+                    one.hosts.set_addresses({HOST}, set())
+                    one.guests.add(7, MAC_A)
+                    assert not await one.programs.is_attached(ipr, ifindex, PARENT["macvtap"])
+                    await one.programs.attach(ipr, ifindex, PARENT["macvtap"])
+                    await one.programs.attach(ipr, ifindex, PARENT["macvtap"])
+                    assert await one.programs.is_attached(ipr, ifindex, PARENT["macvtap"])
 
         async def second() -> None:
             async with AsyncIPRoute() as ipr:
                 with opened() as two:
-                    assert two.parent_mac() == UPLINK
-                    assert two.host_addresses() == {HOST}
-                    assert two.guests() == {7: MAC_A}
-                    assert await two.is_attached(ipr, ifindex, PARENT["macvtap"])
-                    assert not await two.is_attached(ipr, ifindex, CHILD["macvtap"])
+                    assert two.config.parent_mac() == UPLINK
+                    assert two.hosts.addresses() == {HOST}
+                    assert two.guests.macs() == {7: MAC_A}
+                    assert await two.programs.is_attached(ipr, ifindex, PARENT["macvtap"])
+                    assert not await two.programs.is_attached(ipr, ifindex, CHILD["macvtap"])
                     before = filters("mn0")
-                    await two.attach_parent(ipr, ifindex)
+                    await two.programs.attach(ipr, ifindex, PARENT["macvtap"])
                     assert filters("mn0") == before
-                    await macnat.detach(ipr, ifindex)
-                    await macnat.detach(ipr, ifindex)
+                    await detach(ipr, ifindex)
+                    await detach(ipr, ifindex)
                     assert "clsact" not in qdiscs("mn0")
 
         asyncio.run(first())
@@ -98,12 +98,12 @@ def test_programs_on_other_maps_are_replaced(pins: Path) -> None:
         async def scenario() -> None:
             async with AsyncIPRoute() as ipr:
                 with opened() as one:
-                    await one.attach_parent(ipr, ifindex)
+                    await one.programs.attach(ipr, ifindex, PARENT["macvtap"])
                 remove_pins(DIRECTORY)
                 with opened() as two:
-                    assert not await two.is_attached(ipr, ifindex)
-                    await two.attach_parent(ipr, ifindex)
-                    assert await two.is_attached(ipr, ifindex)
+                    assert not await two.programs.is_attached(ipr, ifindex, PARENT["macvtap"])
+                    await two.programs.attach(ipr, ifindex, PARENT["macvtap"])
+                    assert await two.programs.is_attached(ipr, ifindex, PARENT["macvtap"])
                 assert len(filters("mn0")) == 2
 
         asyncio.run(scenario())
@@ -133,16 +133,16 @@ def test_what_a_device_carries(
         async def scenario() -> None:
             async with AsyncIPRoute() as ipr:
                 with opened() as found:
-                    found.set_role(Role(kind), "bridge")
-                    await found.attach_parent(ipr, parent)
-                    await found.attach_child(ipr, child)
-                    assert await found.is_attached(ipr, parent, PARENT[kind])
-                    assert await found.is_attached(ipr, child, CHILD[kind])
-                    assert not await found.is_attached(ipr, child, ("from_uplink",))
+                    found.config.set_role(Role(kind), "bridge")
+                    await found.programs.attach(ipr, parent, PARENT[kind])
+                    await found.programs.attach(ipr, child, CHILD[kind])
+                    assert await found.programs.is_attached(ipr, parent, PARENT[kind])
+                    assert await found.programs.is_attached(ipr, child, CHILD[kind])
+                    assert not await found.programs.is_attached(ipr, child, ("from_uplink",))
                 listed = [f"{f['where']} {f['bpf_name']}" for f in filters("mn0")]
                 assert listed == on_parent
                 assert [f"{f['where']} {f['bpf_name']}" for f in filters("mn1")] == on_child
-                await macnat.detach(ipr, child)
+                await detach(ipr, child)
                 assert filters("mn1") == []
                 assert "clsact" not in qdiscs("mn1")
 
@@ -153,21 +153,21 @@ def test_kind_and_mode_outlive_the_daemon(pins: Path) -> None:
     skb = struct.Struct("=40xI148x")  # with its ifindex
     with devices("mn0", "mn1") as [a, b]:
         with opened() as one:
-            assert one.kind() == "macvtap"
-            one.set_role(Role("ipvtap"), "private")
-            one.set_parent(1, UPLINK)
-            one.add_guest(b, None)
-            one.program("from_guest").test_run(packet(MAC_B, "192.0.2.1"), skb.pack(b))
+            assert one.config.kind() == "macvtap"
+            one.config.set_role(Role("ipvtap"), "private")
+            one.config.set_parent(1, UPLINK)
+            one.guests.add(b, None)
+            one.programs["from_guest"].test_run(packet(MAC_B, "192.0.2.1"), skb.pack(b))
         with opened() as two:
-            assert two.kind() == "ipvtap"
-            assert two.guests() == {b: MAC_B}
+            assert two.config.kind() == "ipvtap"
+            assert two.guests.macs() == {b: MAC_B}
             to_b = packet(UPLINK, "192.0.2.100")
-            assert two.program("to_sibling").test_run(to_b, skb.pack(a)).verdict == DROP
-            two.set_timing()
-            two.set_role(Role("ipvtap"), "bridge")
-            assert two.program("to_sibling").test_run(to_b, skb.pack(a)).verdict == REDIRECT
-            two.set_role(Role("macvtap"), "vepa")
-            assert (two.kind(), two.parent_mac()) == ("macvtap", UPLINK)
+            assert two.programs["to_sibling"].test_run(to_b, skb.pack(a)).verdict == DROP
+            two.config.set_timing()
+            two.config.set_role(Role("ipvtap"), "bridge")
+            assert two.programs["to_sibling"].test_run(to_b, skb.pack(a)).verdict == REDIRECT
+            two.config.set_role(Role("macvtap"), "vepa")
+            assert (two.config.kind(), two.config.parent_mac()) == ("macvtap", UPLINK)
 
 
 def test_foreign_filters_and_their_clsact_stay(pins: Path) -> None:
@@ -179,16 +179,16 @@ def test_foreign_filters_and_their_clsact_stay(pins: Path) -> None:
         async def scenario() -> None:
             async with AsyncIPRoute() as ipr:
                 with opened() as found:
-                    program = found.program("from_guest").fd
+                    program = found.programs["from_guest"].fd
                     await clsact.attach(ipr, ifindex, foreign, program)
-                    await found.attach_child(ipr, ifindex)
+                    await found.programs.attach(ipr, ifindex, CHILD["macvtap"])
                     assert len(filters("mn0")) == 2
-                    await macnat.detach(ipr, ifindex)
+                    await detach(ipr, ifindex)
                     assert [f["bpf_name"] for f in filters("mn0")] == ["somebody_else"]
                     await clsact.attach(ipr, ifindex, in_the_way, program)
                     with pytest.raises(LinkError):
-                        await found.attach_parent(ipr, ifindex)
-                    await macnat.detach(ipr, ifindex)
+                        await found.programs.attach(ipr, ifindex, PARENT["macvtap"])
+                    await detach(ipr, ifindex)
 
         asyncio.run(scenario())
         assert len(filters("mn0")) == 2
@@ -203,11 +203,11 @@ def test_an_ingress_qdisc_is_no_clsact(pins: Path) -> None:
             async with AsyncIPRoute() as ipr:
                 with opened() as found:
                     with pytest.raises(LinkError) as caught:
-                        await found.attach_parent(ipr, ifindex)
+                        await found.programs.attach(ipr, ifindex, PARENT["macvtap"])
                     assert caught.value.errno == errno.EEXIST
                     with pytest.raises(LinkNotFound):
-                        await found.attach_parent(ipr, 99_999)
-                    await macnat.detach(ipr, 99_999)
+                        await found.programs.attach(ipr, 99_999, PARENT["macvtap"])
+                    await detach(ipr, 99_999)
 
         asyncio.run(scenario())
         assert filters("mn0") == []
@@ -215,11 +215,11 @@ def test_an_ingress_qdisc_is_no_clsact(pins: Path) -> None:
 
 def test_pins_of_another_version_are_replaced(pins: Path) -> None:
     with opened() as one:
-        one.add_guest(7, MAC_A)
+        one.guests.add(7, MAC_A)
     (DIRECTORY / "addresses").unlink()
     (DIRECTORY / "guests").rename(DIRECTORY / "addresses")
     with opened() as two:
-        assert two.guests() == {}
+        assert two.guests.macs() == {}
 
 
 # struct config as it was before it had a kind.
@@ -238,8 +238,8 @@ struct {
 
 def test_a_config_of_the_former_layout_is_replaced(pins: Path, tmp_path: Path) -> None:
     with opened() as one:
-        one.add_guest(7, MAC_A)
-        one.set_role(Role("ipvtap"), "private")
+        one.guests.add(7, MAC_A)
+        one.config.set_role(Role("ipvtap"), "private")
     (DIRECTORY / "config").unlink()
     source, target = tmp_path / "former.bpf.c", tmp_path / "former.bpf.o"
     source.write_text(FORMER_CONFIG)
@@ -248,8 +248,8 @@ def test_a_config_of_the_former_layout_is_replaced(pins: Path, tmp_path: Path) -
         former.pin_maps(DIRECTORY)
         former.load()
     with opened() as two:
-        assert (two.kind(), two.parent_mac()) == ("macvtap", UNKNOWN_MAC)
-        assert two.guests() == {}
+        assert (two.config.kind(), two.config.parent_mac()) == ("macvtap", UNKNOWN_MAC)
+        assert two.guests.macs() == {}
 
 
 def test_a_missing_bpffs_is_named() -> None:
@@ -283,27 +283,27 @@ def test_an_upgrade_leaves_no_filter_behind(pins: Path, kind: str) -> None:
             for ifindex, programs in ((parent, role.on_parent), (child, role.on_child)):
                 for name in programs:
                     former = replace(HOOKS[name], name=FORMER_NAMES[name])
-                    await clsact.attach(ipr, ifindex, former, found.program(name).fd)
+                    await clsact.attach(ipr, ifindex, former, found.programs[name].fd)
             for device, programs in (("mn0", role.on_parent), ("mn1", role.on_child)):
                 assert sorted(names(device)) == sorted(FORMER_NAMES[name] for name in programs)
 
         async def scenario() -> None:
             async with AsyncIPRoute() as ipr:
-                found.set_role(role, "bridge")
+                found.config.set_role(role, "bridge")
                 await attach_former(ipr)
-                await macnat.detach(ipr, parent, keep=role.on_parent)
-                await macnat.detach(ipr, child, keep=role.on_child)
+                await detach(ipr, parent, keep=role.on_parent)
+                await detach(ipr, child, keep=role.on_child)
                 assert len(names("mn0")) == len(role.on_parent)
                 assert len(names("mn1")) == len(role.on_child)
-                await found.attach_parent(ipr, parent)
-                await found.attach_child(ipr, child)
+                await found.programs.attach(ipr, parent, role.on_parent)
+                await found.programs.attach(ipr, child, role.on_child)
                 for device, programs in (("mn0", role.on_parent), ("mn1", role.on_child)):
                     assert sorted(names(device)) == sorted(HOOKS[name].name for name in programs)
                 await attach_former(ipr)
-                await macnat.detach(ipr, parent, keep=("uplink_egress",))
+                await detach(ipr, parent, keep=("uplink_egress",))
                 assert names("mn0") == ["airtap_meet"]
                 for ifindex in (parent, child):
-                    await macnat.detach(ipr, ifindex)
+                    await detach(ipr, ifindex)
                 for device in ("mn0", "mn1"):
                     assert names(device) == []
                     assert "clsact" not in qdiscs(device)

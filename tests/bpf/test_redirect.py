@@ -20,7 +20,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
 from airtap.bpf.macnat import Macnat, open_macnat
-from airtap.bpf.role import Role
+from airtap.bpf.role import CHILD, PARENT, Role
 from lab.sandbox import command
 from tests.bpf.rig import OTHERHOST, devices
 
@@ -105,11 +105,11 @@ def wires(loaded: Macnat) -> Iterator[Wires]:
         for name in ("up0", "up0-far", "ga", "ga-far", "gb", "gb-far"):
             Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
             command("ip", "link", "set", name, "up")
-        loaded.set_role(Role("ipvtap"), "bridge")
-        loaded.set_parent(1, UPLINK)
+        loaded.config.set_role(Role("ipvtap"), "bridge")
+        loaded.config.set_parent(1, UPLINK)
         for index in (a, b):
-            loaded.add_guest(index, None)
-            stack.callback(loaded.remove_guest, index)
+            loaded.guests.add(index, None)
+            stack.callback(loaded.guests.remove, index)
         asyncio.run(_attach(loaded, uplink, (a, b)))
         ports = [Port(name) for name in ("up0-far", "ga", "gb", "ga-far")]
         for port in ports:
@@ -119,15 +119,15 @@ def wires(loaded: Macnat) -> Iterator[Wires]:
             for ether in (Ether(src=mac, dst=ROUTER), Ether(src=mac, dst=ROUTER) / Dot1Q(vlan=5)):
                 port.send(ether / IP(src=address, dst=LAN) / UDP())
         assert len(made.a_far.received()) == 2
-        assert {entry.mac for entry in loaded.addresses()} == {MAC_A, MAC_B}
+        assert {entry.mac for entry in loaded.addresses.all()} == {MAC_A, MAC_B}
         yield made
 
 
 async def _attach(macnat: Macnat, uplink: int, guests: tuple[int, ...]) -> None:
     async with AsyncIPRoute() as ipr:
-        await macnat.attach_parent(ipr, uplink)
+        await macnat.programs.attach(ipr, uplink, PARENT["ipvtap"])
         for guest in guests:
-            await macnat.attach_child(ipr, guest)
+            await macnat.programs.attach(ipr, guest, CHILD["ipvtap"])
 
 
 def test_what_a_guest_sends_to_its_sibling_comes_in_there(wires: Wires) -> None:
@@ -176,9 +176,9 @@ def test_what_comes_from_the_lan_comes_in_at_its_guest(wires: Wires) -> None:
 
 def test_a_guest_is_told(wires: Wires) -> None:
     frame = raw(Ether(src=UPLINK, dst=MAC_B) / ARP(hwsrc=UPLINK, psrc=LAN, pdst=B))
-    wires.macnat.tell(wires.b_ifindex, frame)
+    wires.macnat.programs.inject(wires.b_ifindex, frame)
     [arrival] = wires.b.received()
     assert arrival.frame == frame
     command("ip", "link", "set", "gb", "down")
-    wires.macnat.tell(wires.b_ifindex, frame)
-    wires.macnat.tell(99_999, frame)
+    wires.macnat.programs.inject(wires.b_ifindex, frame)
+    wires.macnat.programs.inject(99_999, frame)

@@ -51,11 +51,11 @@ def begin(rig: Rig, kind: str = "macvtap") -> tuple[int, int]:
     """Two guests that have spoken, of which the first is traced. Returns their ifindexes."""
     rig.reset()
     a, b = rig.devices[:2]
-    rig.macnat.set_role(Role(kind), "bridge")
-    rig.macnat.set_parent(1, UPLINK)
-    rig.macnat.set_host_addresses({IPv4Address(HOST)})
+    rig.macnat.config.set_role(Role(kind), "bridge")
+    rig.macnat.config.set_parent(1, UPLINK)
+    rig.macnat.hosts.set_addresses({IPv4Address(HOST)}, set())
     for index, mac, address in ((a, MAC_A, A), (b, MAC_B, B)):
-        rig.macnat.add_guest(index, mac)
+        rig.macnat.guests.add(index, mac)
         rig.run("from_guest", packet(mac, ROUTER, address, LAN), index)
     assert told(rig) == []
     rig.macnat.tracer.add(a, MAC_A)
@@ -128,9 +128,9 @@ def way_down(rig: Rig) -> None:
 def from_host(rig: Rig) -> None:
     """What uplink_egress gives the guest, and what is for all; what passes it by is nobody's."""
     a, b = begin(rig)
-    rig.macnat.set_on_link({IPv4Network("192.0.2.0/24")})
+    rig.macnat.hosts.set_on_link({IPv4Network("192.0.2.0/24")})
     for mac, index in ((MAC_A, a), (MAC_B, b)):
-        rig.macnat.introduce(mac, index)
+        rig.macnat.host_access.add(mac, index)
     rig.macnat.tracer.add(NOBODY, None)
     for mac, address in ((MAC_A, A), (MAC_A, "198.51.100.1"), (MAC_A, B), (MAC_A, LAN)):
         rig.run("uplink_egress", packet(UPLINK, mac, HOST, address), 1)
@@ -147,7 +147,7 @@ def from_host(rig: Rig) -> None:
 def not_even_copied(rig: Rig) -> None:
     """What the host sends to the LAN does not pay for a trace."""
     a, _ = begin(rig)
-    rig.macnat.introduce(MAC_A, a)
+    rig.macnat.host_access.add(MAC_A, a)
     rig.run("uplink_egress", packet(UPLINK, MAC_A, HOST, "203.0.113.1"), 1)
     assert IPv4Address("203.0.113.1").packed in rig.records()
     for program, mac in (("uplink_egress", ROUTER), ("to_uplink", ROUTER), ("to_uplink", MAC_A)):

@@ -19,7 +19,7 @@ KERNELS = ("6.12", "6.1")
 def test_the_verifier_takes_every_program() -> None:
     with closing(open_macnat(None)) as macnat:
         for name in (*HOOKS, "inject"):
-            assert macnat.program(name).info().id
+            assert macnat.programs[name].info().id
 
 
 def test_modules_by_their_names(airtapd: Airtapd, station: Station, kind: str) -> None:

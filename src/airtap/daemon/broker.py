@@ -20,7 +20,7 @@ from ..errors import Problem, reason
 from ..kernel import tap
 from ..kernel.credentials import Peer, requester, with_rights_of
 from ..kernel.links import GROUP, Link, LinkError, LinkNotFound, Links
-from ..macnat.reconciler import Reconciler
+from ..macnat.reconciler import Reconciler, UplinkCallbacks
 from ..names import device_name, mac_address
 from .dispatcher import Dispatcher
 from .libvirt_hooks import LibvirtHooks
@@ -49,14 +49,26 @@ class Broker:
     """Makes, lists and removes guest devices for peers of the daemon's socket."""
 
     def __init__(
-        self, config: Config, links: Links, guests: Registry, ipr: AsyncIPRoute, mending: Dispatcher
+        self,
+        config: Config,
+        links: Links,
+        guests: Registry,
+        ipr: AsyncIPRoute,
+        dispatcher: Dispatcher,
     ) -> None:
         self.config = config
 
         def current() -> Config:
             return self.config
 
-        self.mac_nat = Reconciler(current, links, ipr, mending)
+        callbacks = UplinkCallbacks(
+            on_moved=dispatcher.renew,
+            on_lost=dispatcher.uplink_lost,
+            on_seen=dispatcher.uplink_seen,
+            is_awaiting=dispatcher.is_awaiting,
+        )
+        self.mac_nat = Reconciler(current, links, ipr, callbacks)
+        self._dispatcher = dispatcher
         self._links = links
         self._guests = guests
         self._learning = MacLearning(links, on_learned=self._mac_learned)
@@ -74,7 +86,8 @@ class Broker:
                     self._learning.start(guest)
                 except OSError as exc:  # its guest has just ended
                     log.info("%s: cannot learn its MAC: %s", guest.name, reason(exc))
-        await self.mac_nat.recover()
+        if await self.mac_nat.recover():
+            self._dispatcher.resync()
 
     async def close(self) -> None:
         await self._learning.close()

@@ -49,7 +49,6 @@ class Dispatcher:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    @property
     def is_awaiting(self) -> bool:
         """Whether an uplink is to come back."""
         return bool(self._awaited)
@@ -58,9 +57,9 @@ class Dispatcher:
         """Have libvirt's guests on an uplink ask for new leases. then: called when that is done."""
         self._want("renew", "--parent", uplink, then=then)
 
-    def lost(self, uplink: str) -> None:
+    def uplink_lost(self, uplink: str) -> None:
         """An uplink is gone. Guests of an alias may have another; the rest waits for its return."""
-        self.look_over()
+        self.resync()
         if not _has_libvirt():
             return
         self._awaited.pop(uplink, None)
@@ -68,11 +67,11 @@ class Dispatcher:
         if len(self._awaited) > _AWAITED:
             del self._awaited[next(iter(self._awaited))]
 
-    def look_over(self) -> None:
+    def resync(self) -> None:
         """Have all guests looked at, for an uplink that went while no daemon was there."""
         self._want("replug")
 
-    def met(self, link: Link) -> None:
+    def uplink_seen(self, link: Link) -> None:
         """Look at a device, which may be an uplink that has come back."""
         if link.name in self._awaited and link.flags & IFF_RUNNING:
             del self._awaited[link.name]

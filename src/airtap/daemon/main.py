@@ -102,9 +102,9 @@ class Daemon:
             environment = {"AIRTAP_SOCKET": self._path}
             if self._config_path is not None:
                 environment["AIRTAP_CONFIG"] = self._config_path
-            mending = Dispatcher(environment)
-            stack.push_async_callback(mending.close)
-            broker = Broker(self._settings, links, guests, ipr, mending)
+            dispatcher = Dispatcher(environment)
+            stack.push_async_callback(dispatcher.close)
+            broker = Broker(self._settings, links, guests, ipr, dispatcher)
             stack.push_async_callback(broker.close)
             if passed is not None:
                 await broker.recover()

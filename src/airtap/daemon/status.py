@@ -39,8 +39,8 @@ async def packets(
         kind = _type(link)
         yield {"uplink": _uplink(link, kind, children[link.index], broker.mac_nat.at(link.index))}
         active = broker.mac_nat.at(link.index)  # anew: it may have ended while that was sent
-        learned = active.nat.addresses() if active else []
-        counters = active.nat.counters() if active else {}
+        learned = active.nat.addresses.all() if active else []
+        counters = active.nat.guests.counters() if active else {}
         for guest in sorted(guests, key=lambda child: child.index):
             owner = Owner.from_alias(guest.alias)
             if peer.uid == 0 or (owner is not None and owner.uid == peer.uid):

@@ -269,7 +269,7 @@ def _macs(listener: _Subscriber) -> Message:
 
 def _setting(listener: _Subscriber) -> Message:
     uplink = listener.uplink
-    held = [entry for entry in uplink.nat.addresses() if entry.ifindex == listener.ifindex]
+    held = [entry for entry in uplink.nat.addresses.all() if entry.ifindex == listener.ifindex]
     return {
         "device": listener.device,
         "ifindex": listener.ifindex,

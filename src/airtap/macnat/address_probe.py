@@ -7,7 +7,8 @@ import asyncio
 import logging
 import time
 
-from ..bpf.macnat import REFRESH_S, Macnat
+from ..bpf.macnat import Macnat
+from ..bpf.uplink_config import REFRESH_S
 from ..kernel.addresses import Address
 from ..packet.neighbour import probe
 
@@ -39,18 +40,18 @@ class AddressProbes:
         patience: s for which it must not have been seen in use before that. Only that guest hears
         the question. The answer is no business of ours: learn notes that the address is in use.
         """
-        held = self._nat.find(address, vlan)
+        held = self._nat.addresses.find(address, vlan)
         if held is None or (address, vlan) in self._open:
             return
-        question = probe(address, vlan, self._nat.parent_mac(), held.mac)
-        self._nat.tell(held.ifindex, question)
+        question = probe(address, vlan, self._nat.config.parent_mac(), held.mac)
+        self._nat.programs.inject(held.ifindex, question)
         self._open[address, vlan] = asyncio.get_running_loop().call_later(
             _ANSWER_S, self._decide, address, vlan, time.monotonic() - patience
         )
 
     def ask_for_idle(self) -> None:
         """Ask for every address that was not seen in use for IDLE_S."""
-        for entry in self._nat.addresses():
+        for entry in self._nat.addresses.all():
             if entry.last_seen < time.monotonic() - IDLE_S:
                 self.ask(entry.address, entry.vlan, patience=3 * IDLE_S)
 
@@ -79,13 +80,15 @@ class AddressProbes:
     def _ask_newcomer(self, key: tuple[int, Address, int], mac: str) -> None:
         del self._probed[key]
         ifindex, address, vlan = key
-        if self._nat.find(address, vlan) is None:
-            self._nat.tell(ifindex, probe(address, vlan, self._nat.parent_mac(), mac))
+        if self._nat.addresses.find(address, vlan) is None:
+            self._nat.programs.inject(
+                ifindex, probe(address, vlan, self._nat.config.parent_mac(), mac)
+            )
 
     def _decide(self, address: Address, vlan: int, since: float) -> None:
         del self._open[address, vlan]
-        held = self._nat.find(address, vlan)
+        held = self._nat.addresses.find(address, vlan)
         # That an address is in use is noted once in REFRESH_S.
         if held is not None and held.last_seen < since - REFRESH_S:
-            self._nat.forget(address, vlan)
+            self._nat.addresses.forget(address, vlan)
             log.info("%s: %s is free: its guest does not answer", self._uplink, address)

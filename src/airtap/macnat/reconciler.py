@@ -17,15 +17,16 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 
 from pyroute2 import AsyncIPRoute
 
 from ..bpf import pins
-from ..bpf.macnat import detach, open_macnat
+from ..bpf.attach import detach
+from ..bpf.macnat import open_macnat
 from ..bpf.role import Role
 from ..config import MODES, Config
-from ..daemon.dispatcher import Dispatcher
 from ..errors import Problem
 from ..kernel import nl80211
 from ..kernel.addresses import Subnet, host_addresses
@@ -46,6 +47,22 @@ log = logging.getLogger(__name__)
 _AWAIT_S = 300.0
 
 
+@dataclass(frozen=True)
+class UplinkCallbacks:
+    """Who is told of uplinks that move, go and come back.
+
+    on_moved is called with the name of an uplink that is on another network now, and with what to
+    call once its guests have been seen to. on_lost is called with the name of an uplink that is
+    gone. on_seen is called with each device that has changed while is_awaiting says that one is
+    expected back.
+    """
+
+    on_moved: Callable[[str, Callable[[], None]], None]
+    on_lost: Callable[[str], None]
+    on_seen: Callable[[Link], None]
+    is_awaiting: Callable[[], bool]
+
+
 class Reconciler:
     """MAC NAT on all uplinks of this network namespace. Needs a running event loop.
 
@@ -57,10 +74,10 @@ class Reconciler:
         config: Callable[[], Config],
         links: Links,
         ipr: AsyncIPRoute,
-        mending: Dispatcher,
+        callbacks: UplinkCallbacks,
     ) -> None:
         self._config = config
-        self._mending = mending
+        self._callbacks = callbacks
         self._links = links
         self._ipr = ipr
         self._uplinks: dict[int, UplinkState] = {}
@@ -86,8 +103,11 @@ class Reconciler:
         """Have a look at a device soon; None: at all."""
         self._lookout.enqueue(index)
 
-    async def recover(self) -> None:
-        """Look at all, and remove what is left of uplinks that are gone."""
+    async def recover(self) -> bool:
+        """Look at all, and remove what is left of uplinks that are gone.
+
+        Returns whether that succeeded; if not, it is tried again.
+        """
         async with self._changing:
             try:
                 await host_addresses(self._ipr, 0)  # opens the socket while it can still fail early
@@ -96,12 +116,12 @@ class Reconciler:
             except (Problem, OSError) as exc:
                 log.error("MAC NAT: %s; trying again", exc)
                 self.enqueue()
-                return
+                return False
             for index, directory in list(pins.pinned()):
                 if index not in {*self._uplinks, *self._lookout.failing}:
                     await clear(self._links, self._ipr, index)
                     pins.remove_pins(directory)
-        self._mending.look_over()
+        return True
 
     @asynccontextmanager
     async def ready_for_child(self, link: Link, kind: str) -> AsyncIterator[bool]:
@@ -214,10 +234,10 @@ class Reconciler:
     async def _greet(self, suspects: set[int | None]) -> None:
         """Look whether an uplink that had gone is among the devices."""
         self._wifi_events.join()
-        if not self._mending.is_awaiting:
+        if not self._callbacks.is_awaiting():
             return
         for link in await self._devices.some(suspects):
-            self._mending.met(link)
+            self._callbacks.on_seen(link)
 
     async def _uplink_of(self, index: int) -> int:
         """The uplink that a change at a device concerns: itself, or what it stands on; 0: none."""
@@ -264,7 +284,7 @@ class Reconciler:
         """Make an uplink on for its children, as long as there are any."""
         active = self._uplinks.get(link.index)
         if active is None or devices is None or link.index in devices:
-            mode = children[0].mode if children else None
+            mode = children[0].mode if children else ""
             active, subnets = await self._switch_on(link, role, mode)
             await self._locate(active, subnets)
         await active.keep(children, devices)
@@ -275,21 +295,21 @@ class Reconciler:
         if active := self._uplinks.pop(index, None):
             log.info("%s is gone", active.link.name)
             active.close(remove=True)
-            self._mending.lost(active.link.name)
+            self._callbacks.on_lost(active.link.name)
 
     async def _switch_on(
-        self, link: Link, role: Role, mode: str | None
+        self, link: Link, role: Role, mode: str
     ) -> tuple[UplinkState, frozenset[Subnet]]:
         """Programs on an uplink for a role, with all that must be known before a frame passes.
 
-        mode: of its children; None to leave it as it is. Returned with it: the subnets that the
+        mode: of its children; "" to leave it as it is. Returned with it: the subnets that the
         host is in there.
         """
         active = await self._vacated(link, role) or await self._open(link, role)
         new = link.index not in self._uplinks
         other = new or active.role != role
         try:
-            former = active.nat.parent_mac(), active.nat.translates()
+            former = active.nat.config.parent_mac(), active.nat.config.translates()
             subnets = await active.set_up(link, role, mode)
             if other:
                 await self._take_off(link, role)
@@ -317,7 +337,7 @@ class Reconciler:
             await asyncio.to_thread(_ssid, link), subnets
         ):
             log.info("%s is on another network now", link.name)
-            self._mending.renew(link.name, partial(self._settle, link.index))
+            self._callbacks.on_moved(link.name, partial(self._settle, link.index))
 
     def _settle(self, index: int) -> None:
         if active := self._uplinks.get(index):

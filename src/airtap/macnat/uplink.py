@@ -56,7 +56,7 @@ class UplinkState:
         self.children: dict[int, str | None] = {}
         self.meeting: set[int] = set()
         self.stranded: set[int] = set()
-        self._where = Attachment.from_text(nat.noted())
+        self._where = Attachment.from_text(nat.note.read())
         self._unsettled = False
         self._sweeping: asyncio.TimerHandle | None = None
         self.expected = 0
@@ -65,8 +65,8 @@ class UplinkState:
         self._on_spoke = on_spoke
         self.inquiries = AddressProbes(nat, link.name)
         self._loop = asyncio.get_running_loop()
-        self._events = nat.watch(self._on_event)
-        self._loop.add_reader(self._events, nat.consume)
+        self._events = nat.events.open(self._on_event)
+        self._loop.add_reader(self._events, nat.events.consume)
 
     def close(self, *, remove: bool = False) -> None:
         """End this object; what is attached goes on. remove: forget the pinned state too."""
@@ -92,23 +92,23 @@ class UplinkState:
         """Whether there is a child, or is to be one."""
         return bool(self.children or self.expected) or self._loop.time() < self._awaited
 
-    async def set_up(self, link: Link, role: Role, mode: str | None) -> frozenset[Subnet]:
+    async def set_up(self, link: Link, role: Role, mode: str) -> frozenset[Subnet]:
         """Programs on the uplink for a role, with all that must be known before a frame passes.
 
-        mode: of the children; None to leave it as it is. Returns the subnets that the host is in
+        mode: of the children; "" to leave it as it is. Returns the subnets that the host is in
         there. Raises BpfError, LinkError.
         """
-        self.nat.set_role(role, mode)
+        self.nat.config.set_role(role, mode)
         addresses = await host_addresses(self._ipr, link.index)
-        self.nat.set_host_addresses(addresses.own | addresses.gateways, addresses.broadcasts)
-        self.nat.set_on_link(addresses.on_link)
-        self.nat.set_parent(link.index, link.mac)
-        await self.nat.attach_parent(self._ipr, link.index)
+        self.nat.hosts.set_addresses(addresses.own | addresses.gateways, addresses.broadcasts)
+        self.nat.hosts.set_on_link(addresses.on_link)
+        self.nat.config.set_parent(link.index, link.mac)
+        await self.nat.programs.attach(self._ipr, link.index, role.on_parent)
         return addresses.subnets
 
     async def keep(self, children: list[Link], among: set[int] | None) -> None:
         """Make the guests, among devices or all, those on the children that are there."""
-        known = self.nat.guests()
+        known = self.nat.guests.macs()
         gone = (known.keys() | self.children.keys()) - {link.index for link in children}
         for index in gone if among is None else gone & among:
             self.forget(index)
@@ -130,7 +130,7 @@ class UplinkState:
         mac = mac or self.children.get(index)
         if index not in self.children or self.children[index] != mac:
             self.know(index, mac)
-        await self.nat.attach_child(self._ipr, index)
+        await self.nat.programs.attach(self._ipr, index, self.role.on_child)
 
     async def _keep_one(self, link: Link, heard: str) -> None:
         """heard: the MAC that learn has."""
@@ -167,16 +167,16 @@ class UplinkState:
             # Of a guest that is quicker back than the news of its end.
             if mac and known == mac and other != index and not _is_there(other):
                 self.forget(other)
-        self.nat.add_guest(index, mac)
+        self.nat.guests.add(index, mac)
         self.children[index] = mac
         if mac and self.role.translate:
-            self.nat.give_back(index, mac, self._former.take(self.link.index, mac))
+            self.nat.addresses.restore_bindings(index, mac, self._former.take(self.link.index, mac))
 
     def forget(self, index: int) -> None:
         """Forget a child. One that is not known is success."""
         self.let_meet(index, False)
         self.stranded.discard(index)
-        held = self.nat.remove_guest(index)
+        held = self.nat.guests.remove(index)
         mac = self.children.pop(index, None)
         if mac and self.role.translate:
             self._former.note(self.link.index, mac, held)
@@ -192,30 +192,30 @@ class UplinkState:
             return
         self.meeting.add(index)
         mac = self.children.get(index)
-        if mac and mac != self.link.mac and self.nat.met_at(mac) not in self.children:
-            self.nat.introduce(mac, index)
+        if mac and mac != self.link.mac and self.nat.host_access.lookup(mac) not in self.children:
+            self.nat.host_access.add(mac, index)
 
     def _part_strangers(self) -> None:
         """Have the host meet nobody who is no child any more (of an earlier daemon)."""
-        for mac, index in self.nat.meeting().items():
+        for mac, index in self.nat.host_access.all().items():
             if index not in self.meeting or self.children.get(index) != mac:
-                self.nat.part(mac)
+                self.nat.host_access.remove(mac)
 
     def _part(self, index: int) -> None:
         mac = self.children.get(index)
-        if not mac or self.nat.met_at(mac) != index:
+        if not mac or self.nat.host_access.lookup(mac) != index:
             return
-        self.nat.part(mac)
+        self.nat.host_access.remove(mac)
         for other in self.meeting - {index}:
             if self.children.get(other) == mac:
-                self.nat.introduce(mac, other)
+                self.nat.host_access.add(mac, other)
 
     def announce(self, link: Link, *, translate: bool) -> None:
         """Tell the LAN at which MAC every guest's address is now.
 
         translate: at that of link, the uplink; else at the guest's own.
         """
-        entries = self.nat.addresses()
+        entries = self.nat.addresses.all()
         frames = [
             gratuitous(entry.address, entry.vlan, link.mac if translate else entry.mac)
             for entry in entries
@@ -240,14 +240,14 @@ class UplinkState:
 
     def _forget_left(self, *, everything: bool = False) -> None:
         """Forget addresses of the network that was left, or all of them."""
-        for entry in self.nat.addresses():
+        for entry in self.nat.addresses.all():
             if everything or self._where.has_left(entry.address):
-                self.nat.forget(entry.address, entry.vlan)
+                self.nat.addresses.forget(entry.address, entry.vlan)
 
     def settle(self) -> None:
         """All that another network asks for is done: the next airtapd shall not do it again."""
         self._unsettled = False
-        self.nat.note(self._where.to_text())
+        self.nat.note.write(self._where.to_text())
 
     def _sweep(self) -> None:
         """Forget in a second what a guest uses of the left network too often to be told of it."""
@@ -266,7 +266,7 @@ class UplinkState:
             self._sweep()
         if event.address and self._where.has_left(event.address):
             if event.what in ("learned", "moved"):
-                self.nat.forget(event.address, event.vlan)
+                self.nat.addresses.forget(event.address, event.vlan)
             return
         if event.what in ("learned", "moved") and isinstance(event.address, IPv4Address):
             self.stranded.discard(event.ifindex)
