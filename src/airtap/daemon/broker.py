@@ -8,7 +8,6 @@ import logging
 import os
 from collections import defaultdict
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 
 from pyroute2 import AsyncIPRoute
@@ -17,6 +16,7 @@ from .. import acl, uplink
 from ..alias import Owner
 from ..config import Config
 from ..errors import Problem, reason
+from ..ipc.requests import AttachRequest, ReleaseRequest
 from ..kernel import tap
 from ..kernel.credentials import Peer, requester, with_rights_of
 from ..kernel.links import GROUP, Link, LinkError, LinkNotFound, Links
@@ -29,20 +29,6 @@ from .registry import Guest, LostDevice, Registry, Reservation
 from .taps import GuestDevices, Wanted
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class AttachRequest:
-    """What a client asks for. br and mac are as the user wrote them, not validated.
-
-    mac: None to learn the guest's MAC. vnet_hdr: frames carry a struct virtio_net_hdr.
-    kind: macvtap or ipvtap, for root to try one out; None for what goes with the uplink.
-    """
-
-    br: str
-    mac: str | None
-    vnet_hdr: bool
-    kind: str | None = None
 
 
 class Broker:
@@ -61,7 +47,7 @@ class Broker:
         self._guests = guests
         self._learning = MacLearning(links, on_learned=self._mac_learned)
         self._children = GuestDevices(current, links, guests, self.mac_nat, self._learning)
-        self.domains = LibvirtHooks(current, links, guests, self.mac_nat, self._children)
+        self.hooks = LibvirtHooks(current, links, guests, self.mac_nat, self._children)
         guests.on_forgotten = self._learning.stop
         self._reading_acl: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -169,14 +155,13 @@ class Broker:
         log.info("%s on bridge %s is made for user %d", name, bridge.name, peer.uid)
         return name, fd
 
-    async def release(self, device: str, uuid: str | None, peer: Peer) -> None:
+    async def release(self, request: ReleaseRequest, peer: Peer) -> None:
         """Remove a guest device, also while its guest runs.
 
-        uuid: of the libvirt domain that it must be of; None for anybody's. Root may remove any
-        that airtap made, others their own. Raises Problem bad-name, no-such-device, not-ours,
-        access-denied.
+        Root may remove any that airtap made, others their own. Raises Problem bad-name,
+        no-such-device, not-ours, access-denied.
         """
-        name = device_name(device)
+        name = device_name(request.device)
         try:
             link = await self._links.by_name(name)
         except LinkNotFound as exc:
@@ -186,8 +171,8 @@ class Broker:
         owner = Owner.from_alias(link.alias)
         if peer.uid != 0 and (owner is None or owner.uid != peer.uid):
             raise Problem("access-denied", f"{name} was not made for user {peer.uid}")
-        if uuid is not None and (owner is None or owner.uuid != uuid):
-            raise Problem("not-ours", f"{name} was not made for domain {uuid[:64]}")
+        if request.uuid is not None and (owner is None or owner.uuid != request.uuid):
+            raise Problem("not-ours", f"{name} was not made for domain {request.uuid[:64]}")
         await self._links.delete(link.index)
         self._guests.forget(link.index)
         log.info("%s is removed for user %d", name, peer.uid)
