@@ -78,14 +78,10 @@ class Airtapd(Running):
 
     def start(self) -> None:
         """Start it and wait until its socket answers. RuntimeError carries what it said."""
+        files = ["--config", str(self.config), "--socket", self.socket]
         with self._log().open("ab") as log:
             self._process = subprocess.Popen(
-                sandbox.dying_with_us(
-                    [
-                        *(*self.program, "--config", str(self.config)),
-                        *("--socket", self.socket, *self.arguments),
-                    ]
-                ),
+                sandbox.dying_with_us([*self.program, *files, *self.arguments]),
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -289,7 +285,8 @@ def run_helper(
     with near, far:
         fd_word = (fd_option or "--fd={fd}").format(fd=far.fileno())
         helper = [*prefix, str(program or HELPER)]
-        argv = [*helper, *(["--use-vnet"] if vnet else []), fd_word, *options]
+        vnet_option = ["--use-vnet"] if vnet else []
+        argv = [*helper, *vnet_option, fd_word, *options]
         if prefix:
             uid, gid, groups = 0, 0, ()
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What libvirt's hooks ask for: parents made ready, devices of guests made and removed.
+"""Serves libvirt's hooks, which have uplinks prepared, and devices of guests created and removed.
 
 libvirt makes macvtaps by itself; for those only MAC NAT has to be on in time. For an interface of
 type ethernet with managed='no' it takes a device that is there: create_device() makes it before the
@@ -6,6 +6,7 @@ guest starts, release() removes it after the end. All of this is for root alone,
 system daemon is, and no ACL is asked.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from ..macnat.policy import gives_its_mac
 from ..macnat.reconciler import Reconciler
 from ..names import device_name, domain_uuid, mac_address
 from .registry import Registry
-from .taps import GuestDevices, Wanted
+from .taps import DeviceSpec, GuestDevices
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +35,15 @@ class LibvirtHooks:
         self,
         config: Callable[[], Config],
         links: Links,
-        guests: Registry,
+        registry: Registry,
         mac_nat: Reconciler,
-        children: GuestDevices,
+        devices: GuestDevices,
     ) -> None:
         self._config = config
         self._links = links
-        self._guests = guests
+        self._registry = registry
         self._mac_nat = mac_nat
-        self._children = children
+        self._devices = devices
 
     async def prepare_uplink(self, parent: str) -> None:
         """Have MAC NAT on where parent needs it, as a macvtap of libvirt's is about to come.
@@ -50,10 +51,13 @@ class LibvirtHooks:
         Whatever is no concern of airtap's is success. Raises Problem parent-busy, no-macnat.
         """
         link = await self._find(parent)
-        if link is None or (inspected := uplink.inspect(link)).type not in _FIT:
+        if link is None:
+            return
+        inspected = await asyncio.to_thread(uplink.inspect, link)
+        if inspected.type not in _FIT:
             return
         config = self._config()
-        if not gives_its_mac(link, "macvtap", config):
+        if not await asyncio.to_thread(gives_its_mac, link, "macvtap", config):
             return
         settings = replace(config.parent(link.name), kind="macvtap")
         uplink.child_kind(inspected, settings, await uplink.a_child(self._links, link))
@@ -64,7 +68,7 @@ class LibvirtHooks:
 
         One of that name left from an earlier run of the same guest makes room. Raises Problem:
         bad-name, bad-mac, bad-uuid, bad-kind, no-such-device, name-taken, too-many-devices, and
-        those of uplink.child_kind() and GuestDevices.make().
+        those of uplink.child_kind() and GuestDevices.create().
         """
         name = device_name(request.device)
         owner = Owner(0, 0, uuid=domain_uuid(request.uuid), domain=request.domain)
@@ -84,10 +88,12 @@ class LibvirtHooks:
         await self._make_room(name, owner)
         settings = replace(config.parent(link.name), kind=kind)
         child = await uplink.a_child(self._links, link)
-        if uplink.child_kind(uplink.inspect(link), settings, child) == "tap":
+        inspected = await asyncio.to_thread(uplink.inspect, link)
+        if uplink.child_kind(inspected, settings, child) == "tap":
             raise Problem("bad-parent", f"{link.name} is a bridge and takes no {kind}")
-        with self._guests.admitted(owner.uid, config.limits) as place:
-            await self._children.make(Wanted(link, kind, mac, owner, name), place, None)
+        with self._registry.reserve(owner.uid, config.limits) as reservation:
+            spec = DeviceSpec(link, kind, mac, owner, vnet_hdr=None, name=name)
+            await self._devices.create(spec, reservation)
         log.info("%s on %s is made for domain %s", name, link.name, request.domain)
 
     async def _make_room(self, name: str, owner: Owner) -> None:
@@ -104,7 +110,7 @@ class LibvirtHooks:
                 f"for a copy of a guest: airtap domain connect {owner.domain} gives it its own",
             )
         await self._links.delete(link.index)
-        self._guests.forget(link.index)
+        self._registry.forget(link.index)
 
     async def set_owner(self, request: SetOwnerRequest) -> None:
         """Note in a macvtap or ipvtap whose it is, for status; other devices are left alone."""
@@ -147,7 +153,9 @@ class LibvirtHooks:
         routed = await uplink.default_route(self._links)
         for name in (*self._config().parents, *routed):
             link = await self._find(name)
-            if link and link.kind not in FAMILY and uplink.inspect(link).type in _FIT:
+            if link is None or link.kind in FAMILY:
+                continue
+            if (await asyncio.to_thread(uplink.inspect, link)).type in _FIT:
                 return link.name
         return ""
 
