@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 
 async def resolve(name: str) -> str:
-    """The device that a name stands for: another if it is an alias. Raises Problem."""
+    """The device that a name stands for, which is another if it is an alias. Raises Problem."""
     answer = await _call("map-devices", names=[name])
     if name not in answer["aliases"]:  # of what is not here at all, another device is told
         return name
@@ -27,9 +27,9 @@ async def resolve(name: str) -> str:
 
 
 async def attach(device: str, mac: str, kind: str | None) -> tuple[str, int]:
-    """Have a guest's device made on device: its name, and its tap, which the caller owns.
+    """Have a guest's device made on device. Raises Problem.
 
-    Raises Problem.
+    Returns its name and the descriptor of its tap, which the caller owns.
     """
     with _connection() as connection:
         await _send(connection, "attach", br=device, mac=mac, vnet_hdr=False, kind=kind)
