@@ -45,12 +45,30 @@ with open(launcher) as file:
 # What a run may import beyond a bare start of Python, if the guest is none of ours. Each of them
 # costs every start of a guest on the host, four times.
 NOT_OURS = {
-    *("os", "stat", "_stat", "posixpath", "genericpath", "abc", "_abc", "_collections_abc"),
-    *("airtap", "airtap.hook", "airtap.errors"),
+    "os",
+    "stat",
+    "_stat",
+    "posixpath",
+    "genericpath",
+    "abc",
+    "_abc",
+    "_collections_abc",
+    "airtap",
+    "airtap.hook",
+    "airtap.errors",
 }
-OURS = NOT_OURS | {
-    *("airtap.libvirt", "airtap.libvirt.reader", "pyexpat", "pyexpat.errors", "pyexpat.model"),
-    *("airtap.ipc", "airtap.ipc.client", "airtap.ipc.protocol", "_socket", "_json"),
+OURS = {
+    *NOT_OURS,
+    "airtap.libvirt",
+    "airtap.libvirt.reader",
+    "pyexpat",
+    "pyexpat.errors",
+    "pyexpat.model",
+    "airtap.ipc",
+    "airtap.ipc.client",
+    "airtap.ipc.protocol",
+    "_socket",
+    "_json",
 }
 
 UUID = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0"
@@ -201,7 +219,11 @@ def run(
 
 def qemu(operation: str, xml: bytes, daemon: Daemon | None = None, net: Path | None = None) -> Run:
     return run(
-        *("qemu", "guest", operation, "begin", "-"),
+        "qemu",
+        "guest",
+        operation,
+        "begin",
+        "-",
         xml=xml,
         daemon=daemon,
         net=net or Path("/nowhere"),
@@ -275,7 +297,11 @@ def test_network_import_budget(daemon: Daemon) -> None:
     bare = subprocess.run([*timed, "-c", "pass"], text=True, capture_output=True)
     for xml, budget in ((NAT, NOT_OURS), (PORT, OURS)):
         done = run(
-            *("network", "lan", "port-created", "begin", "-"),
+            "network",
+            "lan",
+            "port-created",
+            "begin",
+            "-",
             xml=xml,
             daemon=daemon,
             python=timed,
@@ -291,12 +317,32 @@ def test_what_is_kept_of_stdin_is_enough_for_the_parser_to_refuse_more() -> None
 
 OPERATIONS = {
     "qemu": [
-        *("prepare", "start", "started", "stopped", "release", "migrate", "restore", "reconnect"),
-        *("attach", "", "nonsense", "--help", "port-created", "\udcff"),
+        "prepare",
+        "start",
+        "started",
+        "stopped",
+        "release",
+        "migrate",
+        "restore",
+        "reconnect",
+        "attach",
+        "nonsense",
+        "--help",
+        "port-created",
+        "\udcff",
+        "",
     ],
     "network": [
-        *("start", "started", "stopped", "updated", "port-created", "port-deleted", "plugged"),
-        *("", "nonsense", "prepare"),
+        "start",
+        "started",
+        "stopped",
+        "updated",
+        "port-created",
+        "port-deleted",
+        "plugged",
+        "nonsense",
+        "prepare",
+        "",
     ],
 }
 CALLS = [(name, operation) for name, known in OPERATIONS.items() for operation in known]
@@ -336,8 +382,12 @@ def test_strange_arguments(name: str, arguments: list[str | bytes]) -> None:
 @pytest.mark.parametrize(
     ("operation", "xml"),
     [
-        *(("start", PREPARED), ("stopped", PREPARED), ("reconnect", PREPARED)),
-        *(("attach", PREPARED), ("release", DIRECT), ("nonsense", PREPARED)),
+        ("start", PREPARED),
+        ("stopped", PREPARED),
+        ("reconnect", PREPARED),
+        ("attach", PREPARED),
+        ("nonsense", PREPARED),
+        ("release", DIRECT),
         # Not prepared: no mark, a mark without a device, a device of another's.
         ("prepare", guest(prepared(1))),
         ("prepare", guest(prepared(1), marks=f'<airtap:nic mac="{MAC}1">x</airtap:nic>')),
@@ -360,7 +410,11 @@ def test_no_concern_of_ours(daemon: Daemon, operation: str, xml: bytes) -> None:
 def test_huge_input_in_bounded_memory(daemon: Daemon, start: bytes, size: int) -> None:
     bounded = ("/bin/sh", "-c", 'ulimit -v 80000; exec "$@"', "sh", *PYTHON)
     done = run(
-        *("qemu", "guest", "prepare", "begin", "-"),
+        "qemu",
+        "guest",
+        "prepare",
+        "begin",
+        "-",
         xml=start.ljust(size),
         daemon=daemon,
         python=bounded,
@@ -573,8 +627,10 @@ def test_no_daemon(tmp_path: Path, name: str, operation: str, xml: bytes, status
 @pytest.mark.parametrize(
     ("name", "operation", "xml"),
     [
-        *(("qemu", "started", PREPARED), ("qemu", "release", PREPARED)),
-        *(("network", "started", STARTED), ("network", "updated", STARTED)),
+        ("qemu", "started", PREPARED),
+        ("qemu", "release", PREPARED),
+        ("network", "started", STARTED),
+        ("network", "updated", STARTED),
     ],
 )
 def test_no_daemon_is_only_noted(tmp_path: Path, name: str, operation: str, xml: bytes) -> None:
@@ -710,8 +766,12 @@ def test_no_names_no_question(daemon: Daemon) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        *(HANG_UP, DIE, protocol.failure(Problem("x", "no")), {"ok": True}),
-        *({"ok": True, "parents": []}, {"ok": True, "parents": "wlan0"}),
+        HANG_UP,
+        DIE,
+        protocol.failure(Problem("x", "no")),
+        {"ok": True},
+        {"ok": True, "parents": []},
+        {"ok": True, "parents": "wlan0"},
         {"ok": True, "parents": {"br0": 7}},
         {"ok": True, "parents": {"br0": "wlan0"}, "aliases": "br0"},
     ],
