@@ -26,7 +26,7 @@ BIN = Path(__file__).resolve().parent.parent / ".venv/bin"
 HELPER = sandbox.TREE / ".venv/bin/airtap-bridge-helper"
 
 # Constants of an airtapd that drops after a second who is silent or does not read, not after ten.
-IMPATIENT = {"server.IDLE_S": 1.0, "server.Server._send.__kwdefaults__": {"patience": 1.0}}
+IMPATIENT = {"daemon.server.IDLE_S": 1.0}
 
 
 class Airtapd(Running):
@@ -34,7 +34,7 @@ class Airtapd(Running):
 
     config: the text of airtap.toml after its acl line. acl: the text of bridge.conf; None for
     no such file. socket: its path; None for one of its own. environment: more of its variables.
-    constants: of its modules, that have another value in this one: {"inquiries.IDLE_S": 1.0}.
+    constants: of its modules, that have another value in this one: {"daemon.server.IDLE_S": 1.0}.
     It can be killed and started again on the same files.
     """
 
@@ -78,14 +78,10 @@ class Airtapd(Running):
 
     def start(self) -> None:
         """Start it and wait until its socket answers. RuntimeError carries what it said."""
+        files = ["--config", str(self.config), "--socket", self.socket]
         with self._log().open("ab") as log:
             self._process = subprocess.Popen(
-                sandbox.dying_with_us(
-                    [
-                        *(*self.program, "--config", str(self.config)),
-                        *("--socket", self.socket, *self.arguments),
-                    ]
-                ),
+                sandbox.dying_with_us([*self.program, *files, *self.arguments]),
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -160,9 +156,9 @@ class Airtapd(Running):
     def tap(self, br: str, mac: str | None = None) -> Attached:
         """Ask for a tap as the helper does, but from here: by root, and without its start."""
         with contextlib.closing(client.Connection(self.socket, start=False)) as connection:
-            connection.send(protocol.attach_request(br, mac, vnet_hdr=True))
+            connection.send("attach", br=br, mac=mac, vnet_hdr=True)
             answer, fd = connection.receive()
-        protocol.check(protocol.decode(answer))
+        protocol.read_answer(answer)
         assert fd is not None
         return Attached(0, "", fd, b"")
 
@@ -190,9 +186,10 @@ class Airtapd(Running):
 
 def _changed(constants: Mapping[str, object]) -> list[str]:
     """airtapd with other values of constants: what it runs."""
-    modules = ", ".join({"daemon", *(name.partition(".")[0] for name in constants)})
-    settings = [f"{name} = {value!r}" for name, value in constants.items()]
-    lines = [f"from airtap import {modules}", *settings, "daemon.main()"]
+    modules = {"daemon.main", *(name.rpartition(".")[0] for name in constants)}
+    imports = [f"import airtap.{module}" for module in sorted(modules)]
+    settings = [f"airtap.{name} = {value!r}" for name, value in constants.items()]
+    lines = [*imports, *settings, "airtap.daemon.main.main()"]
     return [str(BIN / "python"), "-c", "\n".join(lines)]
 
 
@@ -288,7 +285,8 @@ def run_helper(
     with near, far:
         fd_word = (fd_option or "--fd={fd}").format(fd=far.fileno())
         helper = [*prefix, str(program or HELPER)]
-        argv = [*helper, *(["--use-vnet"] if vnet else []), fd_word, *options]
+        vnet_option = ["--use-vnet"] if vnet else []
+        argv = [*helper, *vnet_option, fd_word, *options]
         if prefix:
             uid, gid, groups = 0, 0, ()
         done = subprocess.run(

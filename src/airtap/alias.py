@@ -19,11 +19,12 @@ _MAX_ALIAS = 254
 
 @dataclass(frozen=True)
 class Owner:
-    """uid and pid of the process that asked: for a bridge helper pid is QEMU's, 0 if unknown.
+    """Who a guest device was made for.
 
-    learning: whether the device still waits for the guest's MAC. mac: of the guest, where it is
-    not the device's own: an ipvtap has its parent's. uuid, domain: of a libvirt guest, the name
-    cut at what the kernel has room for.
+    uid, pid: the process that asked; where a bridge helper did, pid is QEMU's, or 0 if unknown.
+    learning: whether the device still waits for the guest's MAC.
+    mac: the guest's, where it is not the device's own: an ipvtap has its parent's.
+    uuid, domain: the libvirt guest's; domain is its name, cut at what the kernel has room for.
     """
 
     uid: int
@@ -61,7 +62,7 @@ class Owner:
 
 
 def guest_mac(link_mac: str, owner: "Owner | None") -> str | None:
-    """The MAC of the guest behind a device that bears link_mac; None while it is to be learned."""
+    """The MAC of the guest behind a device that bears link_mac; None as long as it is not known."""
     if owner is None:
         return link_mac
     return None if owner.learning else owner.mac or link_mac

@@ -22,7 +22,7 @@ from .config import Config
 from .errors import Problem, reason
 from .kernel import nl80211
 from .kernel.addresses import host_addresses
-from .kernel.links import Link, LinkError, LinkNotFound, Links, open_links, rtnetlink
+from .kernel.links import Link, LinkNotFound, Links, open_links, rtnetlink
 from .kernel.neighbours import neighbours
 from .kernel.packet_socket import Exchange
 from .names import octets, random_mac
@@ -43,10 +43,12 @@ Pair = tuple[Address, str]
 async def switch(name: str, on: bool, config: Config, say: Say) -> str:
     """Switch the 4-address mode of the station called name, which may be an alias.
 
-    say: is told what is waited for, where that takes long. Returns what has become of it, a
-    line. Raises Problem no-such-device, not-wifi, not-root, parent-busy (off, and the port of a
-    bridge), not-associated, nothing-to-ask, no-answer, no-4addr (the access point does not take
-    such frames, or the driver does not make them); the mode is then as it was.
+    say: is told what is waited for, where that takes long.
+
+    Returns one line about what has become of it. Raises Problem no-such-device, not-wifi,
+    not-root, parent-busy (off, and the port of a bridge), not-associated, nothing-to-ask,
+    no-answer, no-4addr (the access point does not take such frames, or the driver does not make
+    them); the mode is then as it was.
     """
     try:
         async with open_links() as links, rtnetlink() as ipr:
@@ -104,7 +106,7 @@ async def _addresses(ipr: AsyncIPRoute, index: int) -> list[Address]:
 
 
 class _Station:
-    """A station while its mode is switched. exchange: on its device."""
+    """A station while its mode is switched. exchange: sends and receives on its device."""
 
     def __init__(self, link: Link, exchange: Exchange, say: Say) -> None:
         self._link = link
@@ -113,7 +115,7 @@ class _Station:
         self._say = say
 
     async def switch_on(self, addresses: Collection[Address]) -> str:
-        """Switch on what is off. addresses: to ask."""
+        """Switch on what is off, and keep it if those at addresses answer."""
         if not addresses:
             raise Problem(
                 "nothing-to-ask",
@@ -237,13 +239,12 @@ class _Station:
             raise
 
 
-def _problem(name: str, error: LinkError | OSError) -> Problem:
+def _problem(name: str, error: OSError) -> Problem:
     if error.errno in (errno.EPERM, errno.EACCES):
         return Problem("not-root", f"only root may switch {name}'s 4-address mode")
     if error.errno in (errno.ENODEV, errno.ENXIO):
         return Problem("no-such-device", f"{name} has gone")
-    why = reason(error) if isinstance(error, OSError) else str(error)
-    return Problem("no-4addr", f"cannot switch {name}'s 4-address mode: {why}")
+    return Problem("no-4addr", f"cannot switch {name}'s 4-address mode: {reason(error)}")
 
 
 def _named(addresses: Iterable[Address]) -> str:

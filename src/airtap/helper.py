@@ -101,10 +101,10 @@ def qemu_socket(fd: int) -> Socket:
 def attach(br: str, mac: str | None, vnet_hdr: bool) -> int:
     """Ask airtapd for a guest's tap behind br and return its descriptor. Raises Problem."""
     connection = client.Connection(client.socket_path())
-    connection.send(protocol.attach_request(br, mac, vnet_hdr))
+    connection.send("attach", br=br, mac=mac, vnet_hdr=vnet_hdr)
     answer, tap = connection.receive()
     if tap is None:
-        protocol.check(protocol.decode(answer))
+        protocol.read_answer(answer)
         raise Problem("bad-message", "airtapd sent no file descriptor")
     return tap
 

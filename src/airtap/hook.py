@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .ipc.client import Connection
+    from .ipc.protocol import Flat
     from .libvirt.reader import Domain, Interface, Mark
 
-# libvirt.scan.MAX_XML, without importing that; one byte more is kept, which makes it too long.
+# libvirt.reader.MAX_XML, without importing that; one byte more is kept, which makes it too long.
 MAX_XML = 4 << 20
 # In everything that libvirt writes about a guest with a mark of ours, or with a macvtap.
 _MARK = b"urn:airtap:libvirt:1"
@@ -33,9 +34,6 @@ _ABORTING = ("prepare", "port-created")
 # Of these airtapd did not say what it thinks of the guest.
 _UNDECIDED = ("no-daemon", "busy", "bad-message", "internal")
 _NET = "/sys/class/net"
-
-# The whole answer to most requests: to know it saves importing json.
-_OK = b'{"ok": true}'
 
 
 def network_main() -> int:
@@ -119,8 +117,8 @@ def _prepare(xml: bytes) -> None:
     try:
         for nic, mark in _prepared(domain):
             made.append(nic)
-            request = {"op": "prepare", "parent": mark.parent, "kind": mark.kind}
-            airtapd.ask(request | _whose(domain, nic))
+            fields = {"parent": mark.parent, "kind": mark.kind} | _whose(domain, nic)
+            airtapd.call("create-device", **fields)
     except Problem as problem:
         if problem.code != "no-daemon":  # else it may have made this one too
             made.pop()
@@ -139,7 +137,7 @@ def _started(xml: bytes) -> None:
     nics = [n for n in domain.interfaces if n.type in ("direct", "network") and "dev" in n.source]
     nics += [nic for nic, _ in _prepared(domain)]
     nics = [nic for nic in nics if nic.target and nic.mac]
-    failed = _ask_each(Airtapd(), [{"op": "started"} | _whose(domain, nic) for nic in nics])
+    failed = _call_each(Airtapd(), "set-owner", [_whose(domain, nic) for nic in nics])
     if failed:
         raise failed
 
@@ -165,14 +163,13 @@ def _for_this_host(xml: bytes) -> None:
     """
     if b"bridge" not in xml and _DIRECT not in xml and _MARK not in xml:
         return
-    from .ipc import protocol
     from .libvirt.domain_xml import devices_named, for_this_host
     from .libvirt.reader import scan_domain
 
     names = sorted(devices_named(scan_domain(xml)))
     if not names:
         return
-    answer = Airtapd().exchange(protocol.encode({"op": "here", "names": names}))
+    answer = Airtapd().call("map-devices", names=names)
     parents, aliases = answer.get("parents"), answer.get("aliases", [])
     if (
         not isinstance(parents, dict)
@@ -207,7 +204,7 @@ def _ready(airtapd: "Airtapd", parents: list[str]) -> None:
     """
     for parent in parents:
         try:
-            airtapd.ask({"op": "ready", "parent": parent})
+            airtapd.call("prepare-uplink", parent=parent)
         except Problem as problem:
             if problem.code not in _UNDECIDED:
                 raise
@@ -218,16 +215,19 @@ def _ready(airtapd: "Airtapd", parents: list[str]) -> None:
 
 
 def _release_all(airtapd: "Airtapd", domain: "Domain", devices: list[str]) -> Problem | None:
-    requests = [{"op": "release", "device": name, "uuid": domain.uuid} for name in devices]
-    return _ask_each(airtapd, requests)
+    fields = [{"device": name, "uuid": domain.uuid} for name in devices]
+    return _call_each(airtapd, "release", fields)
 
 
-def _ask_each(airtapd: "Airtapd", requests: list[dict[str, str]]) -> Problem | None:
-    """Send all requests, whatever becomes of one. Returns the last Problem worth telling."""
+def _call_each(airtapd: "Airtapd", op: str, requests: list[dict[str, str]]) -> Problem | None:
+    """Send requests, given by their fields, whatever becomes of one.
+
+    Returns the last Problem worth telling.
+    """
     last = None
-    for request in requests:
+    for fields in requests:
         try:
-            airtapd.ask(request)
+            airtapd.call(op, **fields)
         except Problem as problem:
             if problem.code not in ("no-such-device", "not-ours"):  # nothing to do, then
                 last = problem
@@ -246,20 +246,13 @@ class Airtapd:
         self._gone: Problem | None = None
         self._begin = monotonic()
 
-    def ask(self, request: dict[str, str]) -> dict[str, object]:
+    def call(self, op: str, **fields: "Flat") -> dict[str, object]:
         """The answer to a request. Raises Problem: airtapd's own, or no-daemon."""
-        from _json import encode_basestring_ascii as quoted  # as in wire.attach_request()
-
-        fields = [f"{quoted(key)}: {quoted(value)}" for key, value in request.items()]
-        return self.exchange(f"{{{', '.join(fields)}}}".encode())
-
-    def exchange(self, packet: bytes) -> dict[str, object]:
-        """The answer to an encoded request. Raises Problem: airtapd's own, or no-daemon."""
         from .ipc import protocol
 
         connection = self._connected()
         try:
-            connection.send(packet)
+            connection.send(op, **fields)
             answer, _ = connection.receive()
         except Problem as problem:
             connection.close()
@@ -267,7 +260,7 @@ class Airtapd:
             if monotonic() - self._begin > protocol.TIMEOUT_S / 2:
                 self._gone = problem
             raise
-        return {} if answer == _OK else protocol.check(protocol.decode(answer))
+        return protocol.read_answer(answer)
 
     def _connected(self) -> "Connection":
         if self._gone:

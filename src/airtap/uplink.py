@@ -38,7 +38,7 @@ class Uplink:
 
 
 async def choose(links: Links, config: Config, name: str) -> str:
-    """The device that name stands for now: if it may be several, the first that is up.
+    """The device that name stands for now; where it may be several, the first that is up.
 
     Up takes a carrier too, which an unplugged eth0 that is IFF_UP has not. If none is up, it is
     the first that is there, and else the first that the alias names, for absent() to say so.
@@ -94,7 +94,7 @@ def absent(device: str) -> Problem:
 
 
 def inspect(link: Link) -> Uplink:
-    """Find out what a device is as an uplink. Raises Problem no-nl80211."""
+    """Find out what a device is as an uplink. Blocks, for Wi-Fi. Raises Problem no-nl80211."""
     if link.flags & IFF_LOOPBACK or link.arptype != ARPHRD_ETHER:
         return Uplink(link, "other")
     if link.kind == "bridge":
@@ -144,8 +144,10 @@ def with_kind(uplink: Uplink, settings: Parent, kind: str | None) -> Parent:
 
 
 def child_kind(uplink: Uplink, settings: Parent, child: Link | None) -> str:
-    """Decide what device a guest behind an uplink gets. child: what a_child() found.
+    """Decide what device a guest behind an uplink gets.
 
+    child: what a_child() found.
+    Returns one of:
     "tap": the uplink is a bridge, a tap becomes its port.
     "macvtap", "ipvtap": the uplink becomes the parent of one, in the mode of the settings: the
     kind that is configured, else what goes with child, else a macvtap.

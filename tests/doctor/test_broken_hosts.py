@@ -136,7 +136,7 @@ def test_airtapd_of_another_version(lan: Lan) -> None:
     (other / "airtap/__init__.py").write_text('__version__ = "0.0.7"\n')
     daemon = Airtapd(config=MACNAT_ON)
     start = (
-        f"import sys; sys.path.insert(0, {str(other)!r}); from airtap.daemon import main; main()"
+        f"import sys; sys.path.insert(0, {str(other)!r}); import airtap.daemon.main as d; d.main()"
     )
     daemon.program = [sys.executable, "-c", start]
     try:

@@ -13,11 +13,11 @@ from lab.lan import Lan
 from lab.trial import unchanged
 
 ATTACH = """
-import json, sys
-from airtap import client, wire
-connection = client.Connection(client.socket_path())
-connection.send(wire.encode(json.loads(sys.argv[1])))
-print(connection.receive()[0].decode())
+import sys
+from airtap.ipc import client, protocol
+connection = protocol.connect(client.socket_path())
+connection.send(sys.argv[1].encode())
+print(connection.recv(protocol.MAX_ANSWER).decode())
 """
 
 

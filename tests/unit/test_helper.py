@@ -26,16 +26,22 @@ PYTHON = ("/usr/bin/python3", "-I", "-S")
 # start; json, re, socket, enum, struct, argparse, subprocess or pathlib would double the whole.
 # With /usr/bin/python3 of Debian 12, site and so os are not part of `python3 -I -S -c pass`.
 BUDGET = {
-    *("os", "stat", "_stat", "posixpath", "genericpath", "abc", "_abc", "_collections_abc"),
-    *("_socket", "_json"),
-    *(
-        "airtap",
-        "airtap.helper",
-        "airtap.ipc",
-        "airtap.ipc.client",
-        "airtap.ipc.protocol",
-        "airtap.errors",
-    ),
+    "os",
+    "stat",
+    "_stat",
+    "posixpath",
+    "genericpath",
+    "abc",
+    "_abc",
+    "_collections_abc",
+    "_socket",
+    "_json",
+    "airtap",
+    "airtap.helper",
+    "airtap.ipc",
+    "airtap.ipc.client",
+    "airtap.ipc.protocol",
+    "airtap.errors",
 }
 
 
@@ -107,26 +113,30 @@ def test_usage_errors(arguments: list[str], about: str) -> None:
     assert "usage: airtap-bridge-helper" in text
 
 
+# What atoi() makes of a text: blanks and a sign in front, anything behind.
+NUMBERS = {
+    0: ["0", "0x10"],
+    1: ["1.5", "1e3"],
+    3: ["3", "3\n", "3-", " 3", "\t\n\v\f\r 3", "+3", " +3", "3\udcff"],
+    7: ["007"],
+    12: ["12", "12x", "12 7"],
+    999999999: ["999999999"],
+}
+NO_NUMBERS = ["", "x", "x3", "++3", "+-3", "+ 3", "+", " ", "\xa03", "\u0663", "\u00b2", "\uff13"]
+NO_DESCRIPTORS = ["-1", "-0", "-3", "--fd=3", "1000000000", "2147483648", "4294967299", "9" * 5000]
+
+
 @pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        *(("0", 0), ("3", 3), ("12", 12), ("007", 7), ("999999999", 999999999)),
-        # atoi(): blanks and a sign in front, anything behind.
-        *(("12x", 12), ("12 7", 12), ("1.5", 1), ("3\n", 3), ("0x10", 0), ("3-", 3), ("1e3", 1)),
-        *((" 3", 3), ("\t\n\v\f\r 3", 3), ("+3", 3), (" +3", 3), ("3\udcff", 3)),
-        # No number, or none that a descriptor can have.
-        *(("", None), ("x", None), ("x3", None), ("-1", None), ("-0", None), ("-3", None)),
-        *(("++3", None), ("+-3", None), ("+ 3", None), ("+", None), (" ", None), ("\xa03", None)),
-        *(("\u0663", None), ("\u00b2", None), ("\uff13", None), ("--fd=3", None)),
-        *(("1000000000", None), ("2147483648", None), ("4294967299", None), ("9" * 5000, None)),
-    ],
+    ("text", "number"), [(text, number) for number, texts in NUMBERS.items() for text in texts]
 )
-def test_fd_is_read_as_by_atoi(text: str, number: int | None) -> None:
-    if number is not None:
-        assert helper.parse([*BR, f"--fd={text}"])[1] == number
-    else:
-        with pytest.raises(Problem):
-            helper.parse([*BR, f"--fd={text}"])
+def test_fd_is_read_as_by_atoi(text: str, number: int) -> None:
+    assert helper.parse([*BR, f"--fd={text}"])[1] == number
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS + NO_DESCRIPTORS)
+def test_fd_that_is_none(text: str) -> None:
+    with pytest.raises(Problem):
+        helper.parse([*BR, f"--fd={text}"])
 
 
 @given(st.integers(0, 999_999_999), st.sampled_from(["", " ", "\t+", "00"]), st.text())

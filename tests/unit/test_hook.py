@@ -45,12 +45,30 @@ with open(launcher) as file:
 # What a run may import beyond a bare start of Python, if the guest is none of ours. Each of them
 # costs every start of a guest on the host, four times.
 NOT_OURS = {
-    *("os", "stat", "_stat", "posixpath", "genericpath", "abc", "_abc", "_collections_abc"),
-    *("airtap", "airtap.hook", "airtap.errors"),
+    "os",
+    "stat",
+    "_stat",
+    "posixpath",
+    "genericpath",
+    "abc",
+    "_abc",
+    "_collections_abc",
+    "airtap",
+    "airtap.hook",
+    "airtap.errors",
 }
-OURS = NOT_OURS | {
-    *("airtap.libvirt", "airtap.libvirt.reader", "pyexpat", "pyexpat.errors", "pyexpat.model"),
-    *("airtap.ipc", "airtap.ipc.client", "airtap.ipc.protocol", "_socket", "_json"),
+OURS = {
+    *NOT_OURS,
+    "airtap.libvirt",
+    "airtap.libvirt.reader",
+    "pyexpat",
+    "pyexpat.errors",
+    "pyexpat.model",
+    "airtap.ipc",
+    "airtap.ipc.client",
+    "airtap.ipc.protocol",
+    "_socket",
+    "_json",
 }
 
 UUID = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0"
@@ -201,7 +219,11 @@ def run(
 
 def qemu(operation: str, xml: bytes, daemon: Daemon | None = None, net: Path | None = None) -> Run:
     return run(
-        *("qemu", "guest", operation, "begin", "-"),
+        "qemu",
+        "guest",
+        operation,
+        "begin",
+        "-",
         xml=xml,
         daemon=daemon,
         net=net or Path("/nowhere"),
@@ -275,7 +297,11 @@ def test_network_import_budget(daemon: Daemon) -> None:
     bare = subprocess.run([*timed, "-c", "pass"], text=True, capture_output=True)
     for xml, budget in ((NAT, NOT_OURS), (PORT, OURS)):
         done = run(
-            *("network", "lan", "port-created", "begin", "-"),
+            "network",
+            "lan",
+            "port-created",
+            "begin",
+            "-",
             xml=xml,
             daemon=daemon,
             python=timed,
@@ -291,12 +317,32 @@ def test_what_is_kept_of_stdin_is_enough_for_the_parser_to_refuse_more() -> None
 
 OPERATIONS = {
     "qemu": [
-        *("prepare", "start", "started", "stopped", "release", "migrate", "restore", "reconnect"),
-        *("attach", "", "nonsense", "--help", "port-created", "\udcff"),
+        "prepare",
+        "start",
+        "started",
+        "stopped",
+        "release",
+        "migrate",
+        "restore",
+        "reconnect",
+        "attach",
+        "nonsense",
+        "--help",
+        "port-created",
+        "\udcff",
+        "",
     ],
     "network": [
-        *("start", "started", "stopped", "updated", "port-created", "port-deleted", "plugged"),
-        *("", "nonsense", "prepare"),
+        "start",
+        "started",
+        "stopped",
+        "updated",
+        "port-created",
+        "port-deleted",
+        "plugged",
+        "nonsense",
+        "prepare",
+        "",
     ],
 }
 CALLS = [(name, operation) for name, known in OPERATIONS.items() for operation in known]
@@ -336,8 +382,12 @@ def test_strange_arguments(name: str, arguments: list[str | bytes]) -> None:
 @pytest.mark.parametrize(
     ("operation", "xml"),
     [
-        *(("start", PREPARED), ("stopped", PREPARED), ("reconnect", PREPARED)),
-        *(("attach", PREPARED), ("release", DIRECT), ("nonsense", PREPARED)),
+        ("start", PREPARED),
+        ("stopped", PREPARED),
+        ("reconnect", PREPARED),
+        ("attach", PREPARED),
+        ("nonsense", PREPARED),
+        ("release", DIRECT),
         # Not prepared: no mark, a mark without a device, a device of another's.
         ("prepare", guest(prepared(1))),
         ("prepare", guest(prepared(1), marks=f'<airtap:nic mac="{MAC}1">x</airtap:nic>')),
@@ -360,7 +410,11 @@ def test_no_concern_of_ours(daemon: Daemon, operation: str, xml: bytes) -> None:
 def test_huge_input_in_bounded_memory(daemon: Daemon, start: bytes, size: int) -> None:
     bounded = ("/bin/sh", "-c", 'ulimit -v 80000; exec "$@"', "sh", *PYTHON)
     done = run(
-        *("qemu", "guest", "prepare", "begin", "-"),
+        "qemu",
+        "guest",
+        "prepare",
+        "begin",
+        "-",
         xml=start.ljust(size),
         daemon=daemon,
         python=bounded,
@@ -422,22 +476,26 @@ def whose(number: int, device: str = "") -> Message:
 
 
 def prepare(number: int) -> Message:
-    return {"op": "prepare", "parent": "wlan0", "kind": "ipvtap"} | whose(number)
+    return {"op": "create-device", "parent": "wlan0", "kind": "ipvtap"} | whose(number)
 
 
 @pytest.mark.parametrize(
     ("operation", "xml", "requests"),
     [
         ("prepare", PREPARED, [prepare(1), prepare(2), prepare(3)]),
-        ("prepare", DIRECT, [{"op": "ready", "parent": "wlan0"}]),
+        ("prepare", DIRECT, [{"op": "prepare-uplink", "parent": "wlan0"}]),
         (
             "prepare",
             guest(
                 direct(4, "eth0"), prepared(1), direct(5, "wlan0"), direct(6, "eth0"), marks=mark(1)
             ),
-            [{"op": "ready", "parent": "eth0"}, {"op": "ready", "parent": "wlan0"}, prepare(1)],
+            [
+                {"op": "prepare-uplink", "parent": "eth0"},
+                {"op": "prepare-uplink", "parent": "wlan0"},
+                prepare(1),
+            ],
         ),
-        ("started", PREPARED, [{"op": "started"} | whose(n) for n in (1, 2, 3)]),
+        ("started", PREPARED, [{"op": "set-owner"} | whose(n) for n in (1, 2, 3)]),
         (
             "started",
             guest(
@@ -449,10 +507,10 @@ def prepare(number: int) -> Message:
                 marks=mark(1),
             ),
             [
-                {"op": "started"} | whose(2, "macvtap0"),
-                {"op": "started"} | whose(3, "macvtap1"),
-                {"op": "started"} | whose(4, "macvtap2"),
-                {"op": "started"} | whose(1),
+                {"op": "set-owner"} | whose(2, "macvtap0"),
+                {"op": "set-owner"} | whose(3, "macvtap1"),
+                {"op": "set-owner"} | whose(4, "macvtap2"),
+                {"op": "set-owner"} | whose(1),
             ],
         ),
         (
@@ -484,12 +542,12 @@ def test_names_are_passed_on_as_they_are(daemon: Daemon) -> None:
 def test_more_than_ok_is_ok_too(daemon: Daemon) -> None:
     daemon.reply = lambda request: {"ok": True, "device": request.get("device", "")}
     silent(qemu("prepare", PREPARED, daemon))
-    assert daemon.seen == [f"prepare airtap-{n}" for n in (1, 2, 3)]
+    assert daemon.seen == [f"create-device airtap-{n}" for n in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(
     ("refused", "released"),
-    [("prepare airtap-1", []), ("prepare airtap-2", [1]), ("prepare airtap-3", [1, 2])],
+    [(f"create-device airtap-{n}", list(range(1, n))) for n in (1, 2, 3)],
 )
 def test_refusal_undoes_what_was_prepared(
     daemon: Daemon, refused: str, released: list[int]
@@ -506,22 +564,22 @@ def test_refusal_that_cannot_be_undone(daemon: Daemon) -> None:
         return protocol.failure(Problem("x", f"no {request['op']}"))
 
     daemon.reply = reply
-    assert said(qemu("prepare", PREPARED, daemon), 1) == "no prepare"
+    assert said(qemu("prepare", PREPARED, daemon), 1) == "no create-device"
     assert daemon.seen[-1] == "release airtap-1"
 
 
 def test_parent_that_is_refused_prepares_nothing(daemon: Daemon) -> None:
-    daemon.reply = refusing("ready wlan0")
+    daemon.reply = refusing("prepare-uplink wlan0")
     xml = guest(prepared(1), direct(2, "wlan0"), marks=mark(1))
     assert said(qemu("prepare", xml, daemon), 1) == "it cannot be; ask nicely"
-    assert daemon.seen == ["ready wlan0"]
+    assert daemon.seen == ["prepare-uplink wlan0"]
 
 
-@pytest.mark.parametrize("operation", ["started", "release"])
-def test_failure_that_is_not_fatal(daemon: Daemon, operation: str) -> None:
-    daemon.reply = refusing(f"{operation} airtap-1")
+@pytest.mark.parametrize(("operation", "op"), [("started", "set-owner"), ("release", "release")])
+def test_failure_that_is_not_fatal(daemon: Daemon, operation: str, op: str) -> None:
+    daemon.reply = refusing(f"{op} airtap-1")
     assert said(qemu(operation, PREPARED, daemon), 0) == "it cannot be; ask nicely"
-    assert daemon.seen == [f"{operation} airtap-{n}" for n in (1, 2, 3)]
+    assert daemon.seen == [f"{op} airtap-{n}" for n in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("code", ["no-such-device", "not-ours"])
@@ -569,8 +627,10 @@ def test_no_daemon(tmp_path: Path, name: str, operation: str, xml: bytes, status
 @pytest.mark.parametrize(
     ("name", "operation", "xml"),
     [
-        *(("qemu", "started", PREPARED), ("qemu", "release", PREPARED)),
-        *(("network", "started", STARTED), ("network", "updated", STARTED)),
+        ("qemu", "started", PREPARED),
+        ("qemu", "release", PREPARED),
+        ("network", "started", STARTED),
+        ("network", "updated", STARTED),
     ],
 )
 def test_no_daemon_is_only_noted(tmp_path: Path, name: str, operation: str, xml: bytes) -> None:
@@ -584,7 +644,7 @@ def test_daemon_ends_while_a_guest_is_prepared(daemon: Daemon, end: str, last: i
     """What was prepared, and what it may have been about to, is released by its successor."""
     daemon.reply = lambda request: end if request == prepare(last) else {"ok": True}
     assert "ended the connection" in said(qemu("prepare", PREPARED, daemon), 1)
-    asked = [f"prepare airtap-{n}" for n in range(1, last + 1)]
+    asked = [f"create-device airtap-{n}" for n in range(1, last + 1)]
     released = [f"release airtap-{n}" for n in range(1, last + 1)] if end == HANG_UP else []
     assert daemon.seen == asked + released
 
@@ -603,7 +663,7 @@ def test_daemon_ends_before_parents_are_ready(tmp_path: Path, daemon: Daemon, en
     xml = guest(direct(1, "eth0"), direct(2, "wlan0"))
     silent(qemu("prepare", xml, daemon, wifi(tmp_path)))
     if end == HANG_UP:
-        assert daemon.seen == ["ready eth0", "ready wlan0"]
+        assert daemon.seen == ["prepare-uplink eth0", "prepare-uplink wlan0"]
         text = said(qemu("prepare", xml, daemon, wifi(tmp_path / "x", "wlan0")), 1)
         assert "wlan0 is Wi-Fi" in text and "ended the connection" in text
 
@@ -626,7 +686,7 @@ def test_daemon_that_hangs_is_waited_for_once(
     begin = time.monotonic()
     for _ in range(3):
         with pytest.raises(Problem) as caught:
-            airtapd.ask({"op": "ready", "parent": "wlan0"})
+            airtapd.call("prepare-uplink", parent="wlan0")
         assert caught.value.code == "no-daemon" and "did not answer" in str(caught.value)
     assert 0.9 < time.monotonic() - begin < 2.5
     assert len(daemon.seen) == 1
@@ -647,7 +707,7 @@ def test_daemon_that_hangs_is_waited_for_once(
 )
 def test_network(daemon: Daemon, operation: str, xml: bytes, devices: list[str]) -> None:
     silent(run("network", "lan", operation, "begin", "-", xml=xml, daemon=daemon))
-    assert daemon.requests == [{"op": "ready", "parent": device} for device in devices]
+    assert daemon.requests == [{"op": "prepare-uplink", "parent": device} for device in devices]
 
 
 @pytest.mark.parametrize(
@@ -656,7 +716,7 @@ def test_network(daemon: Daemon, operation: str, xml: bytes, devices: list[str])
 )
 def test_network_refused(daemon: Daemon, operation: str, xml: bytes, status: int) -> None:
     """A guest is kept from starting, a network is not."""
-    daemon.reply = refusing("ready wlan0")
+    daemon.reply = refusing("prepare-uplink wlan0")
     done = run("network", "lan", operation, "begin", "-", xml=xml, daemon=daemon)
     assert said(done, status) == "it cannot be; ask nicely"
 
@@ -671,7 +731,7 @@ def test_guest_is_adapted_to_this_host(daemon: Daemon, operation: str) -> None:
     daemon.reply = lambda request: {"ok": True, "parents": {"br0": "wlan0"}}
     tail = b"<!-- %s -->" % bytes(1 << 20).replace(b"\0", b"x")  # more than a pipe holds
     done = qemu(operation, BRIDGED + tail, daemon)
-    assert daemon.requests == [{"op": "here", "names": ["br0"]}]
+    assert daemon.requests == [{"op": "map-devices", "names": ["br0"]}]
     assert (done.status, done.stderr) == (0, "")
     assert done.stdout.endswith(tail)
     nics = reader.scan_domain(done.stdout).interfaces
@@ -685,7 +745,7 @@ def test_a_card_on_an_alias_stays_there(daemon: Daemon) -> None:
     answer: Message = {"ok": True, "parents": {"wlan0": "eth0"}}
     daemon.reply = lambda request: answer | {"aliases": ["wlan0"]}
     silent(qemu("restore", stored, daemon))
-    assert daemon.requests == [{"op": "here", "names": ["wlan0"]}]
+    assert daemon.requests == [{"op": "map-devices", "names": ["wlan0"]}]
     daemon.reply = lambda request: answer
     [moved] = reader.scan_domain(qemu("restore", stored, daemon).stdout).interfaces
     assert (moved.type, moved.source["dev"]) == ("direct", "eth0")
@@ -706,8 +766,12 @@ def test_no_names_no_question(daemon: Daemon) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        *(HANG_UP, DIE, protocol.failure(Problem("x", "no")), {"ok": True}),
-        *({"ok": True, "parents": []}, {"ok": True, "parents": "wlan0"}),
+        HANG_UP,
+        DIE,
+        protocol.failure(Problem("x", "no")),
+        {"ok": True},
+        {"ok": True, "parents": []},
+        {"ok": True, "parents": "wlan0"},
         {"ok": True, "parents": {"br0": 7}},
         {"ok": True, "parents": {"br0": "wlan0"}, "aliases": "br0"},
     ],

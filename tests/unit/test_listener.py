@@ -92,8 +92,8 @@ def test_client_gets_bytes_and_descriptor(tmp_path: Path) -> None:
         connection = client.Connection(path)
         daemon, _ = listening.accept()
         with daemon:
-            connection.send(b"question")
-            assert daemon.recv(100) == b"question"
+            connection.send("question")
+            assert daemon.recv(100) == b'{"op": "question"}'
             socket.send_fds(daemon, [b"answer"], [file.fileno()])
             packet, fd = connection.receive()
             assert packet == b"answer" and fd is not None
@@ -116,7 +116,7 @@ def test_client_hears_why_it_was_hung_up_on(tmp_path: Path) -> None:
         daemon, _ = listening.accept()
         daemon.send(b"busy")
         daemon.close()
-        connection.send(b"question")
+        connection.send("question")
         assert connection.receive() == (b"busy", None)
         connection.close()
 
@@ -125,6 +125,6 @@ def test_client_sends_no_request_that_airtapd_would_not_read(tmp_path: Path) -> 
     with listen.bind(str(tmp_path / "s")):
         connection = client.Connection(str(tmp_path / "s"))
         with pytest.raises(Problem) as caught:
-            connection.send(b"x" * 4097)
+            connection.send("x" * 4097)
         assert caught.value.code == "bad-message"
         connection.close()

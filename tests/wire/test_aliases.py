@@ -14,7 +14,7 @@ from tests.wire.test_domains import CARD, DEVICE, RELEASE, ask, problem, reloade
 MAC = "52:54:00:00:00:01"
 DOCK = '[aliases]\ndock = ["up1", "up0"]\n'
 ROUTED = '[aliases]\nuplink = "default-route"\ndock = ["gone0", "default-route", "up1"]\n'
-PREPARE = {"op": "prepare", **CARD, "parent": "dock", "kind": "macvtap"}
+PREPARE = {"op": "create-device", **CARD, "parent": "dock", "kind": "macvtap"}
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_what_a_stored_guest_finds(lan: Lan, dock: Lan) -> None:
     """Its cards of libvirt's go to the device; those that airtapd makes may keep the alias."""
     more = 'lan = "up1"\nlost = ["gone0", "gone1"]\nuplink = "default-route"\n'
     names = ["dock", "lan", "lost", "other", "uplink", "up1", "default-route"]
-    request = {"op": "here", "names": names}
+    request = {"op": "map-devices", "names": names}
     with Airtapd(config=DOCK + more) as airtapd:
         parents = dict.fromkeys(names[:2], "up1") | dict.fromkeys([*names[2:5], names[6]], "up0")
         aliases = ["dock", "lan", "uplink", "default-route"]

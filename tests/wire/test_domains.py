@@ -21,7 +21,7 @@ MAC = "52:54:00:00:00:01"
 UUID = "0c0ffee0-0000-4000-8000-000000000001"
 DEVICE = "airtap-0badcafe"
 CARD = {"device": DEVICE, "mac": MAC, "uuid": UUID, "domain": "web server/\x1b[31mü"}
-PREPARE = {"op": "prepare", **CARD, "parent": "up0", "kind": "macvtap"}
+PREPARE = {"op": "create-device", **CARD, "parent": "up0", "kind": "macvtap"}
 RELEASE = {"op": "release", "device": DEVICE, "uuid": UUID}
 
 
@@ -140,9 +140,9 @@ def test_users_have_no_say(lan: Lan, airtapd: Airtapd) -> None:
     )
     requests = [
         PREPARE,
-        {"op": "ready", "parent": "up0"},
-        {"op": "started", **CARD},
-        {"op": "here", "names": ["br0"]},
+        {"op": "prepare-uplink", "parent": "up0"},
+        {"op": "set-owner", **CARD},
+        {"op": "map-devices", "names": ["br0"]},
     ]
     ask(airtapd, PREPARE)
     argv = [sys.executable, "-c", program, airtapd.socket, json.dumps([*requests, RELEASE])]
@@ -162,12 +162,12 @@ def test_started_names_macvtaps_and_nothing_else(lan: Lan, airtapd: Airtapd) -> 
             ("a/b", MAC),
             ("macvtap0", "52:54:00:00:00:02"),
         ):
-            assert ask(airtapd, {"op": "started", **CARD, "device": name, "mac": mac}) == {
+            assert ask(airtapd, {"op": "set-owner", **CARD, "device": name, "mac": mac}) == {
                 "ok": True
             }
         for name in ("up0", "dummy0", "macvtap0"):
             assert "ifalias" not in link(name)
-        assert ask(airtapd, {"op": "started", **CARD, "device": "macvtap0"}) == {"ok": True}
+        assert ask(airtapd, {"op": "set-owner", **CARD, "device": "macvtap0"}) == {"ok": True}
         [shown] = airtapd.guests()
         assert (shown["device"], shown["owner"]["uuid"]) == ("macvtap0", UUID)
         airtapd.kill()
@@ -180,7 +180,7 @@ def test_started_names_macvtaps_and_nothing_else(lan: Lan, airtapd: Airtapd) -> 
 
 def test_started_leaves_a_bridge_helpers_device_alone(lan: Lan, airtapd: Airtapd) -> None:
     with airtapd.attach("up0", MAC) as guest:
-        assert ask(airtapd, {"op": "started", **CARD, "device": guest.device}) == {"ok": True}
+        assert ask(airtapd, {"op": "set-owner", **CARD, "device": guest.device}) == {"ok": True}
         assert airtapd.guests()[0]["owner"]["uuid"] is None
 
 
@@ -189,10 +189,10 @@ def test_ready_switches_mac_nat_on_before_a_child(lan: Lan, airtapd: Airtapd) ->
         return any(uplink["macnat"] for uplink in airtapd.status()["uplinks"])
 
     for name in ("up0", "nothere", "lo", "a/b", ""):
-        assert ask(airtapd, {"op": "ready", "parent": name}) == {"ok": True}
+        assert ask(airtapd, {"op": "prepare-uplink", "parent": name}) == {"ok": True}
     assert not macnat()
     with reloaded(airtapd, '[parents.up0]\nmacnat = "on"\n'):
-        assert ask(airtapd, {"op": "ready", "parent": "up0"}) == {"ok": True}
+        assert ask(airtapd, {"op": "prepare-uplink", "parent": "up0"}) == {"ok": True}
         assert macnat()
         command("ip", "link", "add", "macvtap0", "address", MAC, "link", "up0", "type", "macvtap")
         try:
@@ -206,7 +206,7 @@ def test_ready_switches_mac_nat_on_before_a_child(lan: Lan, airtapd: Airtapd) ->
 
 def test_what_stands_here_for_devices_of_elsewhere(lan: Lan, airtapd: Airtapd) -> None:
     names = ["br0", "br1", "wlp3s0", "up0", "lo", "a/b"]
-    request = {"op": "here", "names": names}
+    request = {"op": "map-devices", "names": names}
     lacking = dict.fromkeys(["br0", "br1", "wlp3s0", "a/b"], "up0")
     assert ask(airtapd, request) == {"ok": True, "parents": lacking, "aliases": []}
     command("ip", "link", "add", "br1", "type", "bridge")
@@ -225,4 +225,4 @@ def test_what_stands_here_for_devices_of_elsewhere(lan: Lan, airtapd: Airtapd) -
         "aliases": ["lo"],
     }
     for bad in ("up0", [1], None):
-        assert problem(airtapd, {"op": "here", "names": bad}) == "bad-message"
+        assert problem(airtapd, {"op": "map-devices", "names": bad}) == "bad-message"

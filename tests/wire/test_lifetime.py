@@ -97,10 +97,8 @@ def test_node_of_another_namespace_is_never_opened(lan: Lan, airtapd: Airtapd) -
     first = airtapd.attach(lan.near, MAC)
     index = link(first.device)["ifindex"]
     for other in range(index + 1, index + 4):
-        command(
-            *("ip", "-n", lan.namespace, "link", "add", f"mv{other}", "index", str(other)),
-            *("link", lan.far, "type", "macvtap", "mode", "bridge"),
-        )
+        link_add = ["ip", "-n", lan.namespace, "link", "add", f"mv{other}", "index", str(other)]
+        command(*link_add, "link", lan.far, "type", "macvtap", "mode", "bridge")
     with PumpGuest(airtapd.attach(lan.near, OTHER_MAC).take(), OTHER_MAC) as guest:
         [device] = [g for g in airtapd.guests() if g["mac"] == OTHER_MAC]
         assert device["ifindex"] > index + 3

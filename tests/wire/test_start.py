@@ -203,7 +203,7 @@ def unit_files() -> list[Path]:
 
 def test_daemon_needs_root() -> None:
     done = subprocess.run(
-        ["/usr/bin/python3", "-c", "from airtap.daemon import main; raise SystemExit(main())"],
+        ["/usr/bin/python3", "-c", "from airtap.daemon.main import main; raise SystemExit(main())"],
         user=10001,
         group=10001,
         extra_groups=[],

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from ..ipc import client, protocol
+from ..ipc import client
 
 
 def add_parser(commands: Any) -> None:
@@ -18,6 +18,4 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
-    connection.send(protocol.encode({"op": "release", "device": arguments.device}))
-    answer, _ = connection.receive()
-    protocol.check(protocol.decode(answer))
+    connection.call("release", device=arguments.device)

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from ..errors import Problem
-from ..ipc import client, protocol
+from ..ipc import client
 from ..ipc.status import read_reply
 from .common import end_orderly, say, seconds, tell
 from .status_table import Json, Rates, View, rates, table
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
 
 def fetch(connection: client.Connection) -> Json:
     """Ask airtapd for its status."""
-    connection.send(protocol.encode({"op": "status"}))
+    connection.send("status")
     return read_reply(lambda: connection.receive()[0]).to_json()
 
 

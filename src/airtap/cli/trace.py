@@ -78,7 +78,7 @@ def _opened(path: str | None, stack: ExitStack) -> BinaryIO | None:
 
 
 def _trace(arguments: argparse.Namespace, connection: client.Connection, stack: ExitStack) -> None:
-    connection.send(protocol.encode({"op": "trace", "guest": arguments.guest}))
+    connection.send("trace", guest=arguments.guest)
     messages = _messages(connection)
     described = next(messages)["tracing"]
     setting = _setting(described)

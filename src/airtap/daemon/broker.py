@@ -5,10 +5,7 @@ attach() is where to start reading.
 
 import asyncio
 import logging
-import os
 from collections import defaultdict
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 
 from pyroute2 import AsyncIPRoute
@@ -17,44 +14,25 @@ from .. import acl, uplink
 from ..alias import Owner
 from ..config import Config
 from ..errors import Problem, reason
-from ..kernel import tap
+from ..ipc.requests import AttachRequest, ReleaseRequest
 from ..kernel.credentials import Peer, requester, with_rights_of
-from ..kernel.links import GROUP, Link, LinkError, LinkNotFound, Links
+from ..kernel.links import GROUP, Link, LinkNotFound, Links
 from ..macnat.reconciler import Reconciler, UplinkCallbacks
 from ..names import device_name, mac_address
 from .dispatcher import Dispatcher
 from .libvirt_hooks import LibvirtHooks
 from .mac_learning import MacLearning
-from .registry import Guest, LostDevice, Registry, Reservation
-from .taps import GuestDevices, Wanted
+from .registry import Guest, LostDevice, Registry
+from .taps import DeviceSpec, GuestDevices
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class AttachRequest:
-    """What a client asks for. br and mac are as the user wrote them, not validated.
-
-    mac: None to learn the guest's MAC. vnet_hdr: frames carry a struct virtio_net_hdr.
-    kind: macvtap or ipvtap, for root to try one out; None for what goes with the uplink.
-    """
-
-    br: str
-    mac: str | None
-    vnet_hdr: bool
-    kind: str | None = None
 
 
 class Broker:
     """Makes, lists and removes guest devices for peers of the daemon's socket."""
 
     def __init__(
-        self,
-        config: Config,
-        links: Links,
-        guests: Registry,
-        ipr: AsyncIPRoute,
-        dispatcher: Dispatcher,
+        self, config: Config, links: Links, ipr: AsyncIPRoute, dispatcher: Dispatcher
     ) -> None:
         self.config = config
 
@@ -70,16 +48,15 @@ class Broker:
         self.mac_nat = Reconciler(current, links, ipr, callbacks)
         self._dispatcher = dispatcher
         self._links = links
-        self._guests = guests
         self._learning = MacLearning(links, on_learned=self._mac_learned)
-        self._children = GuestDevices(current, links, guests, self.mac_nat, self._learning)
-        self.domains = LibvirtHooks(current, links, guests, self.mac_nat, self._children)
-        guests.on_forgotten = self._learning.stop
+        self._registry = Registry(links, on_forgotten=self._learning.stop)
+        self._devices = GuestDevices(current, links, self._registry, self.mac_nat, self._learning)
+        self.hooks = LibvirtHooks(current, links, self._registry, self.mac_nat, self._devices)
         self._reading_acl: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def recover(self) -> None:
         """Take over from an earlier daemon, whatever ended it. Raises Problem, OSError."""
-        for guest in await self._guests.recover():
+        for guest in await self._registry.recover():
             log.info("%s is adopted: its guest runs", guest.name)
             if guest.kind == "macvtap" and guest.owner.learning:
                 try:
@@ -90,46 +67,48 @@ class Broker:
             self._dispatcher.resync()
 
     async def close(self) -> None:
+        """Stop watching. The devices stay; a later daemon recovers them."""
         await self._learning.close()
         await self.mac_nat.close()
+        await self._registry.close()
 
-    def losses(self) -> list[LostDevice]:
+    def lost_devices(self) -> list[LostDevice]:
         """Devices that have vanished under running guests."""
-        return self._guests.losses()
+        return self._registry.lost_devices()
 
     def is_needed(self) -> bool:
         """Whether there is a guest of ours, or an uplink to keep MAC NAT on for anybody's."""
-        self._guests.forget_vanished()
-        return len(self._guests) > 0 or self.mac_nat.is_needed()
+        self._registry.forget_vanished()
+        return len(self._registry) > 0 or self.mac_nat.is_needed()
 
     def _mac_learned(self, guest: Guest, mac: str) -> None:
-        self._guests.update(guest)
+        self._registry.update(guest)
         self.mac_nat.set_child_mac(guest.index, mac)
 
     async def attach(self, request: AttachRequest, peer: Peer) -> tuple[str, int]:
         """Make a device for a guest of peer: (name, descriptor of its tap).
 
-        The caller owns the descriptor; the device goes when its last copy is closed. If a
-        step fails, what the steps before it did is undone. Raises Problem: bad-name, bad-mac,
-        access-denied and other acl-*, no-such-device, bad-kind, bad-parent, parent-busy,
-        bad-mode, mac-in-use, too-many-devices, no-device, no-kind, no-tap, no-macnat.
+        What is asked for is judged, the parent is inspected, and a place reserved; then
+        GuestDevices.create() creates the link, opens its tap and watches it. The caller owns the
+        descriptor; the device goes when its last copy is closed. If a step fails, what the steps
+        before it did is undone. Raises Problem: bad-name, bad-mac, access-denied and other acl-*,
+        no-such-device, bad-kind, bad-parent, parent-busy, bad-mode, mac-in-use, too-many-devices,
+        no-device, no-kind, no-tap, no-macnat.
         """
         name = await uplink.choose(self._links, self.config, device_name(request.br))
         mac = None if request.mac is None else mac_address(request.mac)
         link = await self._permitted(name, request.br, peer)
-        parent = uplink.inspect(link)
+        parent = await asyncio.to_thread(uplink.inspect, link)
         child = None if parent.type == "bridge" else await uplink.a_child(self._links, link)
         settings = uplink.with_kind(parent, self.config.parent(link.name), request.kind)
         kind = uplink.child_kind(parent, settings, child)
-        with self._guests.admitted(peer.uid, self.config.limits) as place:
-            if kind == "tap":
-                return await self._attach_tap(link, request.vnet_hdr, peer, place)
-            wanted = Wanted(link, kind, mac, Owner(peer.uid, requester(peer.pid)))
-            open_node = partial(tap.open_node, vnet_hdr=request.vnet_hdr)
-            guest, fd = await self._children.make(wanted, place, open_node)
-        assert fd is not None
+        owner = Owner(peer.uid, requester(peer.pid))
+        with self._registry.reserve(peer.uid, self.config.limits) as reservation:
+            spec = DeviceSpec(link, kind, mac, owner, request.vnet_hdr)
+            guest, descriptor = await self._devices.create(spec, reservation)
+        assert descriptor is not None
         log.info("%s on %s is made for user %d", guest.name, link.name, peer.uid)
-        return guest.name, fd
+        return guest.name, descriptor
 
     async def _permitted(self, name: str, asked: str, peer: Peer) -> Link:
         """The device called name, if the ACL lets peer use it.
@@ -156,40 +135,13 @@ class Broker:
             raise uplink.absent(name)
         return link
 
-    async def _attach_tap(
-        self, bridge: Link, vnet_hdr: bool, peer: Peer, place: Reservation
-    ) -> tuple[str, int]:
-        """A tap as a port of bridge, made as qemu-bridge-helper makes it."""
-        owner = Owner(peer.uid, requester(peer.pid))
-        async with AsyncExitStack() as undo:
-            fd, name = tap.open_tap(vnet_hdr)
-            undo.callback(os.close, fd)
-            try:
-                index = self._links.index_of(name)
-                # A bridge takes the lowest of its ports' MACs as its own unless it has one
-                # set (net/bridge/br_stp_if.c); 0xfe keeps ours from being that.
-                mac = "fe" + (await self._links.by_index(index)).mac[2:]
-                await self._links.join_bridge(
-                    index, bridge.index, bridge.mtu, mac, owner.to_alias()
-                )
-            except LinkError as exc:
-                raise Problem(
-                    "no-device", f"cannot make {name} a port of bridge {bridge.name}: {exc}"
-                ) from exc
-            guest = Guest(index, name, kind="tun", owner=owner, node=None, parent=bridge.name)
-            self._guests.add(guest, place)
-            undo.pop_all()
-        log.info("%s on bridge %s is made for user %d", name, bridge.name, peer.uid)
-        return name, fd
-
-    async def release(self, device: str, uuid: str | None, peer: Peer) -> None:
+    async def release(self, request: ReleaseRequest, peer: Peer) -> None:
         """Remove a guest device, also while its guest runs.
 
-        uuid: of the libvirt domain that it must be of; None for anybody's. Root may remove any
-        that airtap made, others their own. Raises Problem bad-name, no-such-device, not-ours,
-        access-denied.
+        Root may remove any that airtap made, others their own. Raises Problem bad-name,
+        no-such-device, not-ours, access-denied.
         """
-        name = device_name(device)
+        name = device_name(request.device)
         try:
             link = await self._links.by_name(name)
         except LinkNotFound as exc:
@@ -199,8 +151,8 @@ class Broker:
         owner = Owner.from_alias(link.alias)
         if peer.uid != 0 and (owner is None or owner.uid != peer.uid):
             raise Problem("access-denied", f"{name} was not made for user {peer.uid}")
-        if uuid is not None and (owner is None or owner.uuid != uuid):
-            raise Problem("not-ours", f"{name} was not made for domain {uuid[:64]}")
+        if request.uuid is not None and (owner is None or owner.uuid != request.uuid):
+            raise Problem("not-ours", f"{name} was not made for domain {request.uuid[:64]}")
         await self._links.delete(link.index)
-        self._guests.forget(link.index)
+        self._registry.forget(link.index)
         log.info("%s is removed for user %d", name, peer.uid)

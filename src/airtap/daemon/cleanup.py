@@ -1,4 +1,4 @@
-"""What airtapd leaves when it ends, taken off this network namespace: for the removal of airtap.
+"""Takes off this network namespace what airtapd leaves when it ends, for the removal of airtap.
 
 Guests go on without airtapd, and so do the programs on their uplinks, with nobody to tell them of
 the uplink's next MAC address. Who stops airtapd for good has to take them off.
@@ -24,14 +24,15 @@ async def clean_up(path: str) -> None:
     """
     _expect_nobody(path)
     async with open_links() as links, rtnetlink() as ipr:
-        guests = Registry(links)
+        registry = Registry(links)
         try:
-            for guest in await guests.recover():
+            for guest in await registry.recover():
                 log.warning(
-                    "%s stays while its guest runs; later: ip link delete %s", *[guest.name] * 2
+                    "%(name)s stays while its guest runs; later: ip link delete %(name)s",
+                    {"name": guest.name},
                 )
         finally:
-            await guests.close()
+            await registry.close()
         for index, directory in list(pins.pinned()):
             await clear(links, ipr, index)
             pins.remove_pins(directory)

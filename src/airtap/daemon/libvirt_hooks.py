@@ -1,42 +1,31 @@
-"""What libvirt's hooks ask for: parents made ready, devices of guests made and removed.
+"""Serves libvirt's hooks, which have uplinks prepared, and devices of guests created and removed.
 
 libvirt makes macvtaps by itself; for those only MAC NAT has to be on in time. For an interface of
-type ethernet with managed='no' it takes a device that is there: prepare() makes it before the
+type ethernet with managed='no' it takes a device that is there: create_device() makes it before the
 guest starts, release() removes it after the end. All of this is for root alone, as libvirt's
 system daemon is, and no ACL is asked.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from .. import uplink
 from ..alias import Owner
 from ..config import MODES, Config
 from ..errors import Problem
+from ..ipc.requests import CreateDeviceRequest, SetOwnerRequest
 from ..kernel.links import FAMILY, GROUP, Link, LinkNotFound, Links
 from ..macnat.policy import gives_its_mac
 from ..macnat.reconciler import Reconciler
 from ..names import device_name, domain_uuid, mac_address
 from .registry import Registry
-from .taps import GuestDevices, Wanted
+from .taps import DeviceSpec, GuestDevices
 
 log = logging.getLogger(__name__)
 
 _FIT = ("ethernet", "wifi-station", "wifi-4addr", "wifi-ap")
-
-
-@dataclass(frozen=True)
-class Card:
-    """A network card of a libvirt guest, as a hook names it; not validated.
-
-    device: the host's end of it. domain: the guest's name.
-    """
-
-    device: str
-    mac: str
-    uuid: str
-    domain: str
 
 
 class LibvirtHooks:
@@ -46,60 +35,66 @@ class LibvirtHooks:
         self,
         config: Callable[[], Config],
         links: Links,
-        guests: Registry,
+        registry: Registry,
         mac_nat: Reconciler,
-        children: GuestDevices,
+        devices: GuestDevices,
     ) -> None:
         self._config = config
         self._links = links
-        self._guests = guests
+        self._registry = registry
         self._mac_nat = mac_nat
-        self._children = children
+        self._devices = devices
 
-    async def make_ready(self, parent: str) -> None:
+    async def prepare_uplink(self, parent: str) -> None:
         """Have MAC NAT on where parent needs it, as a macvtap of libvirt's is about to come.
 
         Whatever is no concern of airtap's is success. Raises Problem parent-busy, no-macnat.
         """
         link = await self._find(parent)
-        if link is None or (inspected := uplink.inspect(link)).type not in _FIT:
+        if link is None:
+            return
+        inspected = await asyncio.to_thread(uplink.inspect, link)
+        if inspected.type not in _FIT:
             return
         config = self._config()
-        if not gives_its_mac(link, "macvtap", config):
+        if not await asyncio.to_thread(gives_its_mac, link, "macvtap", config):
             return
         settings = replace(config.parent(link.name), kind="macvtap")
         uplink.child_kind(inspected, settings, await uplink.a_child(self._links, link))
         await self._mac_nat.await_child(link)
 
-    async def prepare(self, card: Card, parent: str, kind: str) -> None:
-        """Make the device of a card, a macvtap or ipvtap on parent, for libvirt to open.
+    async def create_device(self, request: CreateDeviceRequest) -> None:
+        """Make the device of a guest's network card, for libvirt to open.
 
         One of that name left from an earlier run of the same guest makes room. Raises Problem:
         bad-name, bad-mac, bad-uuid, bad-kind, no-such-device, name-taken, too-many-devices, and
-        those of uplink.child_kind() and GuestDevices.make().
+        those of uplink.child_kind() and GuestDevices.create().
         """
-        name = device_name(card.device)
-        owner = Owner(0, 0, uuid=domain_uuid(card.uuid), domain=card.domain)
-        mac = mac_address(card.mac)
+        name = device_name(request.device)
+        owner = Owner(0, 0, uuid=domain_uuid(request.uuid), domain=request.domain)
+        mac = mac_address(request.mac)
+        kind = request.kind
         if kind not in MODES:
             raise Problem("bad-kind", f"{kind[:64]!r} is neither {' nor '.join(MODES)}")
         config = self._config()
-        device = await uplink.choose(self._links, config, device_name(parent))
+        device = await uplink.choose(self._links, config, device_name(request.parent))
         link = await self._find(device)
         if link is None:
             raise Problem(
                 "no-such-device",
                 f"{uplink.absent(device).message} for {name} to stand on",
-                f"airtap domain connect {card.domain} puts the guest on another",
+                f"airtap domain connect {request.domain} puts the guest on another",
             )
         await self._make_room(name, owner)
         settings = replace(config.parent(link.name), kind=kind)
         child = await uplink.a_child(self._links, link)
-        if uplink.child_kind(uplink.inspect(link), settings, child) == "tap":
+        inspected = await asyncio.to_thread(uplink.inspect, link)
+        if uplink.child_kind(inspected, settings, child) == "tap":
             raise Problem("bad-parent", f"{link.name} is a bridge and takes no {kind}")
-        with self._guests.admitted(owner.uid, config.limits) as place:
-            await self._children.make(Wanted(link, kind, mac, owner, name), place, None)
-        log.info("%s on %s is made for domain %s", name, link.name, card.domain)
+        with self._registry.reserve(owner.uid, config.limits) as reservation:
+            spec = DeviceSpec(link, kind, mac, owner, vnet_hdr=None, name=name)
+            await self._devices.create(spec, reservation)
+        log.info("%s on %s is made for domain %s", name, link.name, request.domain)
 
     async def _make_room(self, name: str, owner: Owner) -> None:
         link = await self._find(name)
@@ -115,28 +110,29 @@ class LibvirtHooks:
                 f"for a copy of a guest: airtap domain connect {owner.domain} gives it its own",
             )
         await self._links.delete(link.index)
-        self._guests.forget(link.index)
+        self._registry.forget(link.index)
 
-    async def note_started(self, card: Card) -> None:
+    async def set_owner(self, request: SetOwnerRequest) -> None:
         """Note in a macvtap or ipvtap whose it is, for status; other devices are left alone."""
-        uuid = domain_uuid(card.uuid)
-        link = await self._find(card.device)
+        uuid = domain_uuid(request.uuid)
+        link = await self._find(request.device)
         if link is None or link.kind not in MODES:
             return
         owner = Owner.from_alias(link.alias)
-        if owner is None and (link.alias or link.mac != card.mac.lower()):
+        if owner is None and (link.alias or link.mac != request.mac.lower()):
             return
         if link.group == GROUP and not (owner and owner.uuid):
             return  # a bridge helper's, which goes by itself
-        owner = replace(owner or Owner(0, 0), uuid=uuid, domain=card.domain)
+        owner = replace(owner or Owner(0, 0), uuid=uuid, domain=request.domain)
         await self._links.set_alias(link.index, owner.to_alias())
 
-    async def here(self, names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    async def map_devices(self, names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         """For devices named in a guest of elsewhere, the one that stands for it on this host.
 
         An alias counts first; what is lacking here is replaced by the uplink of the default
         route. Names that need no replacement, or have none, are left out. Returned with it: those
-        that stand for another device that is here, and may stay in a mark, as prepare() is asked.
+        that stand for another device that is here, and may stay in a mark, as create_device() asks
+        for what they stand for.
         """
         config = self._config()
         default = await self._default_uplink()
@@ -157,7 +153,9 @@ class LibvirtHooks:
         routed = await uplink.default_route(self._links)
         for name in (*self._config().parents, *routed):
             link = await self._find(name)
-            if link and link.kind not in FAMILY and uplink.inspect(link).type in _FIT:
+            if link is None or link.kind in FAMILY:
+                continue
+            if (await asyncio.to_thread(uplink.inspect, link)).type in _FIT:
                 return link.name
         return ""
 

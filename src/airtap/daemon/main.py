@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 
 from .. import __version__, config
@@ -18,7 +19,6 @@ from ..kernel.links import open_links, rtnetlink
 from .broker import Broker
 from .cleanup import clean_up
 from .dispatcher import Dispatcher
-from .registry import Registry
 from .server import Server
 
 log = logging.getLogger("airtapd")
@@ -92,11 +92,11 @@ class Daemon:
 
         Raises Problem where that cannot begin.
         """
+        # What blocks runs in one thread: loading programs, asking nl80211.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
         async with AsyncExitStack() as stack:
             links = await stack.enter_async_context(open_links())
             ipr = await stack.enter_async_context(rtnetlink())
-            guests = Registry(links)
-            stack.push_async_callback(guests.close)
             if passed is not None:
                 self._path = passed.getsockname()
             environment = {"AIRTAP_SOCKET": self._path}
@@ -104,7 +104,7 @@ class Daemon:
                 environment["AIRTAP_CONFIG"] = self._config_path
             dispatcher = Dispatcher(environment)
             stack.push_async_callback(dispatcher.close)
-            broker = Broker(self._settings, links, guests, ipr, dispatcher)
+            broker = Broker(self._settings, links, ipr, dispatcher)
             stack.push_async_callback(broker.close)
             if passed is not None:
                 await broker.recover()

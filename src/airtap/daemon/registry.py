@@ -35,16 +35,17 @@ log = logging.getLogger(__name__)
 # When to look again at a device whose tap was held after all. A close is reported before the
 # kernel drops the locks of the closed file (fs/file_table.c: __fput), so the first look can be
 # too early.
-_LOOKS_S = (0.1, 1.0)
-_LOSSES = 1024
+_RETRIES_S = (0.1, 1.0)
+_MOST_LOST = 1024
 
 
 @dataclass(frozen=True)
 class Guest:
     """One device that airtap made.
 
-    kind: "macvtap", "ipvtap", or "tun" for a tap on a bridge. node: /dev/tapN, if it is to be
-    watched: None for that tap, and for a libvirt guest's device. parent: name of its uplink.
+    kind: "macvtap", "ipvtap", or "tun" for a tap on a bridge.
+    node: /dev/tapN, if it is to be watched; None for that tap, and for a libvirt guest's device.
+    parent: the name of its uplink.
     """
 
     index: int
@@ -65,7 +66,7 @@ class LostDevice:
 
 @dataclass
 class Reservation:
-    """A place among a user's devices, reserved by Registry.admitted()."""
+    """A place among a user's devices, reserved by Registry.reserve()."""
 
     taken: bool = False
 
@@ -76,15 +77,17 @@ class Registry:
     on_forgotten: called with the ifindex of a device that is off the list.
     """
 
-    def __init__(self, links: Links) -> None:
+    def __init__(
+        self, links: Links, on_forgotten: Callable[[int], None] = lambda index: None
+    ) -> None:
         self._links = links
-        self.on_forgotten: Callable[[int], None] = lambda index: None
+        self._on_forgotten = on_forgotten
         self._by_index: dict[int, Guest] = {}
         self._by_node: dict[str, int] = {}
         self._users: Counter[int] = Counter()
-        # Devices to look at, each with the waits after which to look again.
-        self._suspects: dict[int, tuple[float, ...]] = {}
-        self._losses: list[LostDevice] = []
+        # Devices that may have to go, each with the waits after which to look again.
+        self._candidates: dict[int, tuple[float, ...]] = {}
+        self._lost: list[LostDevice] = []
         self._wake = asyncio.Event()
         self._watch = NodeWatch(self._on_event)
         self._reaper = asyncio.create_task(self._reap_forever(), name="reaper")
@@ -99,7 +102,7 @@ class Registry:
         return len(self._by_index)
 
     @contextmanager
-    def admitted(self, uid: int, limits: Limits) -> Iterator[Reservation]:
+    def reserve(self, uid: int, limits: Limits) -> Iterator[Reservation]:
         """Reserve a place for one more device of user uid, for add() to take.
 
         Root is no user in this sense: libvirtd asks as root for every domain of the host.
@@ -112,26 +115,26 @@ class Registry:
                 "too-many-devices", full, "stop a guest, or raise [limits] in airtap.toml"
             )
         self._users[uid] += 1
-        place = Reservation()
+        reservation = Reservation()
         try:
-            yield place
+            yield reservation
         finally:
-            if not place.taken:
+            if not reservation.taken:
                 self._users[uid] -= 1
 
-    def add(self, guest: Guest, place: Reservation | None) -> None:
+    def add(self, guest: Guest, reservation: Reservation | None) -> None:
         """Count a device, and delete it once its tap is closed for good. Raises OSError.
 
-        place: the one reserved for it; None for a device that was there before the daemon.
+        reservation: the place reserved for it; None for a device that was there before the daemon.
         """
         if guest.node is not None:
             self._watch.add(guest.node)
             self._by_node[guest.node] = guest.index
         self._by_index[guest.index] = guest
-        if place is None:
+        if reservation is None:
             self._users[guest.owner.uid] += 1
         else:
-            place.taken = True
+            reservation.taken = True
 
     def update(self, guest: Guest) -> None:
         """Note a new owner line of a device on the list."""
@@ -147,20 +150,20 @@ class Registry:
         if guest.node is not None:
             self._watch.remove(guest.node)
             self._by_node.pop(guest.node, None)
-        self.on_forgotten(index)
+        self._on_forgotten(index)
 
     def forget_vanished(self) -> None:
         """Take devices off the list that the kernel has no more."""
         for index in self._by_index.keys() - tap.device_indexes():
             self._lose(index)
 
-    def losses(self) -> list[LostDevice]:
+    def lost_devices(self) -> list[LostDevice]:
         """Devices that vanished under guests which run on without a network, oldest first.
 
         libvirt's guests are none of these: they get new devices (daemon/dispatcher.py).
         """
-        self._losses = [loss for loss in self._losses if _runs(loss.guest.owner.pid)]
-        return self._losses
+        self._lost = [lost for lost in self._lost if _runs(lost.guest.owner.pid)]
+        return self._lost
 
     def _lose(self, index: int) -> None:
         """Forget a device that has gone, though nobody closed its tap."""
@@ -175,9 +178,12 @@ class Registry:
         log.warning(
             "%s is gone with %s: the guest of user %d, pid %d, has no network until it is started"
             " anew",
-            *(guest.name, guest.parent, owner.uid, owner.pid),
+            guest.name,
+            guest.parent,
+            owner.uid,
+            owner.pid,
         )
-        self._losses = [*self.losses(), LostDevice(guest, time.time())][-_LOSSES:]
+        self._lost = [*self.lost_devices(), LostDevice(guest, time.time())][-_MOST_LOST:]
 
     async def recover(self) -> list[Guest]:
         """Adopt devices of an earlier daemon whose tap is held, delete those whose is not.
@@ -190,7 +196,7 @@ class Registry:
                     self._adopt(link)
                 except (Problem, OSError) as exc:
                     log.warning("%s is left alone: %s", link.name, exc)
-        await self._reap(dict.fromkeys(self._by_index, _LOOKS_S))
+        await self._reap(dict.fromkeys(self._by_index, _RETRIES_S))
         return list(self._by_index.values())
 
     def _adopt(self, link: Link) -> None:
@@ -204,7 +210,7 @@ class Registry:
         parent = ""
         with suppress(LinkNotFound):
             parent = self._links.name_of(link.master or link.parent)
-        self.add(Guest(link.index, link.name, link.kind, owner, node, parent), place=None)
+        self.add(Guest(link.index, link.name, link.kind, owner, node, parent), reservation=None)
 
     def _full(self, uid: int, limits: Limits) -> str:
         if uid != 0 and self._users[uid] >= limits.devices_per_user:
@@ -215,32 +221,32 @@ class Registry:
 
     def _on_event(self, node: str | None) -> None:
         if node is None:
-            suspects = list(self._by_index)
+            candidates = list(self._by_index)
         else:
-            suspects = [self._by_node[node]] if node in self._by_node else []
-        for index in suspects:
-            self._suspect(index, _LOOKS_S)
+            candidates = [self._by_node[node]] if node in self._by_node else []
+        for index in candidates:
+            self._enqueue(index, _RETRIES_S)
 
-    def _suspect(self, index: int, looks: tuple[float, ...]) -> None:
-        self._suspects[index] = looks
+    def _enqueue(self, index: int, retries: tuple[float, ...]) -> None:
+        self._candidates[index] = retries
         self._wake.set()
 
     async def _reap_forever(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            suspects, self._suspects = self._suspects, {}
+            candidates, self._candidates = self._candidates, {}
             try:
-                await self._reap(suspects)
+                await self._reap(candidates)
             except Exception:
                 log.exception("cannot remove devices; they will be looked at again")
-                self._suspects = suspects | self._suspects
+                self._candidates = candidates | self._candidates
                 await asyncio.sleep(1)
                 self._wake.set()
 
-    async def _reap(self, suspects: dict[int, tuple[float, ...]]) -> None:
-        """Delete those of the suspects whose tap nobody holds."""
-        for index, looks in suspects.items():
+    async def _reap(self, candidates: dict[int, tuple[float, ...]]) -> None:
+        """Delete those of the candidates whose tap nobody holds."""
+        for index, retries in candidates.items():
             guest = self._by_index.get(index)
             if guest is None:
                 continue
@@ -255,9 +261,9 @@ class Registry:
                 await self._links.delete(index)
                 log.info("%s is removed: its guest is gone", guest.name)
                 self.forget(index)
-            elif looks:
-                wait, *rest = looks
-                asyncio.get_running_loop().call_later(wait, self._suspect, index, tuple(rest))
+            elif retries:
+                wait, *rest = retries
+                asyncio.get_running_loop().call_later(wait, self._enqueue, index, tuple(rest))
 
 
 def _runs(pid: int) -> bool:

@@ -1,5 +1,6 @@
 """What `airtap status` shows: uplinks and guests, read off the kernel at the time of asking."""
 
+import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator
@@ -36,7 +37,7 @@ async def packets(
         guests = [child for child in children[link.index] if uplink.is_guest(child)]
         if not guests and link.name not in named:
             continue
-        kind = _type(link)
+        kind = await asyncio.to_thread(_type, link)
         yield {"uplink": _uplink(link, kind, children[link.index], broker.mac_nat.at(link.index))}
         active = broker.mac_nat.at(link.index)  # anew: it may have ended while that was sent
         learned = active.nat.addresses.all() if active else []
@@ -48,9 +49,9 @@ async def packets(
                 shown = _guest(guest, owner, own, counters.get(guest.index))
                 stranded = active is not None and guest.index in active.stranded
                 yield {"guest": {**shown, "stranded": stranded}}
-    for loss in broker.losses():
-        if peer.uid in (0, loss.guest.owner.uid):
-            yield {"lost": _loss(loss)}
+    for device in broker.lost_devices():
+        if peer.uid in (0, device.guest.owner.uid):
+            yield {"lost": _lost(device)}
 
 
 def _uplink(
@@ -99,13 +100,13 @@ def _guest(
     }
 
 
-def _loss(loss: LostDevice) -> dict[str, object]:
-    owner = loss.guest.owner
+def _lost(device: LostDevice) -> dict[str, object]:
+    owner = device.guest.owner
     return {
-        "device": loss.guest.name,
-        "parent": loss.guest.parent,
+        "device": device.guest.name,
+        "parent": device.guest.parent,
         "owner": {"uid": owner.uid, "pid": owner.pid},
-        "since": round(loss.since, 1),
+        "since": round(device.since, 1),
     }
 
 

@@ -1,4 +1,4 @@
-"""Macvtaps and ipvtaps for guests: each is made whole, or not at all."""
+"""Devices for guests: macvtaps, ipvtaps, and taps on bridges. Each is made whole, or not at all."""
 
 import errno
 import logging
@@ -25,94 +25,131 @@ _PREFIX = "airtap"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A device for a guest, to be made on parent.
+class DeviceSpec:
+    """A device that a guest is to get.
 
-    kind: macvtap or ipvtap. mac: the guest's, None to learn it from its first frame.
-    name: of the device, "" for the next free one.
+    uplink: the parent of a macvtap or ipvtap, the bridge of a tap.
+    kind: macvtap, ipvtap or tap.
+    mac: the guest's; None to learn it from its first frame. A tap has no use for it.
+    vnet_hdr: whether frames carry a struct virtio_net_hdr; None where libvirt opens the device.
+    name: of a macvtap or ipvtap; "" for the next free one.
     """
 
-    parent: Link
+    uplink: Link
     kind: str
     mac: str | None
     owner: Owner
+    vnet_hdr: bool | None
     name: str = ""
+
+    @property
+    def own_mac(self) -> str | None:
+        """The MAC to create the device with: an ipvtap bears its parent's."""
+        return self.mac if self.kind == "macvtap" else None
 
 
 class GuestDevices:
-    """Makes guests' devices on parents. config: gives the configuration that counts now."""
+    """Makes guests' devices. config: gives the configuration that counts now."""
 
     def __init__(
         self,
         config: Callable[[], Config],
         links: Links,
-        guests: Registry,
+        registry: Registry,
         mac_nat: Reconciler,
         learning: MacLearning,
     ) -> None:
         self._config = config
         self._links = links
-        self._guests = guests
+        self._registry = registry
         self._mac_nat = mac_nat
         self._learning = learning
         self._next_number = 0
 
-    async def make(
-        self, wanted: Wanted, place: Reservation, open_node: Callable[[str], int] | None
-    ) -> tuple[Guest, int | None]:
-        """Make a device, up, with the guest's MAC or learning it.
+    async def create(self, spec: DeviceSpec, reservation: Reservation) -> tuple[Guest, int | None]:
+        """Create a device, up, with the guest's MAC or learning it; watch it until its guest ends.
 
-        open_node: opens its tap, while it is still down; the caller owns the descriptor. None for
-        a device that its user opens (libvirt). If a step fails, what the steps before it did is
-        undone. Raises Problem: mac-in-use, wrong-mac, parent-busy, no-device, no-tap, no-macnat.
+        Returns it with the descriptor of its tap, which the caller owns; None where libvirt opens
+        it. If a step fails, what the steps before it did is undone. Raises Problem: mac-in-use,
+        wrong-mac, parent-busy, no-device, no-kind, no-tap, no-macnat.
         """
-        parent, kind = wanted.parent, wanted.kind
-        mode = self._config().parent(parent.name).mode
-        own_mac = wanted.mac if kind == "macvtap" else None
+        if spec.kind == "tap":
+            return await self._create_port(spec, reservation)
+        mode = self._config().parent(spec.uplink.name).mode
         async with (
-            self._mac_nat.ready_for_child(parent, kind) as one_mac,
+            self._mac_nat.ready_for_child(spec.uplink, spec.kind) as one_mac,
             AsyncExitStack() as undo,
         ):
-            owner = self._owner(wanted, mode, one_mac)
+            spec = replace(spec, owner=self._owner(spec, mode, one_mac))
             try:
-                name, index, node = await self._create(wanted, mode, own_mac)
-                undo.push_async_callback(self._links.delete, index)
-                await self._links.set_alias(index, owner.to_alias())
-                self._links.keep_host_off(name)
-                fd = None
-                if open_node:
-                    fd = open_node(node)
-                    undo.callback(os.close, fd)
-                watched = node if open_node else None
-                guest = Guest(index, name, kind, owner, watched, parent.name)
-                self._guests.add(guest, place)
-                undo.callback(self._guests.forget, index)
-                # An ipvtap whose guest neither has nor learns a MAC: it uses the parent's.
-                known = None if owner.learning else owner.mac or own_mac or parent.mac
-                await self._mac_nat.add_child(parent, index, known)
-                if not parent.up:
-                    await self._links.set_up(parent.index)
-                await self._links.set_up(index)
-                if kind == "macvtap" and wanted.mac is None:
-                    self._learning.start(guest)
-                elif mode == "passthru" and own_mac is not None:  # the kernel gave it the parent's
-                    await self._links.set_mac(index, own_mac)
-            except LinkNotFound as exc:
-                what = f"{parent.name} or its new child vanished meanwhile"
-                raise Problem("no-device", what) from exc
-            except LinkError as exc:
-                raise await self._refused(parent, kind, mode, own_mac, exc) from exc
+                guest, descriptor = await self._create_child(spec, mode, reservation, undo)
             except OSError as exc:
-                what = f"cannot set up the new device on {parent.name}: {exc}"
-                raise Problem("no-device", what) from exc
+                raise await self._as_problem(spec, mode, exc) from exc
             undo.pop_all()
-        return guest, fd
+        return guest, descriptor
 
-    def _owner(self, wanted: Wanted, mode: str, one_mac: bool) -> Owner:
+    async def _create_port(self, spec: DeviceSpec, reservation: Reservation) -> tuple[Guest, int]:
+        """A tap as a port of a bridge, made as qemu-bridge-helper makes it."""
+        bridge, owner = spec.uplink, spec.owner
+        async with AsyncExitStack() as undo:
+            descriptor, name = tap.open_tap(bool(spec.vnet_hdr))
+            undo.callback(os.close, descriptor)
+            try:
+                index = self._links.index_of(name)
+                # A bridge takes the lowest of its ports' MACs as its own unless it has one
+                # set (net/bridge/br_stp_if.c); 0xfe keeps ours from being that.
+                mac = "fe" + (await self._links.by_index(index)).mac[2:]
+                await self._links.join_bridge(
+                    index, bridge.index, bridge.mtu, mac, owner.to_alias()
+                )
+            except LinkError as exc:
+                what = f"cannot make {name} a port of bridge {bridge.name}: {exc}"
+                raise Problem("no-device", what) from exc
+            guest = Guest(index, name, kind="tun", owner=owner, node=None, parent=bridge.name)
+            self._registry.add(guest, reservation)
+            undo.pop_all()
+        return guest, descriptor
+
+    async def _create_child(
+        self, spec: DeviceSpec, mode: str, reservation: Reservation, undo: AsyncExitStack
+    ) -> tuple[Guest, int | None]:
+        """Create a macvtap or ipvtap in the order that docs/architecture.md gives reasons for.
+
+        Raises OSError, Problem; undo then has what is to be undone.
+        """
+        parent = spec.uplink
+        name, index, node = await self._add_link(spec, mode)
+        undo.push_async_callback(self._links.delete, index)
+        await self._links.set_alias(index, spec.owner.to_alias())
+        self._links.keep_host_off(name)
+        descriptor = None
+        if spec.vnet_hdr is not None:
+            descriptor = tap.open_node(node, spec.vnet_hdr)
+            undo.callback(os.close, descriptor)
+        watched = None if descriptor is None else node
+        guest = Guest(index, name, spec.kind, spec.owner, watched, parent.name)
+        self._registry.add(guest, reservation)
+        undo.callback(self._registry.forget, index)
+        # An ipvtap whose guest neither has nor learns a MAC: it uses the parent's.
+        mac = None if spec.owner.learning else spec.owner.mac or spec.own_mac or parent.mac
+        await self._mac_nat.add_child(parent, index, mac)
+        await self._bring_up(spec, guest, mode)
+        return guest, descriptor
+
+    async def _bring_up(self, spec: DeviceSpec, guest: Guest, mode: str) -> None:
+        if not spec.uplink.up:
+            await self._links.set_up(spec.uplink.index)
+        await self._links.set_up(guest.index)
+        if spec.kind == "macvtap" and spec.mac is None:
+            self._learning.start(guest)
+        elif mode == "passthru" and spec.own_mac is not None:  # the kernel gave it the parent's
+            await self._links.set_mac(guest.index, spec.own_mac)
+
+    def _owner(self, spec: DeviceSpec, mode: str, one_mac: bool) -> Owner:
         """Whose a new child is, and which MAC its guest has."""
-        parent, mac = wanted.parent, wanted.mac
-        owner = replace(wanted.owner, learning=mac is None)
-        if wanted.kind == "ipvtap" and not one_mac:  # its guest must use the parent's MAC
+        parent, mac = spec.uplink, spec.mac
+        owner = replace(spec.owner, learning=mac is None)
+        if spec.kind == "ipvtap" and not one_mac:  # its guest must use the parent's MAC
             if owner.uuid and mac != parent.mac:
                 raise Problem(
                     "wrong-mac",
@@ -125,25 +162,25 @@ class GuestDevices:
             return owner
         if mac == parent.mac and mode != "passthru":
             raise Problem("mac-in-use", f"{mac} is the MAC address of {parent.name} itself")
-        if wanted.kind == "macvtap":
+        if spec.kind == "macvtap":
             return owner
         if other := self._mac_nat.bearer(parent, mac):
             raise Problem("mac-in-use", f"{mac} is the MAC address of {other} on {parent.name}")
         return replace(owner, mac=mac)
 
-    async def _create(self, wanted: Wanted, mode: str, mac: str | None) -> tuple[str, int, str]:
-        """Create a child whose /dev/tap<ifindex> is its own: (name, index, node).
+    async def _add_link(self, spec: DeviceSpec, mode: str) -> tuple[str, int, str]:
+        """Create a link whose /dev/tap<ifindex> is its own: (name, index, node).
 
         Names and numbers can be taken: by others in this namespace, and the node's name by
         a device of any other.
         """
-        parent = wanted.parent
+        parent = spec.uplink
         wanted_index = 0
         for _ in range(_TRIES):
-            name = wanted.name or self._next_name()
+            name = spec.name or self._next_name()
             try:
                 await self._links.add_child(
-                    wanted.kind, name, parent.index, mode, mac, wanted_index
+                    spec.kind, name, parent.index, mode, spec.own_mac, wanted_index
                 )
             except LinkExists:
                 self._next_number = tap.free_number(_PREFIX)
@@ -167,13 +204,17 @@ class GuestDevices:
         self._next_number += 1
         return name
 
-    async def _refused(
-        self, parent: Link, kind: str, mode: str, mac: str | None, error: LinkError
-    ) -> Problem:
+    async def _as_problem(self, spec: DeviceSpec, mode: str, error: OSError) -> Problem:
+        """Say why a macvtap or ipvtap could not be made."""
+        parent, mac = spec.uplink, spec.own_mac
+        if isinstance(error, LinkNotFound):
+            return Problem("no-device", f"{parent.name} or its new child vanished meanwhile")
+        if not isinstance(error, LinkError):
+            what = f"cannot set up the new device on {parent.name}: {error}"
+            return Problem("no-device", what)
         if mac is not None and error.errno in (errno.EADDRINUSE, errno.EBUSY):
             for link in await self._links.dump():
                 if link.parent == parent.index and link.mac == mac and link.up:
-                    return Problem(
-                        "mac-in-use", f"{mac} is the MAC address of {link.name} on {parent.name}"
-                    )
-        return await uplink.explain_refusal(self._links, parent, kind, mode, error)
+                    what = f"{mac} is the MAC address of {link.name} on {parent.name}"
+                    return Problem("mac-in-use", what)
+        return await uplink.explain_refusal(self._links, parent, spec.kind, mode, error)

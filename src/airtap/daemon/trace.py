@@ -1,9 +1,9 @@
 """airtapd's part of `airtap trace`: guests that are traced, and who is told of them.
 
-The programs fill a ring (bpf/trace.h) that is emptied here in small helpings at a steady pace, so a
-guest's flood costs a bounded share of a processor. What came in is dealt to listeners, one for each
-client. A listener has room for a bounded number of records; those of a client that does not read
-are lost, and counted. Records are passed on unread.
+The programs fill a ring (bpf/trace.h) that is emptied here in small batches at a steady pace, so a
+guest's flood costs a bounded share of a processor. What came in is dispatched to subscribers, one
+for each client. A subscriber has room for a bounded number of records; those of a client that does
+not read are lost, and counted. Records are passed on unread.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ log = logging.getLogger(__name__)
 
 # Seconds between two looks at a ring, and how many records are taken out each time.
 _LOOK_S = 0.05
-_HELPING = 256
+_BATCH = 256
 # How often a client hears of us, if nothing else happens: so its going is noticed.
 _HEARTBEAT_S = 1.0
-# Records kept for a client, and sent in a packet (wire.MAX_ANSWER).
+# Records kept for a client, and sent in a packet (protocol.MAX_ANSWER).
 _ROOM = 512
 _PACKET = 12
 # Traces at a time: of one user, and of all users together. Root is not counted.
@@ -43,7 +43,12 @@ Message = dict[str, object]
 
 @dataclass(eq=False)
 class _Subscriber:
-    """One client's trace. uplink: what is at work there. lost: records that it did not get."""
+    """One client's trace.
+
+    uplink: what is at work there.
+    sees_all: whether it gets frames that are of no guest, too.
+    lost: how many records it did not get; lost_before: how many nobody got before it began.
+    """
 
     uplink: UplinkState
     ifindex: int
@@ -54,14 +59,14 @@ class _Subscriber:
     lost: int = 0
     lost_before: int = 0
 
-    def hear(self, packed: bytes) -> None:
+    def enqueue(self, packed: bytes) -> None:
         if len(self.records) >= _ROOM:
             self.lost += 1
             return
         self.records.append(packed)
         self.news.set()
 
-    def take(self) -> list[str]:
+    def dequeue(self) -> list[str]:
         """Some of the records, for a packet."""
         count = min(_PACKET, len(self.records))
         taken = [base64.b64encode(self.records.popleft()).decode() for _ in range(count)]
@@ -73,7 +78,7 @@ class _Subscriber:
         return self.lost + self.uplink.nat.tracer.lost() - self.lost_before
 
     def wants(self, whose: int, program: str) -> bool:
-        """Root hears of frames that are nobody's; of the host's broadcasts, those who get them."""
+        """Root wants frames that are nobody's; guests want the host's broadcasts that they get."""
         if whose == EVERYONE:
             return program != "uplink_egress" or self.ifindex in self.uplink.meeting
         return whose == self.ifindex or (whose == NOBODY and self.sees_all)
@@ -85,16 +90,16 @@ class Traces:
     def __init__(self, links: Links, mac_nat: Reconciler) -> None:
         self._links = links
         self._mac_nat = mac_nat
-        self._listeners: set[_Subscriber] = set()
+        self._subscribers: set[_Subscriber] = set()
         self._users: Counter[int] = Counter()
-        self._dealing: asyncio.Task[None] | None = None
+        self._dispatcher: asyncio.Task[None] | None = None
         self._ending = False
 
     def end(self) -> None:
         """Have all traces end, as airtapd does."""
         self._ending = True
-        for listener in self._listeners:
-            listener.news.set()
+        for subscriber in self._subscribers:
+            subscriber.news.set()
 
     async def packets(self, guest: str, peer: Peer) -> AsyncGenerator[Message, None]:
         """The packets of a trace, until the guest or airtapd ends or the caller has enough.
@@ -107,21 +112,21 @@ class Traces:
         """
         link = await self._find(guest, peer)
         uplink = self._uplink_of(link)
-        listener = _Subscriber(uplink, link.index, link.name, sees_all=peer.uid == 0)
+        subscriber = _Subscriber(uplink, link.index, link.name, sees_all=peer.uid == 0)
         self._admit(peer)
         try:
-            self._begin(listener)
-            yield {"tracing": _setting(listener)}
-            while not (over := self._over(listener)):
-                lost = listener.all_lost()
-                yield {"events": listener.take(), "lost": lost, **_macs(listener)}
+            self._begin(subscriber)
+            yield {"tracing": _setting(subscriber)}
+            while not (over := self._over(subscriber)):
+                lost = subscriber.all_lost()
+                yield {"events": subscriber.dequeue(), "lost": lost, **_macs(subscriber)}
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_HEARTBEAT_S):
-                        await listener.news.wait()
+                        await subscriber.news.wait()
             yield {"ended": over}
         finally:
             self._users[peer.uid] -= 1
-            self._end(listener)
+            self._end(subscriber)
 
     async def _find(self, guest: str, peer: Peer) -> Link:
         guests = [link for link in await self._links.dump() if is_guest(link)]
@@ -164,92 +169,92 @@ class Traces:
             raise Problem("too-many-traces", "too many traces run", "end one of them")
         self._users[peer.uid] += 1
 
-    def _begin(self, listener: _Subscriber) -> None:
-        self._listeners.add(listener)
-        _follow(listener)
-        listener.lost_before = listener.uplink.nat.tracer.lost()
-        if self._dealing is None or self._dealing.done():
-            self._dealing = asyncio.create_task(self._deal_forever(), name="trace")
+    def _begin(self, subscriber: _Subscriber) -> None:
+        self._subscribers.add(subscriber)
+        _follow(subscriber)
+        subscriber.lost_before = subscriber.uplink.nat.tracer.lost()
+        if self._dispatcher is None or self._dispatcher.done():
+            self._dispatcher = asyncio.create_task(self._dispatch_forever(), name="trace")
 
-    def _end(self, listener: _Subscriber) -> None:
-        self._listeners.discard(listener)
-        if not self._is_at_work(listener.uplink):
+    def _end(self, subscriber: _Subscriber) -> None:
+        self._subscribers.discard(subscriber)
+        if not self._is_at_work(subscriber.uplink):
             return
-        tracer = listener.uplink.nat.tracer
-        there = self._at(listener.uplink)
+        tracer = subscriber.uplink.nat.tracer
+        there = self._at(subscriber.uplink)
         if not there:
             tracer.stop()
             return
-        if all(other.ifindex != listener.ifindex for other in there):
-            tracer.remove(listener.ifindex)
+        if all(other.ifindex != subscriber.ifindex for other in there):
+            tracer.remove(subscriber.ifindex)
         if not any(other.sees_all for other in there):
             tracer.remove(NOBODY)
 
-    def _drop(self, listener: _Subscriber) -> None:
-        """Listen no more for a guest that has gone, whose MAC another may bear from now on.
+    def _drop(self, subscriber: _Subscriber) -> None:
+        """Unsubscribe for a guest that has gone, whose MAC another may bear from now on.
 
         Its client is told when it next reads, which can be long hence.
         """
-        self._end(listener)
-        listener.news.set()
+        self._end(subscriber)
+        subscriber.news.set()
 
     def _at(self, uplink: UplinkState) -> list[_Subscriber]:
-        return [listener for listener in self._listeners if listener.uplink is uplink]
+        return [subscriber for subscriber in self._subscribers if subscriber.uplink is uplink]
 
     def _is_at_work(self, uplink: UplinkState) -> bool:
         """Whether its maps are still open."""
         return self._mac_nat.at(uplink.link.index) is uplink
 
-    def _over(self, listener: _Subscriber) -> str:
+    def _over(self, subscriber: _Subscriber) -> str:
         """Why a trace has ended; "" if it has not."""
         if self._ending:
             return "daemon-ends"
-        at_work = self._is_at_work(listener.uplink)
-        listens = listener in self._listeners
-        if listens and at_work and listener.ifindex in listener.uplink.children:
+        at_work = self._is_at_work(subscriber.uplink)
+        is_subscribed = subscriber in self._subscribers
+        if is_subscribed and at_work and subscriber.ifindex in subscriber.uplink.children:
             return ""
         try:
-            self._links.name_of(listener.ifindex)
+            self._links.name_of(subscriber.ifindex)
         except LinkNotFound:
             return "guest-gone"
         return "uplink-gone"
 
-    async def _deal_forever(self) -> None:
-        """Deal out what comes in, while anybody listens."""
-        while self._listeners:
+    async def _dispatch_forever(self) -> None:
+        """Dispatch what comes in, while anybody is subscribed."""
+        while self._subscribers:
             try:
-                self._deal()
+                self._dispatch()
                 await asyncio.sleep(_LOOK_S)
             except BpfError as exc:
                 log.error("trace: %s", exc)
                 await asyncio.sleep(_HEARTBEAT_S)
 
-    def _deal(self) -> None:
-        for uplink in {listener.uplink for listener in self._listeners}:
+    def _dispatch(self) -> None:
+        for uplink in {subscriber.uplink for subscriber in self._subscribers}:
             there = self._at(uplink)
             if not self._is_at_work(uplink):
-                for listener in there:
-                    self._drop(listener)
+                for subscriber in there:
+                    self._drop(subscriber)
                 continue
-            for packed in uplink.nat.tracer.read(_HELPING):
+            for packed in uplink.nat.tracer.read(_BATCH):
                 whose, program = concerns(packed)
-                for listener in there:
-                    if listener.wants(whose, program):
-                        listener.hear(packed)
-            for listener in there:
-                if listener.ifindex in uplink.children:
-                    _follow(listener)
+                for subscriber in there:
+                    if subscriber.wants(whose, program):
+                        subscriber.enqueue(packed)
+            for subscriber in there:
+                if subscriber.ifindex in uplink.children:
+                    _follow(subscriber)
                 else:
-                    self._drop(listener)
+                    self._drop(subscriber)
 
 
-def _follow(listener: _Subscriber) -> None:
+def _follow(subscriber: _Subscriber) -> None:
     """Have the programs tell of a guest, at the MAC that it has now, and of what is nobody's."""
-    uplink = listener.uplink
+    uplink = subscriber.uplink
     is_macvtap = uplink.role.kind == "macvtap"
-    mac = uplink.children.get(listener.ifindex) if is_macvtap else None
-    uplink.nat.tracer.add(listener.ifindex, mac)
-    if listener.sees_all:
+    mac = uplink.children.get(subscriber.ifindex) if is_macvtap else None
+    uplink.nat.tracer.add(subscriber.ifindex, mac)
+    if subscriber.sees_all:
         uplink.nat.tracer.add(NOBODY, None)
 
 
@@ -262,22 +267,22 @@ def _is_called(link: Link, owner: Owner | None, guest: str) -> bool:
     return bool(guest) and (guest in names or guest.lower() in names - {link.name})
 
 
-def _macs(listener: _Subscriber) -> Message:
-    uplink = listener.uplink
-    return {"mac": uplink.children.get(listener.ifindex), "uplink_mac": uplink.link.mac}
+def _macs(subscriber: _Subscriber) -> Message:
+    uplink = subscriber.uplink
+    return {"mac": uplink.children.get(subscriber.ifindex), "uplink_mac": uplink.link.mac}
 
 
-def _setting(listener: _Subscriber) -> Message:
-    uplink = listener.uplink
-    held = [entry for entry in uplink.nat.addresses.all() if entry.ifindex == listener.ifindex]
+def _setting(subscriber: _Subscriber) -> Message:
+    uplink = subscriber.uplink
+    held = [entry for entry in uplink.nat.addresses.all() if entry.ifindex == subscriber.ifindex]
     return {
-        "device": listener.device,
-        "ifindex": listener.ifindex,
-        **_macs(listener),
+        "device": subscriber.device,
+        "ifindex": subscriber.ifindex,
+        **_macs(subscriber),
         "addresses": [str(entry.address) for entry in held],
         "uplink": uplink.link.name,
         "kind": uplink.role.kind,
         "macnat": uplink.role.translate,
-        "host_access": listener.ifindex in uplink.meeting,
+        "host_access": subscriber.ifindex in uplink.meeting,
         "snap": SNAP,
     }

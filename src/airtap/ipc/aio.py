@@ -6,34 +6,36 @@ Its answers are waited for in the loop, which sees signals meanwhile: airtapd ma
 import asyncio
 import os
 from contextlib import closing, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import Problem
 from . import client, protocol
 from .status import read_reply
 
+if TYPE_CHECKING:
+    from .protocol import Flat
+
 Json = dict[str, Any]
 
 
 async def resolve(name: str) -> str:
-    """The device that a name stands for: another if it is an alias. Raises Problem."""
-    answer = await _ask({"op": "here", "names": [name]})
+    """The device that a name stands for, which is another if it is an alias. Raises Problem."""
+    answer = await _call("map-devices", names=[name])
     if name not in answer["aliases"]:  # of what is not here at all, another device is told
         return name
     return str(answer["parents"].get(name, name))
 
 
 async def attach(device: str, mac: str, kind: str | None) -> tuple[str, int]:
-    """Have a guest's device made on device: its name, and its tap, which the caller owns.
+    """Have a guest's device made on device. Raises Problem.
 
-    Raises Problem.
+    Returns its name and the descriptor of its tap, which the caller owns.
     """
-    request = {"op": "attach", "br": device, "mac": mac, "vnet_hdr": False, "kind": kind}
     with _connection() as connection:
-        await _send(connection, request)
+        await _send(connection, "attach", br=device, mac=mac, vnet_hdr=False, kind=kind)
         packet, descriptor = connection.receive()
         try:
-            answer = protocol.check(protocol.decode(packet))
+            answer = protocol.read_answer(packet)
             if descriptor is None:
                 raise Problem("bad-message", "airtapd sent no file descriptor")
             return str(answer["device"]), descriptor
@@ -46,7 +48,7 @@ async def attach(device: str, mac: str, kind: str | None) -> tuple[str, int]:
 async def release(device: str) -> None:
     """Have a device removed; where that fails it goes once its tap is closed."""
     with suppress(Problem):
-        await _ask({"op": "release", "device": device})
+        await _call("release", device=device)
 
 
 async def status(device: str, guest: str) -> tuple[Json, Json]:
@@ -55,26 +57,26 @@ async def status(device: str, guest: str) -> tuple[Json, Json]:
     Raises Problem.
     """
     with _connection() as connection:
-        await _send(connection, {"op": "status"})
+        await _send(connection, "status")
         report = read_reply(lambda: connection.receive()[0])
     return report.find(device, guest)
 
 
-async def _ask(request: Json) -> Json:
+async def _call(op: str, **fields: "Flat") -> Json:
     with _connection() as connection:
-        await _send(connection, request)
-        return protocol.check(protocol.decode(connection.receive()[0]))
+        await _send(connection, op, **fields)
+        return protocol.read_answer(connection.receive()[0])
 
 
 def _connection() -> closing[client.Connection]:
     return closing(client.Connection(client.socket_path()))
 
 
-async def _send(connection: client.Connection, request: Json) -> None:
+async def _send(connection: client.Connection, op: str, **fields: "Flat") -> None:
     """Send a request, and wait until its answer is there, or time is up."""
     loop = asyncio.get_running_loop()
     answered = asyncio.Event()
-    connection.send(protocol.encode(request))
+    connection.send(op, **fields)
     loop.add_reader(connection.fileno(), answered.set)
     try:
         await asyncio.wait_for(answered.wait(), protocol.TIMEOUT_S)

@@ -10,10 +10,23 @@ from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, SCM_RIGHTS, SOL_
 from ..errors import Problem, reason
 from . import protocol
 
+TYPE_CHECKING = False  # typing's own costs its import
+if TYPE_CHECKING:
+    from .protocol import Flat
+
 
 def socket_path() -> str:
     """Where airtapd listens: $AIRTAP_SOCKET or the default."""
     return os.environ.get("AIRTAP_SOCKET") or protocol.DEFAULT_SOCKET
+
+
+def call(op: str, **fields: "Flat") -> dict[str, object]:
+    """Ask airtapd for one thing, on a connection of its own. Raises Problem: airtapd's, or ours."""
+    connection = Connection(socket_path())
+    try:
+        return connection.call(op, **fields)
+    finally:
+        connection.close()
 
 
 class Connection:
@@ -44,8 +57,14 @@ class Connection:
         """For those who wait for an answer in a loop of theirs."""
         return self._socket.fileno()
 
-    def send(self, request: bytes) -> None:
+    def call(self, op: str, **fields: "Flat") -> dict[str, object]:
+        """The answer to a request. Raises Problem: airtapd's own, or as send() and receive()."""
+        self.send(op, **fields)
+        return protocol.read_answer(self.receive()[0])
+
+    def send(self, op: str, **fields: "Flat") -> None:
         """Send one request. Raises Problem no-daemon or bad-message (too long)."""
+        request = protocol.encode_flat({"op": op, **fields})
         if len(request) > protocol.MAX_REQUEST:
             raise Problem("bad-message", f"the request has {len(request)} bytes, too many")
         try:

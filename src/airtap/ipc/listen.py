@@ -19,7 +19,10 @@ _BACKLOG = 1024
 
 @contextmanager
 def locked(path: str) -> Iterator[None]:
-    """Hold the lock of the socket at path; its directory is made if need be. Raises OSError."""
+    """Hold the lock of the socket at path, and make its directory if need be.
+
+    Blocks while another process holds the lock, which takes milliseconds. Raises OSError.
+    """
     _make_directory(Path(path).parent)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(path + ".lock", flags, 0o600)

@@ -25,11 +25,19 @@ from _socket import socket as Socket
 
 from ..errors import Problem
 
+TYPE_CHECKING = False  # typing's own costs its import
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    Flat = str | bool | None | Sequence[str]
+
 DEFAULT_SOCKET = "/run/airtap/airtapd.sock"
 # A request names a device and a MAC; anything larger is not one.
 MAX_REQUEST = 4096
 # An answer holds at most one guest.
 MAX_ANSWER = 16384
+# The whole answer to most requests: to know it saves importing json.
+_OK = b'{"ok": true}'
 # An attach takes milliseconds; this is for a daemon that hangs or a very crowded one.
 TIMEOUT_S = 30
 
@@ -50,20 +58,20 @@ def connect(path: str) -> Socket:
     return sock
 
 
-def attach_request(br: str, mac: str | None, vnet_hdr: bool) -> bytes:
-    """The request for a tap behind br: a device name or an alias, as the user wrote it.
+def encode_flat(message: "Mapping[str, Flat]") -> bytes:
+    """A message of plain values as a packet, the same that encode() makes.
 
-    mac: the guest's own, None to learn it from the guest's first frame.
-    vnet_hdr: whether frames on the tap carry a struct virtio_net_hdr.
+    For requests: the helper and the hooks send them at every guest's start, and json imports re.
     """
-    # What json.dumps() itself calls for a string; the module around it imports re.
+    # What json.dumps() itself calls for a string.
     from _json import encode_basestring_ascii as quoted
 
-    mac_json = "null" if mac is None else quoted(mac)
-    vnet_json = "true" if vnet_hdr else "false"
-    return (
-        f'{{"op": "attach", "br": {quoted(br)}, "mac": {mac_json}, "vnet_hdr": {vnet_json}}}'
-    ).encode()
+    def value(of: "Flat") -> str:
+        if of is None or isinstance(of, bool):
+            return {None: "null", True: "true", False: "false"}[of]
+        return quoted(of) if isinstance(of, str) else f"[{', '.join(map(quoted, of))}]"
+
+    return f"{{{', '.join(f'{quoted(key)}: {value(of)}' for key, of in message.items())}}}".encode()
 
 
 def encode(message: dict[str, object]) -> bytes:
@@ -94,6 +102,11 @@ def failure(problem: Problem) -> dict[str, object]:
         "message": problem.message,
         "hint": problem.hint,
     }
+
+
+def read_answer(packet: bytes) -> dict[str, object]:
+    """The good answer in a packet. Raises Problem: the one that it carries, or bad-message."""
+    return {"ok": True} if packet == _OK else check(decode(packet))
 
 
 def check(answer: dict[str, object]) -> dict[str, object]:

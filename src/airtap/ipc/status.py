@@ -15,9 +15,9 @@ _MOST_PACKETS = 8192
 
 @dataclass
 class StatusReply:
-    """Uplinks with their guests, and what is lost, as docs/status.md has them.
+    """Uplinks with their guests, and lost devices, as docs/status.md has them.
 
-    version: of airtapd; "" of one that does not tell.
+    version: airtapd's; "" if it does not tell.
     """
 
     uplinks: list[Json] = field(default_factory=list)
@@ -28,7 +28,7 @@ class StatusReply:
         return {"uplinks": self.uplinks, **({"lost": self.lost} if self.lost else {})}
 
     def find(self, uplink: str, device: str) -> tuple[Json, Json]:
-        """An uplink and the guest of a device, by name; {} for what is not there."""
+        """Find an uplink and a guest by their devices' names; {} stands for what is not there."""
         found = next((each for each in self.uplinks if each["name"] == uplink), {})
         guests = (guest for each in self.uplinks for guest in each["guests"])
         return found, next((guest for guest in guests if guest["device"] == device), {})

@@ -1,4 +1,4 @@
-"""The addresses that are the host's own, and its gateways', through rtnetlink."""
+"""Which addresses are the host's own and its gateways', asked of rtnetlink."""
 
 import socket
 from dataclasses import dataclass
@@ -27,11 +27,13 @@ _LINK_LOCAL = IPv6Network("fe80::/10")
 
 @dataclass(frozen=True)
 class HostAddresses:
-    """own: of every device of the host; it may answer for any on any (weak host model).
+    """What no guest behind one uplink may use, and where that uplink leads.
 
-    gateways: next hops behind the one uplink. broadcasts: of the uplink's IPv4 networks.
-    subnets: of the uplink's own addresses, but for link-local ones. on_link: where the uplink leads
-    without a router.
+    own: addresses of every device of the host, which may answer for any on any (weak host model).
+    gateways: next hops behind the uplink.
+    broadcasts: broadcast addresses of the uplink's IPv4 networks.
+    subnets: the networks of the uplink's own addresses, but for link-local ones.
+    on_link: networks that the uplink reaches without a router.
     """
 
     own: frozenset[Address]
@@ -49,7 +51,7 @@ def overlap(one: Subnet, other: Subnet) -> bool:
 
 
 async def host_addresses(ipr: AsyncIPRoute, uplink: int) -> HostAddresses:
-    """What no guest behind the device with index uplink may use. Raises LinkError."""
+    """Ask for the addresses around the device with index uplink. Raises LinkError."""
     own: set[Address] = set()
     broadcasts: set[IPv4Address] = set()
     gateways: set[Address] = set()
@@ -84,7 +86,7 @@ async def host_addresses(ipr: AsyncIPRoute, uplink: int) -> HostAddresses:
 
 
 def _broadcasts(message: Any, address: Address) -> set[IPv4Address]:
-    """Of an IPv4 address: the one that it names, and the one that the kernel makes of its prefix
+    """An IPv4 address has the one that it names, and the one that the kernel makes of its prefix
     in any case (net/ipv4/fib_frontend.c: fib_add_ifaddr)."""
     if not isinstance(address, IPv4Address):
         return set()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import Problem
+from .libc import last_error, libc
 
 T = TypeVar("T")
 
@@ -22,8 +23,7 @@ _SO_PEERGROUPS = 59  # include/uapi/asm-generic/socket.h
 # itself only the calling one. 159 is the generic table's (arm64, riscv64, loongarch64).
 _SYS_SETGROUPS = {"x86_64": 116, "ppc64le": 81, "s390x": 206}.get(platform.machine(), 159)
 
-_libc = ctypes.CDLL(None, use_errno=True)
-for _set_id in (_libc.setfsuid, _libc.setfsgid):
+for _set_id in (libc.setfsuid, libc.setfsgid):
     _set_id.argtypes = [ctypes.c_uint32]
     _set_id.restype = ctypes.c_uint32
 _NO_ID = 2**32 - 1
@@ -54,14 +54,14 @@ def _peer_groups(connection: socket.socket) -> tuple[int, ...]:
     groups = (ctypes.c_uint32 * 0)()
     while True:
         size = ctypes.c_uint32(ctypes.sizeof(groups))
-        failed = _libc.getsockopt(
+        failed = libc.getsockopt(
             connection.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, groups, ctypes.byref(size)
         )
         if not failed:
             return tuple(groups)
-        number = ctypes.get_errno()
-        if number != errno.ERANGE or size.value <= ctypes.sizeof(groups):
-            raise OSError(number, os.strerror(number))
+        error = last_error()
+        if error.errno != errno.ERANGE or size.value <= ctypes.sizeof(groups):
+            raise error
         groups = (ctypes.c_uint32 * (size.value // 4))()
 
 
@@ -123,13 +123,13 @@ async def with_rights_of(peer: Peer, function: Callable[[], T]) -> T:
 
 def _take_rights(peer: Peer) -> None:
     groups = (ctypes.c_uint32 * len(peer.groups))(*peer.groups)
-    failed = _libc.syscall(_SYS_SETGROUPS, len(peer.groups), groups) < 0
+    failed = libc.syscall(_SYS_SETGROUPS, len(peer.groups), groups) < 0
     # getgroups(2) answers for the calling thread; the call's number might have been wrong.
     if failed or set(os.getgroups()) != set(peer.groups):
         why = os.strerror(ctypes.get_errno()) if failed else "the call had no effect"
         raise Problem("no-rights", f"cannot take on the groups of user {peer.uid}: {why}")
-    _libc.setfsgid(peer.gid)
-    _libc.setfsuid(peer.uid)
+    libc.setfsgid(peer.gid)
+    libc.setfsuid(peer.uid)
     # Both return the previous id and no error; asked for an impossible one they change nothing.
-    if (_libc.setfsuid(_NO_ID), _libc.setfsgid(_NO_ID)) != (peer.uid, peer.gid):
+    if (libc.setfsuid(_NO_ID), libc.setfsgid(_NO_ID)) != (peer.uid, peer.gid):
         raise Problem("no-rights", f"cannot take on the rights of user {peer.uid}")

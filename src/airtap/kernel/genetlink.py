@@ -1,4 +1,4 @@
-"""Generic netlink: a family by its name, and requests to it.
+"""Generic netlink, whose families are found by name and then take requests.
 
 pyroute2 decodes a message whole, down to the elements of a beacon, which any transmitter nearby
 may have written; here only what is asked for is read.
@@ -21,22 +21,31 @@ _GENL_BYTES = 4
 _ANSWER_S = 5.0
 
 
-class Family:
-    """A generic netlink family. number: its id, the type of its messages. groups: by name."""
+# Ids and groups of families, by name: the kernel keeps them as long as a family's module is loaded.
+_resolved: dict[str, tuple[int, dict[str, int]]] = {}
 
-    def __init__(self, name: str) -> None:
-        """Raises OSError (ENOENT: the kernel has no such family)."""
+
+class Family:
+    """A generic netlink family, which is asked from one thread at a time. All requests block.
+
+    number: its id, the type of its messages.
+    groups: the ids of its multicast groups, by name.
+    """
+
+    def __init__(self, name: str, *, anew: bool = False) -> None:
+        """Raises OSError (ENOENT: the kernel has no such family).
+
+        anew: have the kernel tell the ids, though they are known.
+        """
+        self._name = name
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC)
         try:
             self._socket.settimeout(_ANSWER_S)
             self._socket.bind((0, 0))
-            asked = attribute(_FAMILY_NAME, name.encode() + b"\0")
-            [family] = self._ask(_CTRL, _GETFAMILY, asked, ACK)
+            self._resolve(anew=anew)
         except BaseException:
             self._socket.close()
             raise
-        self.number = number(family[_FAMILY_ID])
-        self.groups = dict(_groups(family.get(_MCAST_GROUPS, b"")))
 
     def __enter__(self) -> "Family":
         return self
@@ -49,11 +58,29 @@ class Family:
 
         Raises OSError: what the kernel refuses with.
         """
-        return self._ask(self.number, command, asked, ACK)
+        return self._request(command, asked, ACK)
 
     def dump(self, command: int, asked: bytes = b"") -> list[Attributes]:
         """As request(), for a command that lists something."""
-        return self._ask(self.number, command, asked, DUMP)
+        return self._request(command, asked, DUMP)
+
+    def _resolve(self, *, anew: bool) -> None:
+        if anew or self._name not in _resolved:
+            asked = attribute(_FAMILY_NAME, self._name.encode() + b"\0")
+            [family] = self._ask(_CTRL, _GETFAMILY, asked, ACK)
+            groups = dict(_groups(family.get(_MCAST_GROUPS, b"")))
+            _resolved[self._name] = number(family[_FAMILY_ID]), groups
+        self.number, self.groups = _resolved[self._name]
+
+    def _request(self, command: int, asked: bytes, flags: int) -> list[Attributes]:
+        known = self.number
+        try:
+            return self._ask(known, command, asked, flags)
+        except FileNotFoundError:  # ENOENT: the command's answer, or there is no family of that id
+            self._resolve(anew=True)
+            if self.number == known:
+                raise
+            return self._ask(self.number, command, asked, flags)
 
     def _ask(self, kind: int, command: int, asked: bytes, flags: int) -> list[Attributes]:
         body = struct.pack("=BBH", command, 1, 0) + asked

@@ -1,12 +1,11 @@
-"""inotify on device nodes: learn at once that a tap was closed for good, or its device went."""
+"""inotify on device nodes, which tells at once that a tap was closed, or its device went."""
 
 import asyncio
-import ctypes
 import os
 import struct
 from collections.abc import Callable
 
-_libc = ctypes.CDLL(None, use_errno=True)
+from .libc import last_error, libc
 
 # include/uapi/linux/inotify.h
 _IN_ATTRIB = 0x4  # the node was unlinked while open: the device is gone
@@ -19,7 +18,7 @@ _READ_BYTES = 64 * 1024
 
 
 class NodeWatch:
-    """Calls back with the path of a watched node of which something is to be looked at.
+    """Calls back with the path of a watched node at which something has happened.
 
     on_event(None) means: look at all of them (the kernel's queue overflowed).
     """
@@ -27,24 +26,24 @@ class NodeWatch:
     def __init__(self, on_event: Callable[[str | None], None]) -> None:
         self._on_event = on_event
         self._paths: dict[int, str] = {}
-        self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd < 0:
-            raise _error("inotify_init1")
+            raise last_error("inotify_init1")
         asyncio.get_running_loop().add_reader(self._fd, self._read)
 
     def add(self, path: str) -> None:
         """Watch the node at path. Watching it again changes nothing. Raises OSError."""
         mask = _IN_ATTRIB | _IN_CLOSE_WRITE | _IN_DELETE_SELF
-        descriptor = _libc.inotify_add_watch(self._fd, os.fsencode(path), mask)
+        descriptor = libc.inotify_add_watch(self._fd, os.fsencode(path), mask)
         if descriptor < 0:
-            raise _error(path)
+            raise last_error(path)
         self._paths[descriptor] = path
 
     def remove(self, path: str) -> None:
         """Stop watching. A node that is not watched, or gone, is success."""
         for descriptor in [d for d, watched in self._paths.items() if watched == path]:
             del self._paths[descriptor]
-            _libc.inotify_rm_watch(self._fd, descriptor)  # EINVAL: the kernel was quicker
+            libc.inotify_rm_watch(self._fd, descriptor)  # EINVAL: the kernel was quicker
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._fd)
@@ -63,8 +62,3 @@ class NodeWatch:
                 self._paths.pop(descriptor, None)
             elif path is not None:
                 self._on_event(path)
-
-
-def _error(what: str) -> OSError:
-    number = ctypes.get_errno()
-    return OSError(number, os.strerror(number), what)

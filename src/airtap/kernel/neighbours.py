@@ -1,4 +1,4 @@
-"""Who was seen on a device's LAN: the kernel's neighbour tables, through rtnetlink."""
+"""Who was seen on a device's LAN, asked of the kernel's neighbour tables through rtnetlink."""
 
 from contextlib import suppress
 from ipaddress import ip_address
@@ -30,9 +30,10 @@ async def neighbours(ipr: AsyncIPRoute, index: int) -> list[Address]:
 async def neighbour_mac(
     ipr: AsyncIPRoute, index: int, address: Address, *, asked: bool = False
 ) -> str | None:
-    """The MAC that address has told the device with index; None: no answer. Raises LinkError.
+    """The MAC that address has told the device with index; None if it has told none.
 
-    asked: only if it has answered a question lately, and not just told so by itself.
+    asked: whether only an answer to a recent question counts, and not what it told by itself.
+    Raises LinkError.
     """
     states = _REACHABLE if asked else _ANSWERED_ONCE
     mac: str | None = None

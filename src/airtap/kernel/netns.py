@@ -5,26 +5,24 @@ from several: it steps inside, makes its sockets there, and steps back. Nothing 
 keeps such a namespace, so however the process ends, it is gone with it.
 """
 
-import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .libc import last_error, libc
+
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 _OWN = "/proc/thread-self/ns/net"
 
-# os.unshare() and os.setns() are Python 3.12's.
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 class Namespace:
-    """A new network namespace, from here to close(). One thread may use it."""
+    """A network namespace that is made here and held until close(). One thread may use it."""
 
     def __init__(self) -> None:
-        """Raises OSError, EPERM without CAP_SYS_ADMIN."""
+        """Raises OSError: EPERM without CAP_SYS_ADMIN."""
         home = _open_own()
         try:
-            _check(_libc.unshare(_CLONE_NEWNET))
+            _check(libc.unshare(_CLONE_NEWNET))
             try:
                 self._descriptor = _open_own()
             finally:
@@ -33,12 +31,12 @@ class Namespace:
             os.close(home)
 
     def close(self) -> None:
-        """Let it go; it is there as long as sockets or devices' descriptors of it are."""
+        """Let it go. It lives on as long as a socket or a device's descriptor belongs to it."""
         os.close(self._descriptor)
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """Have this thread in the namespace: what it opens belongs there. Raises OSError."""
+        """Take this thread into the namespace, for sockets that belong there. Raises OSError."""
         home = _open_own()
         try:
             enter(self._descriptor)
@@ -51,8 +49,8 @@ class Namespace:
 
 
 def enter(descriptor: int) -> None:
-    """Have this thread in another network namespace from now on. Raises OSError."""
-    _check(_libc.setns(descriptor, _CLONE_NEWNET))
+    """Take this thread into another network namespace for good. Raises OSError."""
+    _check(libc.setns(descriptor, _CLONE_NEWNET))
 
 
 def _open_own() -> int:
@@ -61,5 +59,4 @@ def _open_own() -> int:
 
 def _check(result: int) -> None:
     if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        raise last_error()

@@ -1,4 +1,7 @@
-"""What a network device is in 802.11 terms, asked of nl80211, and its 4-address mode."""
+"""What a network device is in 802.11 terms, asked of nl80211, and its 4-address mode.
+
+Whatever asks the kernel here blocks until it has answered, for 5 s at most.
+"""
 
 import sys
 from pathlib import Path

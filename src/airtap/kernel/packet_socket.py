@@ -1,4 +1,4 @@
-"""Packet sockets: a look at a guest's first frames, for its MAC, and frames of our own."""
+"""Packet sockets, which show a guest's first frames, for its MAC, and send frames of our own."""
 
 import asyncio
 import ctypes
@@ -117,7 +117,7 @@ def _filter(frames: socket.socket, instructions: list[tuple[int, int, int, int]]
 
 
 def send(device: str, frames: list[bytes]) -> bool:
-    """Send frames as the host on a device; false if it is down or gone."""
+    """Send frames as the host on a device. Returns whether it took them: it may be down or gone."""
     try:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as packets:
             # Past our own programs, which would tell guests as well.

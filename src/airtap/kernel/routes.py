@@ -1,4 +1,4 @@
-"""Where the host's routes lead: all tables through rtnetlink, and what only /proc tells."""
+"""Where the host's routes lead, asked of rtnetlink, and what only /proc tells of them."""
 
 import socket
 from ipaddress import IPv4Network

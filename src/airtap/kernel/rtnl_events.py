@@ -5,13 +5,11 @@ decode each message whole, at about a millisecond, and one attach on a wired par
 concern nobody.
 """
 
-import asyncio
-import errno
 import socket
 import struct
 from collections.abc import Callable
 
-from .netlink import messages
+from .netlink import MulticastSocket, messages
 
 # include/uapi/linux/rtnetlink.h: RTNLGRP_*
 _GROUPS = {
@@ -26,45 +24,18 @@ _GROUPS = {
 _OF_A_DEVICE = {16, 17, 20, 21, 36, 37, 44, 45}  # RTM_{NEW,DEL}{LINK,ADDR,QDISC,TFILTER}
 _ROUTE = {24, 25}
 _INDEX = struct.Struct("=4xi")
-_RECEIVE_BYTES = 1 << 16
 _BUFFER_BYTES = 1 << 20
 
 
-class Events:
+class Events(MulticastSocket):
     """Calls back with the ifindex of a device at which something changed.
 
-    on_event(None): anywhere; a route changed, or the socket overflowed.
+    on_event(None) means that it may be any: a route changed, or the socket overflowed.
     """
 
     def __init__(self, on_event: Callable[[int | None], None]) -> None:
-        self._on_event = on_event
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
-        )
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
-            self._socket.bind((0, sum(1 << (group - 1) for group in _GROUPS.values())))
-            asyncio.get_running_loop().add_reader(self._socket, self._read)
-        except BaseException:
-            self._socket.close()
-            raise
-
-    def close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._socket)
-        self._socket.close()
-
-    def _read(self) -> None:
-        try:
-            packet = self._socket.recv(_RECEIVE_BYTES)
-        except BlockingIOError:
-            return
-        except OSError as exc:
-            if exc.errno != errno.ENOBUFS:
-                raise
-            self._on_event(None)
-            return
-        for index in changed(packet):
-            self._on_event(index)
+        groups = _GROUPS.values()
+        super().__init__(socket.NETLINK_ROUTE, groups, _BUFFER_BYTES, changed, on_event)
 
 
 def changed(packet: bytes) -> list[int | None]:

@@ -22,7 +22,7 @@ _SCM_MAX_FD = 253  # include/net/scm.h
 def refuse_descriptors(listener: socket.socket) -> bool:
     """Have the kernel refuse packets with descriptors, on all connections of a listener.
 
-    False if the kernel cannot do that.
+    Returns whether the kernel can do that.
     """
     try:
         listener.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
@@ -32,9 +32,9 @@ def refuse_descriptors(listener: socket.socket) -> bool:
 
 
 async def receive(connection: socket.socket, limit: int) -> bytes:
-    """Wait for a packet: at most limit bytes of it, b"" at the end of the connection.
+    """Wait for a packet. Returns at most limit bytes of it, b"" at the end of the connection.
 
-    One with descriptors counts as the end. Raises OSError.
+    A packet with descriptors counts as the end. Raises OSError.
     """
     await _readable(connection)
     room = socket.CMSG_SPACE(_SCM_MAX_FD * 4)

@@ -12,7 +12,7 @@ from typing import Any
 from .. import uplink
 from ..config import Config
 from ..errors import Problem
-from ..ipc import client, protocol
+from ..ipc import client
 from ..kernel.links import Link, LinkNotFound, open_links
 from . import hotplug_journal
 from .connection import binding, problems
@@ -218,7 +218,7 @@ class Replacement:
             client.Connection(client.socket_path()).close()
             return
         try:
-            _ask({"op": "ready", "parent": plan.parent})
+            client.call("prepare-uplink", parent=plan.parent)
         except Problem as problem:
             if problem.code not in _UNDECIDED or self._takes_one_mac(plan.parent):
                 raise
@@ -263,15 +263,15 @@ class Replacement:
             return
         whose = {"mac": card.mac, "uuid": card.uuid, "domain": card.name}
         if card.prepared:
-            made = {"op": "prepare", "parent": plan.parent, "kind": card.kind}
-            _ask(made | whose | {"device": card.device})
+            made = {"device": card.device, "parent": plan.parent, "kind": card.kind}
+            client.call("create-device", **whose, **made)
         try:
             with problems(f"plug in {card}"):
                 card.guest.attachDeviceFlags(plan.xml, binding().VIR_DOMAIN_AFFECT_LIVE)
         except Problem:
             if card.prepared:
                 with suppress(Problem):
-                    _ask({"op": "release", "device": card.device, "uuid": card.uuid})
+                    client.call("release", device=card.device, uuid=card.uuid)
             raise
         with suppress(Problem):  # it is in: the next replug takes a note that stayed away
             hotplug_journal.write(card.guest, card.mac, None)
@@ -280,7 +280,7 @@ class Replacement:
         for new in of_guest(card.guest):
             if new.mac == card.mac:
                 with suppress(Problem):  # status lacks the guest's name, no more
-                    _ask({"op": "started", "device": new.device} | whose)
+                    client.call("set-owner", device=new.device, **whose)
 
 
 def _not_released(old: Card) -> Problem:
@@ -296,14 +296,3 @@ def _is_in(card: Card) -> bool:
     """Whether a card of that name and device is still in its guest."""
     there = [(other.alias, other.device) for other in of_guest(card.guest)]
     return (card.alias, card.device) in there
-
-
-def _ask(request: dict[str, str]) -> None:
-    """Have airtapd do something. Raises Problem."""
-    connection = client.Connection(client.socket_path())
-    try:
-        connection.send(protocol.encode({**request}))
-        answer, _ = connection.receive()
-        protocol.check(protocol.decode(answer))
-    finally:
-        connection.close()

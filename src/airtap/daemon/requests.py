@@ -1,0 +1,184 @@
+"""What airtapd does for each request, and what it answers where that fails."""
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import __version__
+from ..errors import Problem
+from ..ipc import protocol
+from ..ipc.requests import (
+    AttachRequest,
+    CreateDeviceRequest,
+    MapDevicesRequest,
+    Message,
+    PrepareUplinkRequest,
+    ReleaseRequest,
+    Request,
+    SetOwnerRequest,
+    TraceRequest,
+)
+from ..kernel.credentials import Peer
+from ..kernel.links import Links
+from . import status
+from .broker import Broker
+from .trace import Traces
+
+log = logging.getLogger(__name__)
+
+_REFUSALS_A_MINUTE = 30
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The good answer to a request.
+
+    fields: what stands in the answer beside "ok".
+    descriptor: what goes with it, which is the reply's to close; None for nothing.
+    stream: messages that are sent before it; None for none.
+    endless: whether the stream goes on until its reader hangs up, who may read as slowly as it
+    likes: whoever stops reading a trace keeps no more than by reading it.
+    """
+
+    fields: Message = field(default_factory=dict)
+    descriptor: int | None = None
+    stream: AsyncGenerator[Message, None] | None = None
+    endless: bool = False
+
+
+@dataclass(frozen=True)
+class Packet:
+    """One packet for a peer. endless: it is of such a stream."""
+
+    message: Message
+    descriptor: int | None = None
+    endless: bool = False
+
+
+@dataclass(frozen=True)
+class _Operation:
+    request: type[Request]
+    handle: Callable[[Any, Peer], Awaitable[Reply]]
+    only_root: bool = False
+
+
+class Requests:
+    """Serves requests of peers of the daemon's socket."""
+
+    def __init__(self, links: Links, broker: Broker, traces: Traces) -> None:
+        self._links = links
+        self._broker = broker
+        self._traces = traces
+        self._refusals = Refusals()
+        self._operations = {
+            "attach": _Operation(AttachRequest, self.attach),
+            "release": _Operation(ReleaseRequest, self.release),
+            "status": _Operation(Request, self.status),
+            "trace": _Operation(TraceRequest, self.trace),
+            "prepare-uplink": _Operation(PrepareUplinkRequest, self.prepare_uplink, True),
+            "create-device": _Operation(CreateDeviceRequest, self.create_device, True),
+            "set-owner": _Operation(SetOwnerRequest, self.set_owner, True),
+            "map-devices": _Operation(MapDevicesRequest, self.map_devices, True),
+        }
+
+    async def packets(self, packet: bytes, peer: Peer) -> AsyncGenerator[Packet, None]:
+        """The packets that answer a peer's packet, whatever that is.
+
+        A descriptor is open until the next packet is asked for, or the generator is closed. The
+        peer's copy, if it got one, keeps the device then; else this was the last.
+        """
+        try:
+            reply = await self._handle(packet, peer)
+            try:
+                if reply.stream is not None:
+                    async with aclosing(reply.stream) as messages:
+                        async for message in messages:
+                            yield Packet(message, endless=reply.endless)
+                yield Packet({"ok": True, **reply.fields}, reply.descriptor)
+            finally:
+                if reply.descriptor is not None:
+                    os.close(reply.descriptor)
+        except Exception as exc:
+            yield Packet(protocol.failure(self._as_problem(exc, peer)))
+
+    async def _handle(self, packet: bytes, peer: Peer) -> Reply:
+        if len(packet) > protocol.MAX_REQUEST:
+            what = f"the request is longer than {protocol.MAX_REQUEST} bytes"
+            raise Problem("bad-message", what)
+        message = protocol.decode(packet)
+        op = str(message.get("op"))
+        operation = self._operations.get(op)
+        if operation is None:
+            raise Problem("bad-message", f"airtapd has no request {op[:64]!r}")
+        if operation.only_root and peer.uid != 0:
+            raise Problem("access-denied", f"{op} is for root: for libvirt's hooks")
+        return await operation.handle(operation.request.parse(message), peer)
+
+    def _as_problem(self, error: Exception, peer: Peer) -> Problem:
+        """What a peer is told of an error: what is none of the three below is a bug of ours."""
+        if isinstance(error, OSError):
+            error = Problem("no-device", str(error))
+        if isinstance(error, Problem):
+            self._refusals.note(peer, error)
+            return error
+        log.error("a request of user %d failed", peer.uid, exc_info=error)
+        return Problem("internal", f"airtapd failed: {error}", "see airtapd's log")
+
+    async def attach(self, request: AttachRequest, peer: Peer) -> Reply:
+        if request.kind is not None and peer.uid != 0:
+            raise Problem("access-denied", "the kind of a device is for root alone to ask for")
+        device, descriptor = await self._broker.attach(request, peer)
+        return Reply({"device": device}, descriptor)
+
+    async def release(self, request: ReleaseRequest, peer: Peer) -> Reply:
+        await self._broker.release(request, peer)
+        return Reply()
+
+    async def status(self, request: Request, peer: Peer) -> Reply:
+        stream = status.packets(self._links, self._broker, peer)
+        return Reply({"version": __version__}, stream=stream)
+
+    async def trace(self, request: TraceRequest, peer: Peer) -> Reply:
+        stream = self._traces.packets(request.guest, peer)
+        return Reply({"version": __version__}, stream=stream, endless=True)
+
+    async def prepare_uplink(self, request: PrepareUplinkRequest, peer: Peer) -> Reply:
+        await self._broker.hooks.prepare_uplink(request.parent)
+        return Reply()
+
+    async def create_device(self, request: CreateDeviceRequest, peer: Peer) -> Reply:
+        await self._broker.hooks.create_device(request)
+        return Reply()
+
+    async def set_owner(self, request: SetOwnerRequest, peer: Peer) -> Reply:
+        await self._broker.hooks.set_owner(request)
+        return Reply()
+
+    async def map_devices(self, request: MapDevicesRequest, peer: Peer) -> Reply:
+        parents, aliases = await self._broker.hooks.map_devices(request.names)
+        return Reply({"parents": parents, "aliases": aliases})
+
+
+class Refusals:
+    """The log of what users were refused: so many lines a minute each, then a number."""
+
+    def __init__(self) -> None:
+        self._minute = 0
+        self._lines: Counter[int] = Counter()
+
+    def note(self, peer: Peer, problem: Problem) -> None:
+        minute = int(time.monotonic() // 60)
+        if minute != self._minute:
+            for uid, lines in self._lines.items():
+                if lines > _REFUSALS_A_MINUTE:
+                    log.info("user %d: %d more refused", uid, lines - _REFUSALS_A_MINUTE)
+            self._minute = minute
+            self._lines.clear()
+        self._lines[peer.uid] += 1
+        if self._lines[peer.uid] <= _REFUSALS_A_MINUTE:
+            log.info("user %d, pid %d: refused: %s", peer.uid, peer.pid, problem)
