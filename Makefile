@@ -139,6 +139,7 @@ FILES := data/airtapd.service:$(UNITDIR)/airtapd.service \
 	data/75-airtap.conf:$(PREFIX)/lib/NetworkManager/conf.d/75-airtap.conf \
 	data/75-airtap.network:$(PREFIX)/lib/systemd/network/75-airtap.network \
 	data/75-airtap.link:$(PREFIX)/lib/systemd/network/75-airtap.link \
+	$(foreach xml,$(wildcard xml-templates/*.xml),$(xml):$(SHARE)/airtap/$(xml)) \
 	build/man/airtap.1:$(SHARE)/man/man1/airtap.1 \
 	build/man/airtap.toml.5:$(SHARE)/man/man5/airtap.toml.5 \
 	build/man/airtapd.8:$(SHARE)/man/man8/airtapd.8 \
@@ -211,7 +212,7 @@ launcher = install -m 755 $(1) $(DESTDIR)$(2) && \
 # airtapd that still runs is left alone, and says so.
 uninstall:
 	$(if $(DESTDIR),,-$(PREFIX)/bin/airtapd --clean-up)
-	rm -rf $(DESTDIR)$(LIBDIR) $(DESTDIR)$(SHARE)/doc/airtap
+	rm -rf $(DESTDIR)$(LIBDIR) $(DESTDIR)$(SHARE)/doc/airtap $(DESTDIR)$(SHARE)/airtap
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS)) \
 		$(patsubst %,$(DESTDIR)/etc/libvirt/hooks/%.d/50-airtap,$(HOOKS)) \
 		$(foreach file,$(FILES),$(DESTDIR)$(call to,$(file)))
@@ -224,7 +225,7 @@ uninstall:
 # What the Debian package is made of.
 DEB_PACKAGES := dpkg-dev
 SOURCES := Makefile LICENSE README.md NEWS.md SECURITY.md hatch_build.py \
-	data debian docs helper hooks src tools
+	data debian docs helper hooks src tools xml-templates
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/airtap/__init__.py)
 DEB := build/deb
 DIST := dist

@@ -1,5 +1,7 @@
 """Compile src/airtap/bpf/*.bpf.c with clang, for hatchling and for make.
 
+A wheel also gets xml-templates/, into the package; an editable install finds it in the tree.
+
 The objects stand beside their sources, so that an editable install finds them where a wheel has
 them. As a program (python3 hatch_build.py) this compiles what is older than its source.
 """
@@ -25,6 +27,8 @@ class BpfBuildHook(BuildHookInterface):  # type: ignore[misc]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         compile_stale()
+        if self.target_name == "wheel" and version != "editable":
+            build_data["force_include"]["xml-templates"] = "airtap/xml-templates"
 
 
 def compile_stale() -> None:

@@ -1,11 +1,13 @@
-"""airtap's programs in /usr/bin, where its documentation has them; in the sandbox alone.
+"""airtap's programs and XML templates where its documentation has them; in the sandbox alone.
 
-They are this tree's launchers, run by the virtual environment's Python: it has lxml and libvirt.
+The programs are this tree's launchers, run by the virtual environment's Python: it has lxml and
+libvirt.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from lab.running import Running
 from lab.sandbox import command
 
 _PROGRAMS = ("airtap", "airtapd", "airtap-bridge-helper")
-_BIN = Path("/usr/bin")
+_BIN, _SHARE = Path("/usr/bin"), Path("/usr/share")
 
 
 class Programs(Running):
@@ -23,14 +25,18 @@ class Programs(Running):
     def start(self) -> None:
         sandbox.require()
         self._directory = tempfile.TemporaryDirectory(prefix="programs-", dir="/run")
+        directory = Path(self._directory.name)
+        directory.chmod(0o755)
+        (directory / "bin").mkdir()
         for name in _PROGRAMS:
-            _install(name, Path(self._directory.name))
-        Path(self._directory.name).chmod(0o755)
-        layers = f"lowerdir={self._directory.name}:{_BIN}"
-        command("mount", "-t", "overlay", "-o", layers, "overlay", str(_BIN))
+            _install(name, directory / "bin")
+        shutil.copytree(sandbox.TREE / "xml-templates", directory / "share/airtap/xml-templates")
+        for place in (_BIN, _SHARE):
+            layers = f"lowerdir={directory / place.name}:{place}"
+            command("mount", "-t", "overlay", "-o", layers, "overlay", str(place))
 
     def close(self) -> None:
-        command("umount", "--lazy", str(_BIN))
+        command("umount", "--lazy", str(_BIN), str(_SHARE))
         self._directory.cleanup()
 
 

@@ -163,7 +163,7 @@ def _for_this_host(xml: bytes) -> None:
     """
     if b"bridge" not in xml and _DIRECT not in xml and _MARK not in xml:
         return
-    from .libvirt.domain_xml import devices_named, for_this_host
+    from .libvirt.incoming import devices_named, for_this_host
     from .libvirt.reader import scan_domain
 
     names = sorted(devices_named(scan_domain(xml)))

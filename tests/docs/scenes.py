@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import libvirt
+
 from airtap import acl, cli, config
 from airtap.ipc import protocol
 from lab.airtap import answers, run_helper
@@ -33,6 +35,9 @@ ELSEWHERE = {
     "make test-slow": "it takes hours",
     "systemctl enable --now airtapd.socket": "the package does that; tests/install finds it done",
     "airtap parent 4addr wlan0 on": "tests/wifi/test_wifi_4addr.py",
+    "virsh net-define wifi.xml": "the scene hands libvirt the file, and so does tests/libvirt",
+    "virsh net-start wifi": "the scene does it without virsh, which airtap does not need",
+    "virsh attach-device web nic.xml --live --config": "the scene does it, without virsh again",
 }
 
 DEMO = "make demo"  # on a LAN of its own, so it runs once, in the README's scene
@@ -130,6 +135,26 @@ def docking(host: Host, alias: Example, by: Example, mend: Example) -> None:
         host.run(renew)
         wait_for(lambda: host.cable.log().count("DHCPREQUEST") > asked, 30, "it to ask again")
         host.run(replug)
+
+
+def network_by_hand(host: Host, define: Example) -> None:
+    as_printed(host, define)
+    with connected(host.libvirtd) as connection:
+        network = connection.networkDefineXML((host.directory / "wifi.xml").read_text())
+        network.create()
+        assert "wifi" in host.run("airtap network list")
+        network.destroy()
+        network.undefine()
+
+
+def nic_by_hand(host: Host, attach: Example) -> None:
+    as_printed(host, attach)
+    nic = (host.directory / "nic.xml").read_text()
+    with running_web(host), connected(host.libvirtd) as connection:
+        web = connection.lookupByName("web")
+        both = libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG
+        web.attachDeviceFlags(nic, both)
+        assert "52:54:00:12:34:57" in host.run("airtap status")
 
 
 @contextmanager
@@ -275,6 +300,8 @@ SCENES: dict[tuple[str, str], Scene] = {
     ("docs/troubleshooting.md", "For programs"): doctors_json,
     ("docs/status.md", "What `airtap status --json` prints"): json_fields,
     ("docs/try.md", "airtap try"): synopsis,
+    ("docs/xml-templates.md", "A network by hand"): network_by_hand,
+    ("docs/xml-templates.md", "A NIC by hand"): nic_by_hand,
     ("docs/man/airtap.rst", "EXAMPLES"): airtaps_page,
     ("docs/man/airtapd.rst", "EXAMPLES"): airtapds_page,
     ("docs/man/airtap-bridge-helper.rst", "EXAMPLES"): helpers_page,

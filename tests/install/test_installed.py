@@ -43,6 +43,7 @@ def test_what_is_installed(system: System) -> None:
         "/usr/share/bash-completion/completions/airtap",
         "/usr/share/zsh/vendor-completions/_airtap",
         "/usr/share/fish/vendor_completions.d/airtap.fish",
+        "/usr/share/airtap/xml-templates/network-macvtap.xml",
         "/usr/lib/airtap/airtap/bpf/macnat.bpf.o",
     ):
         system.run("test", "-s", path)

@@ -60,7 +60,7 @@ def test_the_package_is_clean_and_reproducible(package: Path, tmp_path: Path) ->
 
 
 def test_the_wheel_in_a_fresh_environment(tmp_path: Path) -> None:
-    """It was built from the sdist. The programs run and the BPF object is there."""
+    """It was built from the sdist. The programs run; BPF object and templates are there."""
     only(TREE / "dist", "airtap-*.tar.gz")
     wheel = only(TREE / "dist", "airtap-*.whl")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path], check=True)
@@ -72,6 +72,7 @@ def test_the_wheel_in_a_fresh_environment(tmp_path: Path) -> None:
         assert program in subprocess.run(argv, text=True, capture_output=True).stdout
     [object_] = tmp_path.glob("lib/python*/site-packages/airtap/bpf/macnat.bpf.o")
     assert object_.read_bytes().startswith(b"\x7fELF")
+    assert [*tmp_path.glob("lib/python*/site-packages/airtap/xml-templates/network-nat.xml")]
 
 
 def digest(path: Path) -> str:

@@ -10,11 +10,10 @@ from airtap.errors import Problem
 from airtap.libvirt.domain_xml import (
     Wanted,
     connect,
-    devices_named,
     disconnect,
-    for_this_host,
     prepared_device,
 )
+from airtap.libvirt.incoming import devices_named, for_this_host
 from airtap.libvirt.reader import Interface, scan_domain
 from airtap.libvirt.xml import validate
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from airtap.errors import Problem
-from airtap.libvirt.domain_xml import Wanted, connect, devices_named, disconnect, for_this_host
+from airtap.libvirt.domain_xml import Wanted, connect, disconnect
+from airtap.libvirt.incoming import devices_named, for_this_host
 from airtap.libvirt.reader import Domain, Interface, scan_domain
 from tests.unit.domain_samples import DOCUMENTED, DOMAIN, Grammar, load_schema, samples, valid
 

@@ -1,44 +1,25 @@
-"""Rewriting the network cards of a domain's XML. Pure: neither libvirt nor lxml is needed.
+"""The NICs of a domain's XML connected to the LAN and back. libvirt itself is not needed.
 
-Nothing is parsed and written again: new text is put into the old (splice.py), so all else stays as
-it was, byte for byte, and what people get to see as a diff is short.
-https://libvirt.org/formatdomain.html#network-interfaces is the format; what the QEMU driver takes
-of it is in libvirt's domain_validate.c and qemu_validate.c.
+Nothing is parsed and written again: new text is put into the old (xml_edit.py), so all else stays
+as it was, byte for byte, and what people get to see as a diff is short. What the new text is comes
+from the administrator's or airtap's templates of an <interface>.
 """
 
 import hashlib
-import re
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ..errors import Problem
+from .interface_edit import expect_printable, linked
 from .metadata import marked, unmarked
-from .reader import Domain, Element, Interface, scan_domain
-from .xml_edit import Edit, in_attribute, lead, spliced, tag, value_at, without
+from .reader import Domain, Interface, scan_domain
+from .templates import nic_link
+from .xml_edit import spliced
 
 # The type that a card gets by the kind of connection that is wanted.
 _TYPES = {"network": "network", "macvtap": "direct", "ipvtap": "ethernet"}
 
 # The types that may be connected. Others have no tap (hostdev, vdpa, vhostuser) or no LAN (udp).
 _KNOWN = ("network", "bridge", "direct", "ethernet", "user")
-
-# What a card loses with its new type: whatever is of the old connection, and what libvirt does not
-# take for the new one (it refuses mtu, coalesce and port, and silently drops filterref). Every
-# other child stays as it is; for <target> see _leaves().
-_SLIRP = {"ip", "route", "portForward"}
-_OLD = {"source", "virtualport", "script", "downscript", "backend", "backenddomain"} | _SLIRP
-_LEAVING = {
-    "network": _OLD,
-    "direct": _OLD | {"mtu", "coalesce", "port", "filterref"},
-    "ethernet": _OLD | {"coalesce", "port"},
-}
-
-# With one of these, a card is left alone by for_this_host(), whose work nobody looks at: a macvtap
-# neither tags, nor filters, nor isolates, and libvirt forbids an MTU on it as well as to lose one.
-_STAYING = ("vlan", "filterref", "port", "mtu")
-
-# Names that libvirt gives to taps, and takes out again of what it defines.
-_GENERATED = re.compile(r"(vnet|macvtap|macvlan)[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -71,7 +52,7 @@ def connect(xml: str, nic: Interface, wanted: Wanted) -> str:
 
     The mark holds the card as it was; connecting it once more keeps that of the first time.
     Raises Problem bad-xml, no-such-nic, not-supported (a card that we do not understand, or that
-    cannot be connected so), bad-name (nothing that can stand in XML).
+    cannot be connected so), bad-name (nothing that can stand in XML), bad-template.
     """
     document = xml.encode(errors="surrogatepass")
     domain = scan_domain(document)
@@ -79,17 +60,23 @@ def connect(xml: str, nic: Interface, wanted: Wanted) -> str:
     marks = [mark for mark in domain.marks if mark.mac == card.mac]
     original = marks[0].original if marks else document[card.start : card.end].decode()
     note = {"mac": card.mac}
-    if wanted.kind == "network":
-        link = {"network": wanted.name}
-    elif wanted.type == "direct":
-        link = {"dev": wanted.name, "mode": wanted.mode}
-    else:
+    if wanted.type == "ethernet":
         device = prepared_device(domain.uuid, card.mac)
-        link = {"dev": device, "managed": "no"}
         note |= {"device": device, "parent": wanted.name, "kind": wanted.kind}
-    _expect_printable(wanted.name)
-    document = spliced(document, _connected(document, card, wanted.type, link))
+    link = _link(wanted, card.mac, note.get("device", ""))
+    document = spliced(document, linked(document, card, wanted.type, link))
     return marked(document, note, original).decode()
+
+
+def _link(wanted: Wanted, mac: str, device: str) -> dict[str, str]:
+    """The attributes of the <source> or <target> that connects a card as wanted."""
+    name = expect_printable(wanted.name)
+    if wanted.type == "network":
+        return nic_link("interface-network", "network", "source", {"NETWORK": name, "MAC": mac})
+    if wanted.type == "direct":
+        values = {"PARENT": name, "MODE": wanted.mode, "MAC": mac}
+        return nic_link("interface-macvtap", "direct", "source", values)
+    return nic_link("interface-ipvtap", "ethernet", "target", {"DEVICE": device, "MAC": mac})
 
 
 def disconnect(xml: str, mac: str) -> str:
@@ -115,32 +102,6 @@ def disconnect(xml: str, mac: str) -> str:
     if card:
         document = _put_back(document, card, marks[0].original.encode())
     return unmarked(document, mac).decode()
-
-
-def for_this_host(xml: bytes, parents: Mapping[str, str], aliases: Collection[str] = ()) -> bytes:
-    """A stored or arriving domain's XML with its cards on devices of this host.
-
-    parents: for names of devices_named(), this host's device instead. Cards on them become, or
-    stay, macvtaps that libvirt makes, but for those of which airtapd makes the device on one of
-    the aliases. Marks stay. Raises Problem bad-xml, bad-name.
-    """
-    domain = scan_domain(xml)
-    edits: list[Edit] = []
-    for nic in domain.interfaces:
-        name = _replaceable(domain, nic)
-        if name not in parents or (nic.type == "ethernet" and name in aliases):
-            continue
-        parent = _expect_printable(parents[name])
-        if nic.type != "direct":
-            edits += _connected(xml, nic, "direct", {"dev": parent, "mode": "bridge"})
-        elif parent != name:
-            edits += _moved(xml, nic, parent)
-    return spliced(xml, edits)
-
-
-def devices_named(domain: Domain) -> set[str]:
-    """The devices below a domain's cards that for_this_host() can replace."""
-    return {_replaceable(domain, nic) for nic in domain.interfaces} - {""}
 
 
 # Which card, and may it be touched?
@@ -194,65 +155,6 @@ def _refusal(domain: Domain, card: Interface, wanted: Wanted) -> tuple[str, str]
     if not domain.name or not domain.uuid:
         return "is in a domain without a name or a UUID", "define it with both"
     return None
-
-
-def _replaceable(domain: Domain, nic: Interface) -> str:
-    """The device below a card, "" if it has none that for_this_host() could replace."""
-    if any(nic.element.all(child) for child in _STAYING):
-        return ""
-    if nic.type == "bridge":
-        return nic.source.get("bridge", "")
-    if nic.type == "direct":
-        return nic.source.get("dev", "")
-    mark = domain.mark_of(nic)
-    return mark.parent if mark else ""
-
-
-def _expect_printable(name: str) -> str:
-    """Raises Problem bad-name."""
-    if not name.isprintable():
-        raise Problem("bad-name", f"libvirt cannot write the name {name[:64]!a}")
-    return name
-
-
-# Cards.
-
-
-def _connected(xml: bytes, nic: Interface, new: str, link: Mapping[str, str]) -> list[Edit]:
-    """Give a card another type, and link as its <target> if that is ethernet, else <source>."""
-    start, end = value_at(xml, nic.element, "type")
-    quote = xml[end : end + 1].decode()
-    text = tag("target" if new == "ethernet" else "source", link, quote, "/>")
-    leaving = [child for child in nic.element.children if _leaves(child, new)]
-    old = next((child for child in leaving if child.name in ("source", "target")), None)
-    if old:
-        place = old.start, old.end, text
-    else:
-        mac = nic.element.first("mac")
-        place = mac.end, mac.end, lead(xml, mac) + text
-    gone = [without(xml, child) for child in leaving if child is not old]
-    return [(start, end, new.encode()), place, *gone]
-
-
-def _moved(xml: bytes, nic: Interface, parent: str) -> list[Edit]:
-    """Put a macvtap onto another parent; its mode and all else stay."""
-    start, end = value_at(xml, nic.element.first("source"), "dev")
-    targets = [child for child in nic.element.all("target") if _leaves(child, "direct")]
-    text = in_attribute(parent).encode()
-    return [(start, end, text), *(without(xml, target) for target in targets)]
-
-
-def _leaves(child: Element, new: str) -> bool:
-    """Whether a child of a card goes when the card gets a type.
-
-    A <target> that the user named stays, unless the name is that of a device that was not
-    libvirt's to make: it exists.
-    """
-    if child.name != "target":
-        return child.name in _LEAVING[new]
-    if new == "ethernet" or child.get("managed") == "no":
-        return True
-    return _GENERATED.fullmatch(child.get("dev")) is not None
 
 
 def _put_back(xml: bytes, card: Interface, original: bytes) -> bytes:

@@ -1,16 +1,16 @@
-"""The XML of libvirt networks: ours made from templates, anybody's read. No libvirt needed.
+"""The XML of libvirt networks: ours made from templates, anybody's read. No libvirt is needed.
 
 https://libvirt.org/formatnetwork.html is the format.
 """
 
 import re
-from dataclasses import dataclass
-from importlib import resources
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_interface
 from typing import Any
 
 from ..errors import Problem
 from .reader import MACVTAP_MODES, NAMESPACE
+from .templates import bad, expect_valid, fill
 from .xml import parse, serialize
 
 KINDS = ("macvtap", "nat", "session")
@@ -57,41 +57,50 @@ def network_xml(network: Network) -> str:
     """The XML that defines one of our networks.
 
     ipv4 is needed for kind nat: its first address is the host's, the others are leased; ipv6
-    is autoconfigured, and left out if None. Raises Problem bad-name.
+    is autoconfigured, and left out if None. Raises Problem bad-name, bad-template.
     """
     if not _DEVICE.fullmatch(network.parent):
         raise Problem("bad-name", f"libvirt cannot write the device name {network.parent!a}")
-    template = resources.files(__package__) / "templates" / f"{network.kind}.xml"
-    root = parse(template.read_bytes())
-    _only(root, "name").text = network_name(network.name)
+    values = {"NAME": network_name(network.name), "PARENT": network.parent}
     if network.kind == "macvtap":
-        _only(root, "forward").set("mode", network.mode)
-        _only(root, "forward/interface").set("dev", network.parent)
-    elif network.kind == "session":
-        _only(root, "bridge").set("name", network.parent)
-    else:
-        _only(root, "forward").set("dev", network.parent)
-        _fill_subnets(root, network)
-    return serialize(root)
+        values["MODE"] = network.mode
+    template = f"network-{network.kind}"
+    root = fill(template, values, _subnet_values(network))
+    if network.kind == "nat" and not network.ipv6:
+        _leave_ipv6_out(root)
+    xml = serialize(root)
+    if _without_subnets(read_network(xml)) != _without_subnets(network):
+        what = f"{network.parent} that airtap would know for its own"
+        raise bad(template, f"it makes no network of kind {network.kind} on {what}")
+    expect_valid(template, root)
+    return xml
 
 
-def _fill_subnets(root: Any, network: Network) -> None:
-    ipv4, ipv6 = root.findall("ip")
-    assert network.ipv4
-    _set_address(ipv4, network.ipv4)
-    leased = _only(ipv4, "dhcp/range")
-    leased.set("start", str(network.ipv4[2]))
-    leased.set("end", str(network.ipv4[-2]))
-    if network.ipv6:
-        _set_address(ipv6, network.ipv6)
-        return
-    for element in (ipv6, _only(root, "forward/nat")):
-        element.getparent().remove(element)
+def _without_subnets(network: Network) -> Network:
+    return replace(network, ipv4=None, ipv6=None)
 
 
-def _set_address(element: Any, subnet: IPv4Network | IPv6Network) -> None:
-    element.set("address", str(subnet[1]))
-    element.set("prefix", str(subnet.prefixlen))
+def _subnet_values(network: Network) -> dict[str, str]:
+    if network.kind != "nat":
+        return {}
+    ipv4, ipv6 = network.ipv4, network.ipv6
+    assert ipv4
+    return {
+        **{"ADDRESS": str(ipv4[1]), "PREFIX": str(ipv4.prefixlen)},
+        **{"START": str(ipv4[2]), "END": str(ipv4[-2])},
+        **{
+            "ADDRESS6": str(ipv6[1]) if ipv6 else "",
+            "PREFIX6": str(ipv6.prefixlen) if ipv6 else "",
+        },
+    }
+
+
+def _leave_ipv6_out(root: Any) -> None:
+    for nat in root.findall("forward/nat[@ipv6]"):
+        del nat.attrib["ipv6"]
+    for element in (*root.findall("ip[@family='ipv6']"), *root.findall("forward/nat")):
+        if element.tag == "ip" or not (len(element) or element.attrib):
+            element.getparent().remove(element)
 
 
 def read_network(xml: str) -> Network:
@@ -130,12 +139,6 @@ def _subnet(element: Any) -> IPv4Network | IPv6Network | None:
         return ip_interface(f"{address}/{length}").network
     except ValueError:
         return None
-
-
-def _only(root: Any, path: str) -> Any:
-    found = root.find(path)
-    assert found is not None, f"the template has no {path}"
-    return found
 
 
 def port_owner(xml: str) -> str:

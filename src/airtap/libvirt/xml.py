@@ -13,13 +13,20 @@ except ImportError as exc:
 SCHEMAS = "/usr/share/libvirt/schemas"
 
 
-def parse(document: bytes) -> Any:
+def parse(document: bytes, *, comments: bool = True) -> Any:
     """The root element of a document; white space between elements is dropped.
 
+    comments: whether to keep them, and processing instructions.
     Entities and the network stay untouched: XML comes from whoever may define a network or a
     guest. Raises Problem bad-xml.
     """
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_blank_text=True)
+    parser = etree.XMLParser(
+        resolve_entities=False,
+        no_network=True,
+        remove_blank_text=True,
+        remove_comments=not comments,
+        remove_pis=not comments,
+    )
     try:
         return etree.fromstring(document, parser)
     except etree.XMLSyntaxError as exc:
