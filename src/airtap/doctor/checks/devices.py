@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from ipaddress import ip_address
 
+from ...refusals import Refusal
 from ..finding import Finding, problem, sysctl_of, warning, word
 from ..sources.uplinks import Uplink
 from .daemon import start
@@ -20,9 +21,9 @@ _UNMANAGED = {
     ),
 }
 _REFUSED = {
-    "wrong_mac": "with another source MAC than its own",
-    "host_address": "that claim an address of the host or a gateway",
-    "guest_address": "that claim another guest's address",
+    Refusal.WRONG_MAC: "with another source MAC than its own",
+    Refusal.HOST_ADDRESS: "that claim an address of the host or a gateway",
+    Refusal.GUEST_ADDRESS: "that claim another guest's address",
 }
 
 
@@ -175,7 +176,8 @@ def _refused(guest: dict[str, object]) -> Iterator[Finding]:
     refused = guest.get("refused")
     if not isinstance(refused, dict):
         return
-    found = [f"{refused[key]} {why}" for key, why in _REFUSED.items() if refused.get(key)]
+    counts = [(refused.get(each.key), why) for each, why in _REFUSED.items()]
+    found = [f"{count} {why}" for count, why in counts if count]
     if found:
         yield warning(
             "guest-refused",
