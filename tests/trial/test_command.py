@@ -14,9 +14,9 @@ from lab.trial import unchanged
 
 ATTACH = """
 import json, sys
-from airtap import client, wire
+from airtap.ipc import client, protocol
 connection = client.Connection(client.socket_path())
-connection.send(wire.encode(json.loads(sys.argv[1])))
+connection.send(protocol.encode(json.loads(sys.argv[1])))
 print(connection.receive()[0].decode())
 """
 

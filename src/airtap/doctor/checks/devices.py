@@ -5,9 +5,9 @@ from ipaddress import ip_address
 
 from ...refusals import Refusal
 from ..finding import Finding, problem, sysctl_of, warning, word
-from ..sources.uplinks import Uplink
+from ..sources.uplinks import UplinkSnapshot
 from .daemon import start
-from .uplink import Scene
+from .uplink import DiagnosisContext
 
 _ARP_IGNORE_ALL = 8  # Documentation/networking/ip-sysctl.rst
 _UNMANAGED = {
@@ -27,7 +27,7 @@ _REFUSED = {
 }
 
 
-def up(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def up(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell which devices of airtap's guests are down.
 
     Devices of others are not looked at: libvirt takes its own down while their guest is paused
@@ -47,7 +47,7 @@ def up(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
             )
 
 
-def nodes(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def nodes(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell which nodes in /dev are another device's than their name says.
 
     Yields problem tap-node.
@@ -67,24 +67,24 @@ def nodes(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
             )
 
 
-def stale(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+def stale(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
     """Tell which devices nobody holds any more, while airtapd does not see to it.
 
     Yields warning device-stale.
     """
     for device in uplink.devices:
         of_libvirt = device.owner is not None and device.owner.uuid
-        if device.held is False and not of_libvirt and scene.daemon.silence:
+        if device.held is False and not of_libvirt and context.daemon.silence:
             yield warning(
                 "device-stale",
                 device.link.name,
                 what="nobody holds it any more; airtapd removes it when it starts",
                 evidence=f"F_OFD_GETLK of {device.node}",
-                remedy=start(scene.daemon, scene.user),
+                remedy=start(context.daemon, context.user),
             )
 
 
-def host_kept_off(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def host_kept_off(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell on which guests' devices the host itself may speak.
 
     Yields warning host-on-device.
@@ -110,7 +110,7 @@ def host_kept_off(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
             )
 
 
-def addresses(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def addresses(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell on which guests' devices the host has an address.
 
     Yields problem address-on-device.
@@ -128,7 +128,7 @@ def addresses(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
             )
 
 
-def managed(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def managed(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell which guests' devices a network manager of the host has taken.
 
     Yields warning managed-device.
@@ -145,12 +145,12 @@ def managed(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
             )
 
 
-def guests(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+def guests(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
     """Tell what airtapd reports of guests that are not well.
 
     Yields warning guest-stranded or guest-refused.
     """
-    for entry in scene.daemon.report.uplinks:
+    for entry in context.daemon.status.uplinks:
         if entry["name"] == uplink.name:
             for guest in entry["guests"]:
                 yield from _stranded(guest)
