@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from airtap import uplink as uplinks
 from airtap.acl import Acl
 from airtap.alias import Owner
 from airtap.bpf.role import HOOKS, Role
@@ -20,18 +21,18 @@ from airtap.doctor import contents
 from airtap.doctor.checks import daemon, devices, firewall, host, kernel, libvirt, macnat, uplink
 from airtap.doctor.checks.kernel import Needs
 from airtap.doctor.checks.libvirt import Guests
-from airtap.doctor.checks.uplink import Scene
+from airtap.doctor.checks.uplink import DiagnosisContext
 from airtap.doctor.finding import Finding, ok, parent_table, problem, summary, warning, word
-from airtap.doctor.sources.daemon import Daemon
-from airtap.doctor.sources.hooks import Hook
+from airtap.doctor.sources.daemon import DaemonSnapshot
+from airtap.doctor.sources.hooks import HookFile
 from airtap.doctor.sources.kernel import Kernel, module_name
 from airtap.doctor.sources.kernel_log import Denials, denials, of_kernel
-from airtap.doctor.sources.libvirt import Card, Domain, Libvirt
+from airtap.doctor.sources.libvirt import CheckedDomain, CheckedNic, Libvirt
 from airtap.doctor.sources.managers import Managers, values
 from airtap.doctor.sources.namespaces import Stranger
 from airtap.doctor.sources.netfilter import Chain, Rule
 from airtap.doctor.sources.processes import Process
-from airtap.doctor.sources.uplinks import Device, Uplink
+from airtap.doctor.sources.uplinks import DeviceSnapshot, UplinkSnapshot
 from airtap.doctor.sources.user import User
 from airtap.errors import Problem
 from airtap.ipc.status import StatusReply
@@ -41,22 +42,21 @@ from airtap.libvirt.connection import within
 from airtap.libvirt.domains import Nic
 from airtap.libvirt.network_xml import Network
 from airtap.libvirt.networks import Entry
-from airtap.uplink import Uplink as Inspected
 from tests.unit.links import ETH0
 
 UP = replace(ETH0, flags=ETH0.flags | IFF_LOWER_UP)
 KERNEL = Kernel("6.12", {}, "", True, "devtmpfs", True)
-SCENE = Scene(
-    Daemon("/run/airtap/airtapd.sock"),
+CONTEXT = DiagnosisContext(
+    DaemonSnapshot("/run/airtap/airtapd.sock"),
     User(0, "root", True, False, "/etc/airtap/bridge.conf", Acl(allow_all=True)),
     Managers(frozenset(), False),
     (),
 )
 
 
-def an_uplink(link: Link = UP, type: str = "ethernet", **changes: Any) -> Uplink:
-    plain = Uplink(
-        inspected=Inspected(link, type),
+def an_uplink(link: Link = UP, type: str = "ethernet", **changes: Any) -> UplinkSnapshot:
+    plain = UplinkSnapshot(
+        inspected=uplinks.Uplink(link, type),
         settings=Parent(),
         asked=False,
         one_of_several=False,
@@ -73,15 +73,15 @@ def an_uplink(link: Link = UP, type: str = "ethernet", **changes: Any) -> Uplink
     return replace(plain, **changes)
 
 
-def a_device(link: Link, **changes: Any) -> Device:
+def a_device(link: Link, **changes: Any) -> DeviceSnapshot:
     """Of libvirt's own making, and well."""
-    plain = Device(link, "eth0", None, "", False, None, {}, (), ("", ""), "", ())
+    plain = DeviceSnapshot(link, "eth0", None, "", False, None, {}, (), ("", ""), "", ())
     return replace(plain, **changes)
 
 
-def looked_at(subject: Uplink, scene: Scene = SCENE) -> dict[str, Finding]:
+def looked_at(subject: UplinkSnapshot, context: DiagnosisContext = CONTEXT) -> dict[str, Finding]:
     """What every check of uplinks has to say, but for what is well."""
-    found = [f for check in contents.UPLINK for f in check(subject, scene)]
+    found = [f for check in contents.UPLINK for f in check(subject, context)]
     return {f.id: f for f in found if f.level != "ok"}
 
 
@@ -139,16 +139,16 @@ def test_a_name_with_a_dot_is_quoted_in_toml() -> None:
     """[parents.up0.100] would be a table in the table of up0."""
     held = replace(UP, name="ipvl0", kind="ipvlan", mode="private", parent=2)
     away = Stranger("mv0", "macvlan", 2, "namespace c")
-    wants = replace(SCENE, wanted={"up0.100": [("network n", "macvtap")]})
-    for subject, scene in (
-        (an_uplink(VLAN, children=(held,)), SCENE),
-        (an_uplink(VLAN, children=(held,), settings=Parent(kind="macvtap")), SCENE),
-        (an_uplink(VLAN, strangers=(away,), settings=Parent(kind="ipvtap")), SCENE),
+    wants = replace(CONTEXT, wanted={"up0.100": [("network n", "macvtap")]})
+    for subject, context in (
+        (an_uplink(VLAN, children=(held,)), CONTEXT),
+        (an_uplink(VLAN, children=(held,), settings=Parent(kind="macvtap")), CONTEXT),
+        (an_uplink(VLAN, strangers=(away,), settings=Parent(kind="ipvtap")), CONTEXT),
         (an_uplink(VLAN, settings=Parent(kind="ipvtap")), wants),
-        (an_uplink(VLAN, "wifi-station", settings=Parent(macnat="off")), SCENE),
-        (an_uplink(VLAN, driver="88x2bu", settings=Parent(kind="ipvtap")), SCENE),
+        (an_uplink(VLAN, "wifi-station", settings=Parent(macnat="off")), CONTEXT),
+        (an_uplink(VLAN, driver="88x2bu", settings=Parent(kind="ipvtap")), CONTEXT),
     ):
-        [found] = looked_at(subject, scene).values()
+        [found] = looked_at(subject, context).values()
         where, _, setting = found.remedy.partition("; ")[0].partition("]: ")
         table = where.removeprefix("airtap.toml, ")
         key, value = tomllib.loads(setting).popitem()
@@ -162,10 +162,10 @@ def test_a_name_with_a_dot_is_quoted_in_toml() -> None:
 def test_a_name_with_a_dot_in_a_sysctl() -> None:
     """sysctl(8): slashes and dots change places."""
     silent = an_uplink(VLAN, sysctls={"arp_ignore": 8}, role=Role("macvtap", False, True))
-    remedy = next(iter(uplink.arp(silent, SCENE))).remedy
+    remedy = next(iter(uplink.arp(silent, CONTEXT))).remedy
     assert remedy.endswith(" net.ipv4.conf.up0/100.arp_ignore=0")
     guest = a_device(replace(VLAN, name="a b.1"), sysctls={"disable_ipv6": 0})
-    [found] = devices.host_kept_off(replace(silent, devices=(guest,)), SCENE)
+    [found] = devices.host_kept_off(replace(silent, devices=(guest,)), CONTEXT)
     assert found.remedy == "sysctl -w 'net.ipv6.conf.a b/1.disable_ipv6'=1"
 
 
@@ -173,15 +173,15 @@ def test_device_that_is_down() -> None:
     """libvirt takes the macvtaps that it has made itself down while their guest is paused."""
     down = replace(ETH0, name="macvtap0", flags=0)
     ours = a_device(down, owner=Owner(0, 7))
-    assert bad(devices.up(an_uplink(devices=(ours,)), SCENE)) == ["device-down"]
-    assert bad(devices.up(an_uplink(devices=(replace(ours, held=False),)), SCENE)) == []
-    assert bad(devices.up(an_uplink(devices=(a_device(down),)), SCENE)) == []
+    assert bad(devices.up(an_uplink(devices=(ours,)), CONTEXT)) == ["device-down"]
+    assert bad(devices.up(an_uplink(devices=(replace(ours, held=False),)), CONTEXT)) == []
+    assert bad(devices.up(an_uplink(devices=(a_device(down),)), CONTEXT)) == []
 
 
 def test_containers_beside_taps() -> None:
     away = Stranger("ipvl0", "ipvlan", 2, "namespace c")
-    assert bad(uplink.strangers(an_uplink(strangers=(away,)), SCENE)) == ["parent-held-elsewhere"]
-    assert bad(uplink.strangers(an_uplink(type="bridge", strangers=(away,)), SCENE)) == []
+    assert bad(uplink.strangers(an_uplink(strangers=(away,)), CONTEXT)) == ["parent-held-elsewhere"]
+    assert bad(uplink.strangers(an_uplink(type="bridge", strangers=(away,)), CONTEXT)) == []
 
 
 ALL: frozenset[str] = frozenset()
@@ -218,13 +218,13 @@ def chain(*rules: Rule, policy_drop: bool = False, **others: list[Rule]) -> Chai
 )
 def test_chains(found: Chain, level: str) -> None:
     """A rule counts where frames can meet it, and not behind one that accepts all of them."""
-    said = list(firewall.devices(an_uplink(), replace(SCENE, chains=(found,))))
+    said = list(firewall.devices(an_uplink(), replace(CONTEXT, chains=(found,))))
     assert [f.level for f in said] == [level or "ok"]
 
 
 def test_rules_of_others_are_not_deleted() -> None:
     found = replace(chain(), rules={"c": [Rule("goto", "it's")], "it's": [DROP]})
-    [said] = firewall.devices(an_uplink(), replace(SCENE, chains=(found,)))
+    [said] = firewall.devices(an_uplink(), replace(CONTEXT, chains=(found,)))
     assert said.remedy.startswith("nft -a list chain netdev t 'it'\"'\"'s', ")
 
 
@@ -238,15 +238,15 @@ def test_rules_of_others_are_not_deleted() -> None:
     ],
 )
 def test_airtapd_without_an_answer(systemd: bool, absent: bool, id: str, remedy: str) -> None:
-    silent = replace(SCENE.daemon, silence="no", absent=absent, systemd=systemd)
-    [found] = daemon.answers(silent, SCENE.user)
+    silent = replace(CONTEXT.daemon, silence="no", absent=absent, systemd=systemd)
+    [found] = daemon.answers(silent, CONTEXT.user)
     assert found.id == id and found.remedy.startswith(remedy)
-    [found] = daemon.answers(silent, replace(SCENE.user, root=False))
+    [found] = daemon.answers(silent, replace(CONTEXT.user, root=False))
     assert found.remedy.startswith("as root: ")
 
 
 def test_acl_that_is_there_is_not_written_anew() -> None:
-    who = replace(SCENE.user, rules=Problem("acl-unreadable", "no"), root=False)
+    who = replace(CONTEXT.user, rules=Problem("acl-unreadable", "no"), root=False)
     [found] = host.acl(who)
     assert found.remedy == "as root: chmod 644 /etc/airtap/bridge.conf"
     [found] = host.acl(replace(who, no_acl=True, root=True))
@@ -280,8 +280,8 @@ def test_remedies_mean_the_libvirt_that_was_asked(uri: str, connect: str) -> Non
     assert Guests(Libvirt(uri)).connect == connect
     mac = "52:54:00:00:00:01"
     nic = Nic(1, mac, "ipvtap", "eth9", connected=True, device="macvtap0", own=False)
-    card = Card(nic, False, "there is no device eth9")
-    copies = tuple(Domain(name, name, (card,)) for name in ("web", "copy"))
+    card = CheckedNic(nic, False, "there is no device eth9")
+    copies = tuple(CheckedDomain(name, name, (card,)) for name in ("web", "copy"))
     mine = Network("mine", "macvtap", "eth0")
     gone = replace(mine, name="gone", parent="eth9")
     networks = (Entry(mine, "1", False, True), Entry(gone, "2", True, True))
@@ -294,8 +294,12 @@ def test_remedies_mean_the_libvirt_that_was_asked(uri: str, connect: str) -> Non
         count = finding.remedy.count("airtap ")
         assert count and finding.remedy.count(connect) >= count
         assert ("--connect" in finding.remedy) is bool(connect)
-    scene = replace(SCENE, wanted={"eth0": [("a", "macvtap"), ("b", "ipvtap")]}, connect=connect)
-    assert looked_at(an_uplink(), scene)["kinds-mixed"].remedy.endswith(f"--kind macvtap{connect}")
+    context = replace(
+        CONTEXT, wanted={"eth0": [("a", "macvtap"), ("b", "ipvtap")]}, connect=connect
+    )
+    assert looked_at(an_uplink(), context)["kinds-mixed"].remedy.endswith(
+        f"--kind macvtap{connect}"
+    )
 
 
 def test_station_without_mac_nat() -> None:
@@ -323,9 +327,9 @@ def test_driver(driver: str, settings: Parent, flags: int, id: str) -> None:
 def test_iwd() -> None:
     station = an_uplink(type="wifi-station")
     running = Managers(frozenset({"iwd"}), False)
-    assert set(looked_at(station, replace(SCENE, managers=running))) == {"iwd-recreates"}
-    assert looked_at(station, replace(SCENE, managers=replace(running, iwd_keeps=True))) == {}
-    assert looked_at(an_uplink(), replace(SCENE, managers=running)) == {}
+    assert set(looked_at(station, replace(CONTEXT, managers=running))) == {"iwd-recreates"}
+    assert looked_at(station, replace(CONTEXT, managers=replace(running, iwd_keeps=True))) == {}
+    assert looked_at(an_uplink(), replace(CONTEXT, managers=running)) == {}
 
 
 @pytest.mark.parametrize(
@@ -340,16 +344,16 @@ def test_iwd() -> None:
 )
 def test_kinds(wanted: list[tuple[str, str]], setting: str, remedy: str) -> None:
     subject = an_uplink(settings=Parent(kind=setting))
-    found = looked_at(subject, replace(SCENE, wanted={"eth0": wanted}))
+    found = looked_at(subject, replace(CONTEXT, wanted={"eth0": wanted}))
     assert set(found) == ({"kinds-mixed"} if remedy else set())
     assert not remedy or remedy in found["kinds-mixed"].remedy
 
 
 def test_stranded_guest_of_libvirt() -> None:
     guest = {"device": "macvtap0", "stranded": True, "owner": {"domain": "it's"}, "refused": None}
-    report = StatusReply([{"name": "eth0", "guests": [guest]}])
-    scene = replace(SCENE, daemon=replace(SCENE.daemon, report=report))
-    [found] = devices.guests(an_uplink(), scene)
+    status = StatusReply([{"name": "eth0", "guests": [guest]}])
+    context = replace(CONTEXT, daemon=replace(CONTEXT.daemon, status=status))
+    [found] = devices.guests(an_uplink(), context)
     assert (found.id, found.remedy) == ("guest-stranded", "airtap domain renew 'it'\"'\"'s'")
 
 
@@ -413,7 +417,7 @@ def test_module_name(path: str, name: str) -> None:
 
 
 NOW = 1_700_000_000.0
-HOOK = Hook("qemu", "/etc/libvirt/hooks/qemu.d/50-airtap", executable=True)
+HOOK = HookFile("qemu", "/etc/libvirt/hooks/qemu.d/50-airtap", executable=True)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ from airtap.bpf.trace_record import (
     trimmed,
 )
 from airtap.trace import pcapng
-from airtap.trace.correlate import COPIED, LEARNED, REFUSED, Line, Setting, Story
+from airtap.trace.correlate import COPIED, LEARNED, REFUSED, Correlator, Line, Setting
 from airtap.trace.describe import in_words
 
 GUEST, UPLINK, ROUTER, OTHER = (f"52:54:00:00:00:0{n}" for n in range(1, 5))
@@ -183,11 +183,11 @@ def test_nonsense_is_no_record(nonsense: bytes) -> None:
     assert len(nonsense) > _HEAD.size
 
 
-def story(kind: str = "macvtap", *, macnat: bool = True) -> Story:
-    return Story(Setting("airtap0", 7, GUEST, "wlan0", UPLINK, kind, macnat, True, (A,)))
+def story(kind: str = "macvtap", *, macnat: bool = True) -> Correlator:
+    return Correlator(Setting("airtap0", 7, GUEST, "wlan0", UPLINK, kind, macnat, True, (A,)))
 
 
-def lines(teller: Story, *records: Record) -> list[tuple[str, tuple[str, ...]]]:
+def lines(teller: Correlator, *records: Record) -> list[tuple[str, tuple[str, ...]]]:
     found: list[Line] = []
     for one in records:
         found += teller.feed(one)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ..kernel.addresses import Address, Subnet
 from ..names import octets
+from ..refusals import Refusal
 
 IPV4_QUOTA, IPV6_QUOTA, GUESTS, PREFIXES = 16, 32, 1024, 32  # of abi.h
 UNKNOWN_MAC = "00:00:00:00:00:00"
@@ -26,7 +27,7 @@ _PREFIX = struct.Struct("=16s16sI")
 _EVENT = struct.Struct("=Q16sHHII6s2xBB2x")
 
 _CHANGES = ("learned", "moved", "evicted", "refused", "suppressed", "mac-learned", "probed")
-_REASONS = ("wrong-mac", "host-address", "guest-address", "malformed", "link-control")
+_REASONS = [refusal.key.replace("_", "-") for refusal in Refusal]
 
 
 class Configuration(NamedTuple):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..refusals import Refusal
 from .columns import aligned, printable
 
 Json = dict[str, Any]
@@ -12,11 +13,11 @@ Rates = Mapping[int, tuple[float, float]]
 
 _COLUMNS = ("DEVICE", "MAC", "RECEIVED", "SENT", "LAST SEEN", "GUEST")
 _REFUSALS = {
-    "wrong_mac": "with another source MAC than its own",
-    "host_address": "that used an address of the host or a gateway",
-    "guest_address": "that used another guest's address",
-    "malformed": "of malformed ARP or neighbour discovery",
-    "link_control": "that spoke for the link itself",
+    Refusal.WRONG_MAC: "with another source MAC than its own",
+    Refusal.HOST_ADDRESS: "that used an address of the host or a gateway",
+    Refusal.GUEST_ADDRESS: "that used another guest's address",
+    Refusal.MALFORMED: "of malformed ARP or neighbour discovery",
+    Refusal.LINK_CONTROL: "that spoke for the link itself",
 }
 _BOLD, _DIM, _YELLOW, _RED = "1", "2", "33", "31"
 
@@ -133,8 +134,8 @@ def _process(owner: Json, view: View) -> str:
 def _refused(counts: Json, translated: bool) -> Iterator[str]:
     """What the guards dropped, as far as there is any. Without MAC NAT, the LAN gets it."""
     verb = "refused" if translated else "hidden from the host"
-    for guard, what in _REFUSALS.items():
-        if count := counts.get(guard):
+    for refusal, what in _REFUSALS.items():
+        if count := counts.get(refusal.key):
             yield f"{verb}: {count} {_plural(count, 'frame', 'frames')} {what}"
     if count := counts.get("evicted"):
         noun = _plural(count, "address", "addresses")

@@ -12,7 +12,7 @@ from ..bpf.trace_record import Record, record
 from ..errors import Problem, reason
 from ..ipc import client, protocol
 from ..trace import pcapng
-from ..trace.correlate import Line, Setting, Story, tagged
+from ..trace.correlate import Correlator, Line, Setting, tagged
 from .columns import printable
 from .common import say, tell
 
@@ -83,7 +83,7 @@ def _trace(arguments: argparse.Namespace, connection: client.Connection, stack: 
     described = next(messages)["tracing"]
     setting = _setting(described)
     file = _opened(arguments.pcap, stack)
-    story, left, lost = Story(setting), arguments.count, 0
+    story, left, lost = Correlator(setting), arguments.count, 0
     say(_heading(setting))
     if file:
         _write(file, _header(setting, described["snap"]))
@@ -134,7 +134,7 @@ def _end(setting: Setting, code: str) -> None:
     tell(f"{setting.device} is gone")
 
 
-def _lines(story: Story, events: Iterable[str]) -> Iterator[Line]:
+def _lines(story: Correlator, events: Iterable[str]) -> Iterator[Line]:
     for event in events:
         yield from story.feed(_record(event))
     yield from story.flush(time.monotonic_ns())

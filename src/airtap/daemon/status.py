@@ -12,6 +12,7 @@ from ..errors import Problem
 from ..kernel.credentials import Peer
 from ..kernel.links import FAMILY, Link, Links
 from ..macnat.uplink import UplinkState
+from ..refusals import Refusal
 from .broker import Broker
 from .registry import LostDevice
 
@@ -120,11 +121,5 @@ def _unix_time(monotonic: float) -> float:
 
 def _refused(counters: GuestCounters) -> dict[str, int]:
     """Frames of the guest that MAC NAT's guards dropped, by guard; evicted counts addresses."""
-    return {
-        "wrong_mac": counters.wrong_mac,
-        "host_address": counters.host_address,
-        "guest_address": counters.guest_address,
-        "malformed": counters.malformed,
-        "link_control": counters.link_control,
-        "evicted": counters.evicted,
-    }
+    refused = {refusal.key: getattr(counters, refusal.key) for refusal in Refusal}
+    return {**refused, "evicted": counters.evicted}

@@ -20,11 +20,11 @@ from .checks import libvirt as libvirt_checks
 from .checks.kernel import Needs
 from .checks.libvirt import Guests
 from .checks.macnat import is_incomplete
-from .checks.uplink import Scene
+from .checks.uplink import DiagnosisContext
 from .finding import Finding, problem
 from .sources import daemon, hooks, kernel, kernel_log, libvirt, managers, netfilter, user
 from .sources.netfilter import Chain
-from .sources.uplinks import Reader, Uplink, names, surroundings
+from .sources.uplinks import UplinkReader, UplinkSnapshot, names, surroundings
 
 T = TypeVar("T")
 
@@ -63,21 +63,21 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
         if guests:
             proposed = _propose(links, settings)
             guests = replace(guests, only=target.domain, default_uplink=proposed)
-        scene = await _scene(asked, guests, unseen)
+        context = await _context(asked, guests, unseen)
         wanted = _names(target, links, settings, guests, asked)
         wanted = await _of_aliases(netlink, settings, wanted, everything=target == Target())
-        found, failed = await _settled(netlink, wanted, target, scene, unseen)
-    needs = _needs(found, settings, scene, target)
+        found, failed = await _settled(netlink, wanted, target, context, unseen)
+    needs = _needs(found, settings, context, target)
     there = {link.name for link in links}
     return [
         *_each(contents.KERNEL, await _kernel(found, needs), needs),
-        *_each(contents.DAEMON, asked, scene.user),
-        *(_each(contents.ACL, scene.user) if not asked.config_problem else []),
+        *_each(contents.DAEMON, asked, context.user),
+        *(_each(contents.ACL, context.user) if not asked.config_problem else []),
         *(_each(contents.NAMED, settings, there, len(found)) if target == Target() else []),
         *failed,
-        *(finding for each in found for finding in _each(contents.UPLINK, each, scene)),
+        *(finding for each in found for finding in _each(contents.UPLINK, each, context)),
         *(_of_libvirt(guests, asked.systemd) if guests else []),
-        *(await _of_system(scene.user, unseen) if not target.device else []),
+        *(await _of_system(context.user, unseen) if not target.device else []),
         *_each(contents.UNSEEN, unseen),
     ]
 
@@ -86,11 +86,13 @@ def _each(checks: Iterable[Callable[..., Iterable[Finding]]], *facts: object) ->
     return [finding for check in checks for finding in check(*facts)]
 
 
-async def _scene(asked: daemon.Daemon, guests: Guests | None, unseen: list[str]) -> Scene:
+async def _context(
+    asked: daemon.DaemonSnapshot, guests: Guests | None, unseen: list[str]
+) -> DiagnosisContext:
     who = await user.read(asked.config.acl)
     if asked.config_problem:  # which ACL counts is not known
         who = replace(who, rules=asked.config_problem)
-    return Scene(
+    return DiagnosisContext(
         daemon=asked,
         user=who,
         managers=managers.read(),
@@ -101,18 +103,18 @@ async def _scene(asked: daemon.Daemon, guests: Guests | None, unseen: list[str])
 
 
 async def _settled(
-    netlink: Links, wanted: set[str], target: Target, scene: Scene, unseen: list[str]
-) -> tuple[list[Uplink], list[Finding]]:
+    netlink: Links, wanted: set[str], target: Target, context: DiagnosisContext, unseen: list[str]
+) -> tuple[list[UplinkSnapshot], list[Finding]]:
     """_uplinks(), with time for airtapd to do what it may be about to."""
-    read = partial(_uplinks, wanted, target, scene, unseen)
+    read = partial(_uplinks, wanted, target, context, unseen)
     found, failed = await read(await netlink.dump())
-    if not scene.daemon.silence and any(map(is_incomplete, found)):
+    if not context.daemon.silence and any(map(is_incomplete, found)):
         await asyncio.sleep(_SETTLE_S)
         found, failed = await read(await netlink.dump())
     return found, failed
 
 
-async def _kernel(found: Sequence[Uplink], needs: Needs) -> kernel.Kernel:
+async def _kernel(found: Sequence[UplinkSnapshot], needs: Needs) -> kernel.Kernel:
     """Programs that are attached need not be tried."""
     at_work = any(each.role and not is_incomplete(each) for each in found)
     load = bool(needs.programs) and os.geteuid() == 0 and not at_work
@@ -185,23 +187,23 @@ def _names(
     links: Sequence[Link],
     settings: Config,
     guests: Guests | None,
-    asked: daemon.Daemon,
+    asked: daemon.DaemonSnapshot,
 ) -> set[str]:
     """The uplinks to look at."""
     if target.device:
         return {target.device}
     by_domain = {
-        card.nic.name
+        checked.nic.name
         for domain in (guests.domains if guests else ())
-        for card in domain.cards
-        if card.nic.kind in ("macvtap", "ipvtap") or card.nic.connected
+        for checked in domain.nics
+        if checked.nic.kind in ("macvtap", "ipvtap") or checked.nic.connected
     }
     networks = guests.libvirt.networks if guests else ()
     if target.domain:
         assert guests
-        on = {card.nic.name for domain in guests.domains for card in domain.cards}
+        on = {checked.nic.name for domain in guests.domains for checked in domain.nics}
         return by_domain | {n.network.parent for n in networks if n.network.name in on} | on
-    found = names(links, settings) | {entry["name"] for entry in asked.report.uplinks}
+    found = names(links, settings) | {entry["name"] for entry in asked.status.uplinks}
     return found | by_domain | {each.network.parent for each in networks if each.network.ours}
 
 
@@ -217,20 +219,20 @@ async def _of_aliases(
 async def _uplinks(
     wanted: set[str],
     target: Target,
-    scene: Scene,
+    context: DiagnosisContext,
     unseen: list[str],
     links: Sequence[Link],
-) -> tuple[list[Uplink], list[Finding]]:
+) -> tuple[list[UplinkSnapshot], list[Finding]]:
     """Those of the wanted that are there, and what kept others from being read."""
-    found: list[Uplink] = []
+    found: list[UplinkSnapshot] = []
     failed: list[Finding] = []
     there = [link for link in links if link.name in wanted][:_MOST_UPLINKS]
     async with rtnetlink() as ipr:
         around = await surroundings(ipr, links)
         if around.unseen and around.unseen not in unseen:
             unseen.append(around.unseen)
-        settings, guarded = scene.daemon.config, not scene.daemon.silence
-        reader = Reader(ipr, around, settings, scene.managers, guarded=guarded)
+        settings, guarded = context.daemon.config, not context.daemon.silence
+        reader = UplinkReader(ipr, around, settings, context.managers, guarded=guarded)
         for link in there:
             try:
                 found.append(await reader.uplink(link, asked=link.name == target.device))
@@ -255,10 +257,12 @@ def _propose(links: Sequence[Link], settings: Config) -> str:
     return next((name for name in known if name in there), "")
 
 
-def _needs(found: Sequence[Uplink], settings: Config, scene: Scene, target: Target) -> Needs:
+def _needs(
+    found: Sequence[UplinkSnapshot], settings: Config, context: DiagnosisContext, target: Target
+) -> Needs:
     kinds = {FAMILY[each.child.kind]: each.name for each in found if each.child}
     if not target.device:
-        wanted = [pair for pairs in scene.wanted.values() for pair in pairs]
+        wanted = [pair for pairs in context.wanted.values() for pair in pairs]
         kinds |= {kind: who for who, kind in wanted}
     kinds |= {
         settings.parent(each.name).kind: f"airtap.toml for {each.name}"

@@ -1,1 +1,1 @@
-"""airtap trace: what becomes of a guest's frames. traces.py is airtapd's part, the rest is pure."""
+"""airtap trace: decode what the programs record of a guest's frames, and tell it. Pure."""

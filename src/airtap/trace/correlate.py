@@ -1,8 +1,8 @@
-"""What became of a guest's frames, in words, from the records of the programs they passed. Pure.
+"""What became of a guest's frames, in words, from the records of the programs they passed.
 
-A frame that a guest sends passes several programs, each of which gives a record: a chain. The
-frame that one program left is the frame that the next one found, by which chains are put together.
-A chain is told when no more can come, or when a moment has passed without more.
+A frame that a guest sends passes several programs, each of which gives a record: a chain. The frame
+that one program left is the frame that the next one found, by which chains are put together. A
+chain is told when no more can come, or when a moment has passed without more.
 """
 
 import sys
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 from ..bpf.trace_record import DROP, EVERYONE, NOBODY, PASS, REDIRECT, Record
+from ..packet.ethernet import ETH_P_ARP, ETH_P_IP, ETH_P_IPV6
+from ..refusals import Refusal
 from .describe import dhcp_flags, in_words, layer3, mac, nd_message
 
 # Bits of record.said: enum what and SAID_* of abi.h.
@@ -39,8 +41,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Line:
-    """One frame. time: ns of CLOCK_MONOTONIC. records: of the programs it passed, in their order.
+    """What became of one frame.
 
+    time: ns of CLOCK_MONOTONIC.
+    records: those of the programs that it passed, in their order.
     refused: whether it ended there.
     """
 
@@ -58,13 +62,13 @@ class _Chain:
 
     def takes(self, record: Record) -> bool:
         last = self.records[-1]
-        return record.program > last.program and (record.before_length, record.before) == (
-            *(last.after_length, last.after),
-        )
+        is_later = record.program > last.program
+        same_length = record.before_length == last.after_length
+        return is_later and same_length and record.before == last.after
 
 
-class Story:
-    """Puts records together and tells them. feed() in the order in which they come.
+class Correlator:
+    """Puts the records of one frame together, and tells what became of it.
 
     lossy: whether records were lost of late, so that one that is missing says nothing.
     """
@@ -76,7 +80,8 @@ class Story:
         self._chains: list[_Chain] = []
 
     def feed(self, record: Record) -> Iterator[Line]:
-        """The frames of which all is known now."""
+        """Take a record, in the order in which they come, and give the frames of which all is
+        known."""
         if record.name == "from_uplink":
             yield from self._from_lan(record)
         elif record.name == "uplink_egress" and mac(record.before[6:12]) == self.setting.uplink_mac:
@@ -86,7 +91,7 @@ class Story:
             yield from self._from_guest(record)
 
     def flush(self, now: int) -> Iterator[Line]:
-        """The frames that are complete, as nothing more came of them. now: ns, CLOCK_MONOTONIC."""
+        """Give the frames of which nothing more has come. now: ns of CLOCK_MONOTONIC."""
         while self._chains and now - self._chains[0].records[-1].time > _COMPLETE_NS:
             yield self._told(self._chains.pop(0))
 
@@ -134,7 +139,7 @@ class Story:
         )
 
     def _end_of(self, records: Sequence[Record]) -> tuple[str, list[str]]:
-        """Where a frame of the guest's goes: (direction, what else is to say of it)."""
+        """Return where a frame of the guest's goes, and what else is to say of it."""
         last, to_uplink = records[-1], mac(records[-1].after[:6]) == self.setting.uplink_mac
         if last.verdict == DROP:
             return "guest -> LAN", _why_dropped(last)
@@ -220,18 +225,19 @@ def _why_dropped(record: Record) -> list[str]:
 def _reason(record: Record) -> str:
     """enum reason of abi.h, in words."""
     address = _address(record.key, record.key_family)
-    reasons = (
-        f"source MAC {mac(record.before[6:12])} is not the guest's",
-        f"{address} is an address of the host, a gateway or the LAN's broadcast",
-        f"{address} is another guest's",
-        "malformed",
-        "it speaks for the link itself",
-    )
-    return reasons[record.reason] if record.reason < len(reasons) else "for an unknown reason"
+    reasons: dict[int, str] = {
+        Refusal.WRONG_MAC: f"source MAC {mac(record.before[6:12])} is not the guest's",
+        Refusal.HOST_ADDRESS: f"{address} is an address of the host, a gateway or the LAN's"
+        " broadcast",
+        Refusal.GUEST_ADDRESS: f"{address} is another guest's",
+        Refusal.MALFORMED: "malformed",
+        Refusal.LINK_CONTROL: "it speaks for the link itself",
+    }
+    return reasons.get(record.reason, "for an unknown reason")
 
 
 def changes(first: Record, last: Record) -> list[str]:
-    """What the programs changed in a frame, from before the first to after the last of them."""
+    """Say what the programs changed in a frame, from before the first to after the last of them."""
     before, after = first.before, last.after
     if last.verdict == DROP:
         return []
@@ -247,32 +253,32 @@ def _mac_changes(before: bytes, after: bytes) -> Iterator[str]:
 
 def _inner_changes(before: bytes, after: bytes) -> Iterator[str]:
     kind, at = layer3(before)
-    if kind == 0x0806:
+    if kind == ETH_P_ARP:
         if before[at + 8 : at + 14] != after[at + 8 : at + 14]:
             yield "ARP sender rewritten"
         if before[at + 18 : at + 24] != after[at + 18 : at + 24]:
             yield "ARP target rewritten"
-    elif kind == 0x0800:
+    elif kind == ETH_P_IP:
         if dhcp_flags(before, at) != dhcp_flags(after, at):
             yield "DHCP broadcast flag set"
-    elif kind == 0x86DD:
+    elif kind == ETH_P_IPV6:
         nd = nd_message(before, at)
         if nd is not None and before[nd + 4 :] != after[nd + 4 :]:
             yield "ND link-layer option rewritten"
 
 
 def sender_address(frame: bytes) -> str:
-    """The address from which a frame speaks, of ARP and IPv6; "" for others."""
+    """Return the address from which a frame of ARP or IPv6 speaks; "" for others."""
     kind, at = layer3(frame)
-    if kind == 0x0806 and len(frame) >= at + 28:
+    if kind == ETH_P_ARP and len(frame) >= at + 28:
         return str(IPv4Address(frame[at + 14 : at + 18]))
-    if kind == 0x86DD and len(frame) >= at + 40:
+    if kind == ETH_P_IPV6 and len(frame) >= at + 40:
         return str(IPv6Address(frame[at + 8 : at + 24]))
     return ""
 
 
 def tagged(frame: bytes, record: Record) -> bytes:
-    """A frame with the tag that stood beside it."""
+    """Return a frame with the tag that stood beside it."""
     tag = _tag(record)
     if tag is None or len(frame) < 14:
         return frame

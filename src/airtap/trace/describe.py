@@ -1,4 +1,4 @@
-"""Frames in words, for people: what it is, from whom, for whom. Pure.
+"""Frames in words, for people: what it is, from whom, for whom.
 
 A frame may be cut, and may hold anything: whatever a guest likes to send. Every parser here looks
 before it reads, and says how far it got.
@@ -7,6 +7,9 @@ before it reads, and says how far it got.
 import struct
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
+from socket import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP
+
+from ..packet.ethernet import ETH_P_ARP, ETH_P_IP, ETH_P_IPV6
 
 _VLAN_TYPES = (0x8100, 0x88A8)
 _ARP = struct.Struct("!HHBBH6s4s6s4s")
@@ -16,14 +19,14 @@ _PROTOCOLS = {2: "IGMP", 50: "ESP", 51: "AH", 132: "SCTP", 47: "GRE", 103: "PIM"
 _DHCP = ("", "discover", "offer", "request", "decline", "ack", "nak", "release", "inform")
 # RFC 8415 7.3.
 _DHCPV6 = (
-    *("", "solicit", "advertise", "request", "confirm", "renew", "rebind", "reply"),
-    *("release", "decline", "reconfigure", "information request"),
-)
+    "", "solicit", "advertise", "request", "confirm", "renew", "rebind", "reply", "release",
+    "decline", "reconfigure", "information request",
+)  # fmt: skip
 _ICMP = {0: "echo reply", 3: "unreachable", 5: "redirect", 8: "echo request", 11: "time exceeded"}
 _ICMPV6 = {
-    **{1: "unreachable", 2: "packet too big", 3: "time exceeded"},
-    **{128: "echo request", 129: "echo reply", 143: "multicast report"},
-}
+    1: "unreachable", 2: "packet too big", 3: "time exceeded",
+    128: "echo request", 129: "echo reply", 143: "multicast report",
+}  # fmt: skip
 _ND_TARGETS = {
     135: "neighbour solicitation for",
     136: "neighbour advertisement of",
@@ -41,7 +44,11 @@ def mac(octets: bytes) -> str:
 
 
 def in_words(frame: bytes, tag: int | None = None) -> str:
-    """What a frame is. frame: from its Ethernet header on. tag: a VLAN tag's TCI beside it."""
+    """Say what a frame is.
+
+    frame: from its Ethernet header on.
+    tag: the TCI of a VLAN tag that stood beside it.
+    """
     if len(frame) < 14:
         return f"a frame of {len(frame)} bytes"
     tags = [] if tag is None else [tag & 0xFFF]
@@ -51,7 +58,7 @@ def in_words(frame: bytes, tag: int | None = None) -> str:
 
 
 def layer3(frame: bytes) -> tuple[int, int]:
-    """(ethertype, offset of what is behind Ethernet and tags) of a frame; ethertype 0: none."""
+    """Return a frame's ethertype, 0 for none, and the offset of what follows it and the tags."""
     return _behind_tags(frame, []) if len(frame) >= 14 else (0, 0)
 
 
@@ -69,11 +76,11 @@ def _behind_tags(frame: bytes, tags: list[int]) -> tuple[int, int]:
 
 
 def _payload(kind: int, frame: bytes, at: int) -> str:
-    if kind == 0x0806:
+    if kind == ETH_P_ARP:
         return _arp(frame, at)
-    if kind == 0x0800:
+    if kind == ETH_P_IP:
         return _ipv4(frame, at)
-    if kind == 0x86DD:
+    if kind == ETH_P_IPV6:
         return _ipv6(frame, at)
     ends = f"{mac(frame[6:12])} > {mac(frame[:6])}"
     if frame[:3] == b"\x01\x80\xc2":
@@ -87,7 +94,7 @@ def _arp(frame: bytes, at: int) -> str:
     if len(frame) < at + _ARP.size:
         return "ARP, cut short"
     hardware, protocol, hln, pln, op, sha, spa, _tha, tpa = _ARP.unpack_from(frame, at)
-    if (protocol, hln, pln) != (0x0800, 6, 4) or hardware not in (1, 6):
+    if (protocol, hln, pln) != (ETH_P_IP, 6, 4) or hardware not in (1, 6):
         return "ARP for something else than Ethernet and IPv4"
     sender, target = IPv4Address(spa), IPv4Address(tpa)
     if sender == target:
@@ -105,7 +112,7 @@ def _ipv4(frame: bytes, at: int) -> str:
     protocol, behind = frame[at + 9], at + (frame[at] & 15) * 4
     if fragment & 0x1FFF:
         return f"IPv4 fragment {source} > {target}"
-    if protocol == 1:
+    if protocol == IPPROTO_ICMP:
         said = _ICMP.get(frame[behind]) if len(frame) > behind else None
         return f"ICMP {said or 'message'} {source} > {target}"
     return _transport(protocol, frame, behind, str(source), str(target), "IPv4")
@@ -118,13 +125,13 @@ def _ipv6(frame: bytes, at: int) -> str:
     protocol, behind, later = _behind_extensions(frame, at)
     if later:
         return f"IPv6 fragment {source} > {target}"
-    if protocol == 58:
+    if protocol == IPPROTO_ICMPV6:
         return _icmpv6(frame, behind, source, target)
     return _transport(protocol, frame, behind, f"[{source}]", f"[{target}]", "IPv6")
 
 
 def _behind_extensions(frame: bytes, at: int) -> tuple[int, int, bool]:
-    """(protocol, its offset, whether this is the later part of a fragmented packet)"""
+    """Return the protocol, its offset, and whether this is a later part of a fragmented packet."""
     protocol, behind = frame[at + 6], at + 40
     for _ in range(8):
         if len(frame) < behind + 8:
@@ -141,12 +148,16 @@ def _behind_extensions(frame: bytes, at: int) -> tuple[int, int, bool]:
 
 
 def nd_message(frame: bytes, at: int) -> int | None:
-    """Offset of a neighbour discovery message in an IPv6 frame whose header is at at."""
+    """Return the offset of a neighbour discovery message; None if there is none.
+
+    at: the offset of the IPv6 header.
+    """
     if len(frame) < at + 40:
         return None
     protocol, behind, later = _behind_extensions(frame, at)
-    is_nd = protocol == 58 and not later and len(frame) > behind and 133 <= frame[behind] <= 137
-    return behind if is_nd else None
+    if protocol != IPPROTO_ICMPV6 or later or len(frame) <= behind:
+        return None
+    return behind if 133 <= frame[behind] <= 137 else None
 
 
 def _icmpv6(frame: bytes, at: int, source: IPv6Address, target: IPv6Address) -> str:
@@ -164,16 +175,16 @@ def _icmpv6(frame: bytes, at: int, source: IPv6Address, target: IPv6Address) -> 
 
 
 def _transport(protocol: int, frame: bytes, at: int, source: str, target: str, family: str) -> str:
-    if protocol not in (6, 17):
+    if protocol not in (IPPROTO_TCP, IPPROTO_UDP):
         name = _PROTOCOLS.get(protocol, f"{family} protocol {protocol}")
         return f"{name} {source} > {target}"
-    name = "TCP" if protocol == 6 else "UDP"
+    name = "TCP" if protocol == IPPROTO_TCP else "UDP"
     if len(frame) < at + 4:
         return f"{name} {source} > {target}, cut short"
     from_port, to_port = struct.unpack_from("!HH", frame, at)
-    if protocol == 17 and (dhcp := _dhcp(frame, at + 8, {from_port, to_port})):
+    if protocol == IPPROTO_UDP and (dhcp := _dhcp(frame, at + 8, {from_port, to_port})):
         return f"{dhcp} {source} > {target}"
-    flags = _tcp_flags(frame, at) if protocol == 6 else ""
+    flags = _tcp_flags(frame, at) if protocol == IPPROTO_TCP else ""
     return f"{name} {source}:{from_port} > {target}:{to_port}{flags}"
 
 
@@ -185,7 +196,7 @@ def _tcp_flags(frame: bytes, at: int) -> str:
 
 
 def _dhcp(frame: bytes, at: int, ports: set[int]) -> str:
-    """A DHCP message by its type; "" for none."""
+    """Name a DHCP message by its type; "" for none."""
     if ports & {546, 547}:
         return _named("DHCPv6", _DHCPV6, frame[at] if len(frame) > at else 0)
     return _named("DHCP", _DHCP, _dhcp_type(frame, at)) if ports & {67, 68} else ""
@@ -196,7 +207,7 @@ def _named(protocol: str, names: Sequence[str], kind: int) -> str:
 
 
 def _dhcp_type(frame: bytes, at: int) -> int:
-    """Option 53 (RFC 2132 9.6); 0 if there is none."""
+    """Return option 53 (RFC 2132 9.6); 0 if there is none."""
     at += 236
     if frame[at : at + 4] != b"\x63\x82\x53\x63":
         return 0
@@ -209,8 +220,11 @@ def _dhcp_type(frame: bytes, at: int) -> int:
 
 
 def dhcp_flags(frame: bytes, at: int) -> int | None:
-    """The flags of a DHCP request to a server over IPv4, whose header is at at; None for others."""
-    if len(frame) < at + 20 or frame[at + 9] != 17:
+    """Return the flags of a DHCP request to a server over IPv4; None for other frames.
+
+    at: the offset of the IPv4 header.
+    """
+    if len(frame) < at + 20 or frame[at + 9] != IPPROTO_UDP:
         return None
     udp = at + (frame[at] & 15) * 4
     if len(frame) < udp + 20 or struct.unpack_from("!H", frame, udp + 2)[0] != 67:

@@ -1,6 +1,6 @@
-"""Frames in a pcapng file: https://www.ietf.org/archive/id/draft-ietf-opsawg-pcapng-02.html. Pure.
+"""Frames in a pcapng file: https://www.ietf.org/archive/id/draft-ietf-opsawg-pcapng-02.html.
 
-In the host's byte order, which readers find out by the section header's magic number.
+It is in the host's byte order, which readers find out by the section header's magic number.
 """
 
 import struct
@@ -14,8 +14,9 @@ _NANOSECONDS = b"\x09"
 
 
 def header(interfaces: Sequence[tuple[str, str]], snap: int) -> bytes:
-    """The start of a file: its section and interfaces, each a name and a description.
+    """Return the start of a file: its section and interfaces.
 
+    interfaces: a name and a description of each.
     snap: bytes that are kept of a frame.
     """
     section = struct.pack("=IHHq", _BYTE_ORDER_MAGIC, 1, 0, -1)
@@ -28,7 +29,12 @@ def header(interfaces: Sequence[tuple[str, str]], snap: int) -> bytes:
 
 
 def packet(interface: int, time: int, frame: bytes, length: int, comment: str = "") -> bytes:
-    """A frame. interface: its number. time: ns since 1970. length: of the whole frame."""
+    """Return the block of a frame.
+
+    interface: its number in the header.
+    time: ns since 1970.
+    length: bytes of the whole frame, of which some may be missing.
+    """
     head = struct.pack(
         "=IIIII", interface, time >> 32, time & 0xFFFFFFFF, len(frame), max(length, len(frame))
     )

@@ -2,16 +2,16 @@
 
 from ..ipc import aio
 from ..uplink import is_up
+from .context import TrialContext
 from .guest import TrialGuest
-from .scene import Scene
 from .steps import Failed
 
 _ONE_MAC = "a Wi-Fi station may send with its own MAC only"
 
 
-async def look_at_uplink(scene: Scene) -> str:
+async def look_at_uplink(context: TrialContext) -> str:
     """Up and with carrier. airtapd would bring it up, which is not for a trial to do."""
-    host = scene.host
+    host = context.host
     link = await host.link()
     if not link.up:
         raise Failed(f"{host.name} is down", f"bring it up: ip link set {host.name} up")
@@ -21,27 +21,27 @@ async def look_at_uplink(scene: Scene) -> str:
     return f"{host.name} is up, {host.type}, {link.mac}"
 
 
-async def make_device(scene: Scene) -> str:
+async def make_device(context: TrialContext) -> str:
     """By airtapd, as it is for QEMU."""
-    trial, host = scene.trial, scene.host
+    trial, host = context.trial, context.host
     kind = None if trial.kind == "bridge" else trial.kind
     trial.device, tap = await aio.attach(host.name, trial.mac, kind)
     guest = TrialGuest(tap, trial.mac)
-    scene.maybe_guest = guest
+    context.maybe_guest = guest
     await guest.start()
     what = "tap" if kind is None else kind
     return f"{what} {trial.device} for a guest {trial.mac}"
 
 
-async def look_at_mac_nat(scene: Scene) -> str:
+async def look_at_mac_nat(context: TrialContext) -> str:
     """On, or not needed as far as can be told beforehand."""
-    host = scene.host
-    uplink, _ = await aio.status(host.name, scene.trial.device)
+    host = context.host
+    uplink, _ = await aio.status(host.name, context.trial.device)
     off = f'macnat = "off" is set for {host.name}'
-    scene.mac_nat = bool(uplink.get("macnat"))
-    if scene.mac_nat:
+    context.mac_nat = bool(uplink.get("macnat"))
+    if context.mac_nat:
         return f"on: guests' frames leave with the MAC of {host.name}"
-    if scene.trial.kind == "ipvtap":
+    if context.trial.kind == "ipvtap":
         raise Failed(
             f"{off}, so a guest on an ipvtap has to use the MAC, and gets the lease, of the host",
             'set macnat = "auto" in airtap.toml',

@@ -1,40 +1,40 @@
 """A gateway, as the guest finds and pings it, over IPv4 or IPv6."""
 
 from ..kernel.addresses import Address
-from .scene import Scene, resolution
+from .context import TrialContext, resolution
 from .steps import Failed
 
 
-async def resolve(scene: Scene, gateway: Address) -> str:
+async def resolve(context: TrialContext, gateway: Address) -> str:
     """By the guest's own kernel."""
     how = resolution(gateway)
-    scene.listener.waits(f"{gateway} to answer {how}")
-    mac = await scene.guest.resolve(gateway, scene.seconds)
+    context.progress.waits(f"{gateway} to answer {how}")
+    mac = await context.guest.resolve(gateway, context.seconds)
     if mac is None:
-        what = f"{gateway} does not answer {how}; {await scene.frames()}"
-        raise Failed(what, one_mac_hint(scene))
-    scene.macs[gateway] = mac
+        what = f"{gateway} does not answer {how}; {await context.frames()}"
+        raise Failed(what, one_mac_hint(context))
+    context.macs[gateway] = mac
     return f"{gateway} is at {mac}"
 
 
-async def ping(scene: Scene, gateway: Address) -> str:
+async def ping(context: TrialContext, gateway: Address) -> str:
     """One that resolves and does not answer pings is set up so: no failure."""
-    scene.listener.waits(f"{gateway} to answer a ping")
-    echo = await scene.guest.ping(gateway, scene.seconds)
+    context.progress.waits(f"{gateway} to answer a ping")
+    echo = await context.guest.ping(gateway, context.seconds)
     if echo.seconds is None:
         return f"{gateway} resolves but does not answer pings, as some are set to"
     return f"{gateway} answers in {echo.seconds * 1000:.1f} ms"
 
 
-def one_mac_hint(scene: Scene) -> str:
+def one_mac_hint(context: TrialContext) -> str:
     """What may be amiss where nothing comes back."""
-    host = scene.host
+    host = context.host
     if host.type == "bridge":
         return (
             f"do the ports of {host.name} lead to the LAN, and does that take any MAC? With STP on,"
             " a new port forwards after half a minute only: --timeout 60"
         )
-    if host.type == "wifi-station" or scene.mac_nat:
+    if host.type == "wifi-station" or context.mac_nat:
         return f"does the host itself get through on {host.name}?"
     return (
         f"if the LAN takes one MAC only from {host.name} (port security, a rented server), set"

@@ -20,7 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from ..errors import Problem, reason
 from ..kernel import tap
 from ..kernel.addresses import Address
-from ..kernel.links import IFF_UP, rtnetlink
+from ..kernel.links import IFF_UP, LinkError, rtnetlink
 from ..kernel.neighbours import forget_neighbour, neighbour_mac
 from ..kernel.netns import Namespace
 from ..names import octets
@@ -61,7 +61,7 @@ _SYSCTLS = {
 
 
 @dataclass(frozen=True)
-class Own6:
+class GuestAddress6:
     """An IPv6 address of the guest's. ready: nobody else was found to have it."""
 
     interface: IPv6Interface
@@ -87,9 +87,8 @@ class TrialGuest:
         """Raises Problem no-guest; close() is due all the same."""
         try:
             await self._make()
-        except (OSError, NetlinkError) as exc:
-            why = reason(exc) if isinstance(exc, OSError) else exc.args[-1]
-            raise Problem("no-guest", f"cannot make a guest in a namespace: {why}") from exc
+        except OSError as exc:
+            raise Problem("no-guest", f"cannot make a guest in a namespace: {reason(exc)}") from exc
 
     async def close(self) -> None:
         """Let it go, and the tap with it; closing twice is fine."""
@@ -112,7 +111,10 @@ class TrialGuest:
         self._carry_from(self._outside, self._carry_in)
 
     async def _set(self, **attributes: object) -> None:
-        await self._ipr.link("set", index=self._index, **attributes)
+        try:
+            await self._ipr.link("set", index=self._index, **attributes)
+        except NetlinkError as exc:
+            raise LinkError(exc.code, exc.args[-1]) from exc
 
     # Frames.
 
@@ -210,7 +212,7 @@ class TrialGuest:
 
     # IPv6.
 
-    async def own6(self) -> list[Own6]:
+    async def addresses6(self) -> list[GuestAddress6]:
         """The guest's IPv6 addresses, also the link-local one."""
         found = []
         async for message in await self._ipr.addr("dump", family=socket.AF_INET6):
@@ -218,7 +220,9 @@ class TrialGuest:
                 flags = message.get("flags") or message["flags"]
                 bad = bool(flags & _IFA_F_DADFAILED)
                 interface = IPv6Interface((message.get("address"), message["prefixlen"]))
-                found.append(Own6(interface, not flags & _IFA_F_TENTATIVE and not bad, bad))
+                found.append(
+                    GuestAddress6(interface, not flags & _IFA_F_TENTATIVE and not bad, bad)
+                )
         return found
 
     async def router6(self) -> IPv6Address | None:

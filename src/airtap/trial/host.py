@@ -20,7 +20,7 @@ _RTPROT_RA = 9  # include/uapi/linux/rtnetlink.h; network managers use it too
 _IFA_F_TENTATIVE = 0x40
 
 
-class Host:
+class TrialHost:
     """The host on one of its devices. As open_host() makes it."""
 
     def __init__(self, links: Links, ipr: AsyncIPRoute, found: uplink.Uplink) -> None:
@@ -78,7 +78,7 @@ class Host:
 
 
 @asynccontextmanager
-async def open_host(device: str) -> AsyncIterator[Host]:
+async def open_host(device: str) -> AsyncIterator[TrialHost]:
     """The host on the device called device. Raises Problem no-such-device, no-nl80211, OSError."""
     async with open_links() as links, rtnetlink() as ipr:
         try:
@@ -88,4 +88,4 @@ async def open_host(device: str) -> AsyncIterator[Host]:
         found = uplink.inspect(link)
         if found.type == "other":
             raise Problem("bad-parent", f"{link.name} carries no Ethernet frames for guests")
-        yield Host(links, ipr, found)
+        yield TrialHost(links, ipr, found)

@@ -15,7 +15,7 @@ from .guest import TrialGuest
 _EARLY_S = (1.0, 3.0)
 _LATER_S = 4.0
 
-Say = Callable[[str], None]
+Notice = Callable[[str], None]
 
 
 class NoLease(Exception):
@@ -47,33 +47,33 @@ class Lease:
         self._guest.send_waiting()
 
 
-async def get(guest: TrialGuest, seconds: float, say: Say) -> Lease:
+async def get(guest: TrialGuest, seconds: float, notice: Notice) -> Lease:
     """Ask for a lease and take the first that is offered, within so many seconds.
 
-    say: is told what is waited for. Raises NoLease, OSError.
+    notice: is told what is waited for. Raises NoLease, OSError.
     """
-    exchange = _Exchange(guest)
+    exchange = _DhcpExchange(guest)
     seen = "no DHCP server answered"
     try:
         async with asyncio.timeout(seconds):
             with guest.packets() as packets:
                 while True:
-                    say("a DHCP server to make an offer")
+                    notice("a DHCP server to make an offer")
                     offer = await exchange.ask(packets, exchange.discover(), (dhcp.OFFER,))
-                    say(f"{offer.server} to confirm its offer of {offer.address}")
+                    notice(f"{offer.server} to confirm its offer of {offer.address}")
                     seen = f"{offer.server} offered {offer.address} and did not confirm it"
                     request = exchange.request(offer)
                     answer = await exchange.ask(packets, request, (dhcp.ACK, dhcp.NAK))
                     if answer.kind == dhcp.ACK:
                         return Lease(guest, answer)
                     seen = f"{answer.server} offered {offer.address} and then refused it"
-                    exchange = _Exchange(guest)
+                    exchange = _DhcpExchange(guest)
                     await asyncio.sleep(_EARLY_S[0])
     except TimeoutError:
         raise NoLease(seen) from None
 
 
-class _Exchange:
+class _DhcpExchange:
     """One exchange with servers, under a number of its own."""
 
     def __init__(self, guest: TrialGuest) -> None:

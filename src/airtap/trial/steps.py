@@ -83,7 +83,7 @@ class Report:
         }
 
 
-class Listener(Protocol):
+class ProgressCallbacks(Protocol):
     """Is told of a trial as it happens."""
 
     def trial(self, trial: Trial) -> None:

@@ -14,16 +14,16 @@ from pyroute2.netlink.exceptions import NetlinkError
 from ..config import MODES
 from ..errors import Problem, reason
 from ..ipc import aio
-from ..kernel.links import LinkError, LinkNotFound
+from ..kernel.links import LinkNotFound
 from ..names import random_mac
 from . import device, host_access, ipv4, ipv6
-from .host import Host, open_host
-from .scene import Scene
-from .steps import FAILED, PASSED, SKIPPED, Failed, Listener, Report, Skipped, Step, Trial
+from .context import TrialContext
+from .host import TrialHost, open_host
+from .steps import FAILED, PASSED, SKIPPED, Failed, ProgressCallbacks, Report, Skipped, Step, Trial
 
-Method = Callable[[Scene], Awaitable[str]]
+Method = Callable[[TrialContext], Awaitable[str]]
 
-# Each returns what it saw, or raises Failed, Skipped, Problem, OSError, LinkError. Without those
+# Each returns what it saw, or raises Failed, Skipped, Problem, OSError, NetlinkError. Without those
 # of FIRST nothing else makes sense; the others are tried one and all.
 FIRST: tuple[tuple[str, Method], ...] = (
     ("uplink", device.look_at_uplink),
@@ -44,7 +44,7 @@ STEPS: tuple[tuple[str, Method], ...] = (
 )
 
 
-async def run(name: str, kind: str | None, seconds: float, listener: Listener) -> Report:
+async def run(name: str, kind: str | None, seconds: float, progress: ProgressCallbacks) -> Report:
     """Try guests behind name, a device or an alias.
 
     kind: the only one to try; None for all that the device can carry. seconds: for each step.
@@ -57,9 +57,9 @@ async def run(name: str, kind: str | None, seconds: float, listener: Listener) -
             for trial in await _trials(host, kind):
                 report.trials.append(trial)
                 trial.mac = "" if trial.not_tried else mac
-                listener.trial(trial)
+                progress.trial(trial)
                 if not trial.not_tried:
-                    await _try(Scene(host, trial, seconds, listener), only=kind is not None)
+                    await _try(TrialContext(host, trial, seconds, progress), only=kind is not None)
                 if trial.steps and trial.steps[0].result == FAILED:
                     break  # the uplink: it would be the same again
             return report
@@ -68,10 +68,10 @@ async def run(name: str, kind: str | None, seconds: float, listener: Listener) -
     except LinkNotFound as exc:
         raise Problem("no-such-device", f"{name} has gone") from exc
     except OSError as exc:
-        raise Problem("no-device", f"cannot look at {name}: {_text(exc)}") from exc
+        raise Problem("no-device", f"cannot look at {name}: {reason(exc)}") from exc
 
 
-async def _trials(host: Host, kind: str | None) -> list[Trial]:
+async def _trials(host: TrialHost, kind: str | None) -> list[Trial]:
     """Which kinds to try on a device, and which not, and why."""
     if host.type == "bridge":
         if kind:
@@ -86,26 +86,26 @@ async def _trials(host: Host, kind: str | None) -> list[Trial]:
     return [Trial(each, not_tried="" if carried in ("", each) else busy) for each in MODES]
 
 
-async def _try(scene: Scene, only: bool) -> None:
+async def _try(context: TrialContext, only: bool) -> None:
     """Go through the steps with a new guest. only: it is this kind that was asked for."""
     try:
         for name, method in FIRST:
-            if not await _step(scene, name, method, only):
+            if not await _step(context, name, method, only):
                 return
         for name, method in STEPS:
-            await _step(scene, name, method, only)
+            await _step(context, name, method, only)
     finally:
-        await _undo(scene)
+        await _undo(context)
 
 
-async def _step(scene: Scene, name: str, method: Method, only: bool) -> bool:
+async def _step(context: TrialContext, name: str, method: Method, only: bool) -> bool:
     """Do a step and tell of it; returns whether to go on."""
-    scene.listener.begin(name)
-    scene.begin()
+    context.progress.begin(name)
+    context.begin()
     began = time.monotonic()
     result, hint, end = PASSED, "", False
     try:
-        detail = await method(scene)
+        detail = await method(context)
     except Skipped as exc:
         result, detail = SKIPPED, str(exc)
     except Failed as exc:
@@ -116,33 +116,29 @@ async def _step(scene: Scene, name: str, method: Method, only: bool) -> bool:
         result, detail, hint = (SKIPPED if end else FAILED), exc.message, exc.hint
     except BrokenPipeError:  # see run()
         raise
-    except (OSError, NetlinkError) as exc:
-        result, detail = FAILED, _text(exc)
+    except OSError as exc:
+        result, detail = FAILED, reason(exc)
+    except NetlinkError as exc:
+        result, detail = FAILED, str(exc.args[-1])
     if result == FAILED:
-        hint = "; ".join(filter(None, (hint, f"see: airtap doctor {scene.host.name}")))
+        hint = "; ".join(filter(None, (hint, f"see: airtap doctor {context.host.name}")))
     step = Step(name, result, time.monotonic() - began, detail, hint)
-    scene.trial.steps.append(step)
-    scene.listener.end(step)
+    context.trial.steps.append(step)
+    context.progress.end(step)
     return result != FAILED and not end
 
 
-async def _undo(scene: Scene) -> None:
+async def _undo(context: TrialContext) -> None:
     """Give the lease back, have the device removed, let the guest go."""
-    guest = scene.maybe_guest
+    guest = context.maybe_guest
     try:
-        if guest and scene.lease:
+        if guest and context.lease:
             with suppress(OSError):
-                await scene.lease.release()
+                await context.lease.release()
     finally:
         try:
-            if scene.trial.device:  # at once; closing the tap would do as well
-                await aio.release(scene.trial.device)
+            if context.trial.device:  # at once; closing the tap would do as well
+                await aio.release(context.trial.device)
         finally:
             if guest:
                 await guest.close()
-
-
-def _text(error: OSError | LinkError | NetlinkError) -> str:
-    if isinstance(error, OSError):
-        return reason(error)
-    return str(error.args[-1])

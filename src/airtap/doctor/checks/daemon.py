@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 from ... import __version__
 from ..finding import Finding, ok, problem, warning, word
-from ..sources.daemon import Daemon
+from ..sources.daemon import DaemonSnapshot
 from ..sources.user import User
 
 _EVERYBODY = 0o222
 
 
-def configuration(daemon: Daemon, user: User) -> Iterator[Finding]:
+def configuration(daemon: DaemonSnapshot, user: User) -> Iterator[Finding]:
     """Tell whether airtap.toml is valid.
 
     Yields ok; problem config-invalid or config-unreadable; warning config-unreadable, where root
@@ -38,7 +38,7 @@ def configuration(daemon: Daemon, user: User) -> Iterator[Finding]:
         yield ok("config", daemon.config_path, what="is valid")
 
 
-def answers(daemon: Daemon, user: User) -> Iterator[Finding]:
+def answers(daemon: DaemonSnapshot, user: User) -> Iterator[Finding]:
     """Tell whether airtapd answers this user.
 
     Yields ok; problem airtapd-down, socket-refused or airtapd-silent; warning airtapd-down, where
@@ -79,7 +79,7 @@ def answers(daemon: Daemon, user: User) -> Iterator[Finding]:
         )
 
 
-def start(daemon: Daemon, user: User) -> str:
+def start(daemon: DaemonSnapshot, user: User) -> str:
     """Return what starts airtapd here, or what tells why one that is there does not answer."""
     prefix = "" if user.root else "as root: "
     if not daemon.absent:
@@ -90,7 +90,7 @@ def start(daemon: Daemon, user: User) -> str:
     return "airtap status" if user.root else "as root: airtapd"
 
 
-def socket_mode(daemon: Daemon, _user: User) -> Iterator[Finding]:
+def socket_mode(daemon: DaemonSnapshot, _user: User) -> Iterator[Finding]:
     """Tell whether every user may connect to airtapd.
 
     Yields warning socket-mode.
@@ -108,30 +108,30 @@ def socket_mode(daemon: Daemon, _user: User) -> Iterator[Finding]:
         )
 
 
-def version(daemon: Daemon, _user: User) -> Iterator[Finding]:
+def version(daemon: DaemonSnapshot, _user: User) -> Iterator[Finding]:
     """Tell whether airtapd and this program are of one version.
 
     Yields warning airtapd-version.
     """
-    if daemon.silence or daemon.report.version == __version__:
+    if daemon.silence or daemon.status.version == __version__:
         return
     yield warning(
         "airtapd-version",
         "airtapd",
         what="is of another version than this program: it was not started anew after an upgrade",
-        evidence=f"airtapd {daemon.report.version or 'of before 0.2'}, airtap {__version__}",
+        evidence=f"airtapd {daemon.status.version or 'of before 0.2'}, airtap {__version__}",
         remedy="systemctl restart airtapd"
         if daemon.systemd
         else "end airtapd, and start it: airtapd",
     )
 
 
-def lost(daemon: Daemon, _user: User) -> Iterator[Finding]:
+def lost(daemon: DaemonSnapshot, _user: User) -> Iterator[Finding]:
     """Tell which guests have lost their device.
 
     Yields problem guest-lost.
     """
-    for loss in daemon.report.lost:
+    for loss in daemon.status.lost:
         pid = loss["owner"]["pid"]
         yield problem(
             "guest-lost",
@@ -142,5 +142,5 @@ def lost(daemon: Daemon, _user: User) -> Iterator[Finding]:
         )
 
 
-def _octal(daemon: Daemon) -> str:
+def _octal(daemon: DaemonSnapshot) -> str:
     return "unknown" if daemon.mode is None else f"0{daemon.mode:o}"

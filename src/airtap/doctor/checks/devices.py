@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from ipaddress import ip_address
 
+from ...refusals import Refusal
 from ..finding import Finding, problem, sysctl_of, warning, word
-from ..sources.uplinks import Uplink
+from ..sources.uplinks import UplinkSnapshot
 from .daemon import start
-from .uplink import Scene
+from .uplink import DiagnosisContext
 
 _ARP_IGNORE_ALL = 8  # Documentation/networking/ip-sysctl.rst
 _UNMANAGED = {
@@ -20,13 +21,13 @@ _UNMANAGED = {
     ),
 }
 _REFUSED = {
-    "wrong_mac": "with another source MAC than its own",
-    "host_address": "that claim an address of the host or a gateway",
-    "guest_address": "that claim another guest's address",
+    Refusal.WRONG_MAC: "with another source MAC than its own",
+    Refusal.HOST_ADDRESS: "that claim an address of the host or a gateway",
+    Refusal.GUEST_ADDRESS: "that claim another guest's address",
 }
 
 
-def up(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def up(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell which devices of airtap's guests are down.
 
     Devices of others are not looked at: libvirt takes its own down while their guest is paused
@@ -46,7 +47,7 @@ def up(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
             )
 
 
-def nodes(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def nodes(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell which nodes in /dev are another device's than their name says.
 
     Yields problem tap-node.
@@ -66,24 +67,24 @@ def nodes(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
             )
 
 
-def stale(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+def stale(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
     """Tell which devices nobody holds any more, while airtapd does not see to it.
 
     Yields warning device-stale.
     """
     for device in uplink.devices:
         of_libvirt = device.owner is not None and device.owner.uuid
-        if device.held is False and not of_libvirt and scene.daemon.silence:
+        if device.held is False and not of_libvirt and context.daemon.silence:
             yield warning(
                 "device-stale",
                 device.link.name,
                 what="nobody holds it any more; airtapd removes it when it starts",
                 evidence=f"F_OFD_GETLK of {device.node}",
-                remedy=start(scene.daemon, scene.user),
+                remedy=start(context.daemon, context.user),
             )
 
 
-def host_kept_off(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def host_kept_off(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell on which guests' devices the host itself may speak.
 
     Yields warning host-on-device.
@@ -109,7 +110,7 @@ def host_kept_off(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
             )
 
 
-def addresses(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def addresses(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell on which guests' devices the host has an address.
 
     Yields problem address-on-device.
@@ -127,7 +128,7 @@ def addresses(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
             )
 
 
-def managed(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def managed(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell which guests' devices a network manager of the host has taken.
 
     Yields warning managed-device.
@@ -144,12 +145,12 @@ def managed(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
             )
 
 
-def guests(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+def guests(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
     """Tell what airtapd reports of guests that are not well.
 
     Yields warning guest-stranded or guest-refused.
     """
-    for entry in scene.daemon.report.uplinks:
+    for entry in context.daemon.status.uplinks:
         if entry["name"] == uplink.name:
             for guest in entry["guests"]:
                 yield from _stranded(guest)
@@ -175,7 +176,8 @@ def _refused(guest: dict[str, object]) -> Iterator[Finding]:
     refused = guest.get("refused")
     if not isinstance(refused, dict):
         return
-    found = [f"{refused[key]} {why}" for key, why in _REFUSED.items() if refused.get(key)]
+    counts = [(refused.get(each.key), why) for each, why in _REFUSED.items()]
+    found = [f"{count} {why}" for count, why in counts if count]
     if found:
         yield warning(
             "guest-refused",

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from ..finding import PROBLEM, WARNING, Finding, ok, warning, word
 from ..sources.netfilter import Chain, Rule
-from ..sources.uplinks import Uplink
-from .uplink import Scene
+from ..sources.uplinks import UplinkSnapshot
+from .uplink import DiagnosisContext
 
 _BRIDGE_NF = {
     "ip": ("bridge-nf-call-iptables",),
@@ -73,14 +73,14 @@ def way(chain: Chain, device: str) -> Way:
     return Way(chain, tuple(met), passes)
 
 
-def devices(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+def devices(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
     """Tell which chains of nftables on guests' devices or the uplink drop frames.
 
     Yields ok; problem nft-netdev-drops, where all frames are dropped; warning nft-netdev-drops,
     where some may be.
     """
     names = [uplink.name, *(device.link.name for device in uplink.devices)]
-    chains = [chain for chain in scene.chains or () if chain.hook != "forward"]
+    chains = [chain for chain in context.chains or () if chain.hook != "forward"]
     for name, chain in [(n, c) for n in names for c in chains if n in c.devices]:
         found = way(chain, name)
         if found.closed:
@@ -109,7 +109,7 @@ def devices(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
             )
 
 
-def bridges(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+def bridges(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
     """Tell which chains of nftables drop what a bridge forwards.
 
     Yields problem bridge-forward-drop or bridge-nf-call, where all frames are dropped; warning
@@ -117,7 +117,7 @@ def bridges(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
     """
     if uplink.inspected.type != "bridge":
         return
-    for chain in scene.chains or ():
+    for chain in context.chains or ():
         found = way(chain, uplink.name)
         if chain.hook != "forward" or not (found.closed or found.drops):
             continue

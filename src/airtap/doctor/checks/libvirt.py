@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ... import __version__
 from ...uris import SYSTEM
 from ..finding import PROBLEM, WARNING, Finding, ok, problem, warning, word
-from ..sources.hooks import Hook
-from ..sources.libvirt import Card, Domain, Libvirt
+from ..sources.hooks import HookFile
+from ..sources.libvirt import CheckedDomain, CheckedNic, Libvirt
 from ..sources.user import Session
 
 _REINSTALL = "install airtap anew: apt install --reinstall airtap, or make install"
@@ -33,7 +33,7 @@ class Guests:
     root: bool = False
 
     @property
-    def domains(self) -> list[Domain]:
+    def domains(self) -> list[CheckedDomain]:
         return [each for each in self.libvirt.domains if self.only in ("", each.uuid)]
 
     @property
@@ -43,7 +43,7 @@ class Guests:
         return "" if uri == SYSTEM else f" --connect {word(uri, 'URI')}"
 
 
-def hook_file(hook: Hook, systemd: bool) -> Iterator[Finding]:
+def hook_file(hook: HookFile, systemd: bool) -> Iterator[Finding]:
     """Tell whether a hook of libvirt is there, is airtap's, and can run.
 
     Yields ok; problem hook-missing, hook-foreign, hook-not-executable or hook-broken; warning
@@ -106,7 +106,7 @@ def hook_file(hook: Hook, systemd: bool) -> Iterator[Finding]:
         yield ok("hook", hook.file, what="is in place")
 
 
-def hook_active(hook: Hook, systemd: bool) -> Iterator[Finding]:
+def hook_active(hook: HookFile, systemd: bool) -> Iterator[Finding]:
     """Tell whether the running libvirt daemons have found a hook, which they look for at their
     start.
 
@@ -224,29 +224,29 @@ def cards(guests: Guests) -> Iterator[Finding]:
     """
     ours = {each.network.name for each in guests.libvirt.networks if each.network.ours}
     for domain in guests.domains:
-        for card in domain.cards:
-            subject = f"domain {domain.name}, card {card.nic.number}"
-            where = f"{card.nic.kind} {card.nic.name}".rstrip()
-            if card.works is not False:
-                note = "" if card.works else "; whether it works cannot be told"
-                yield ok("card", subject, what=f"{where}{note}", evidence=card.why)
+        for checked in domain.nics:
+            subject = f"domain {domain.name}, card {checked.nic.number}"
+            where = f"{checked.nic.kind} {checked.nic.name}".rstrip()
+            if checked.works is not False:
+                note = "" if checked.works else "; whether it works cannot be told"
+                yield ok("card", subject, what=f"{where}{note}", evidence=checked.why)
                 continue
-            concerned = guests.only or card.nic.connected or card.nic.prepared
-            level = PROBLEM if concerned or card.nic.name in ours else WARNING
+            concerned = guests.only or checked.nic.connected or checked.nic.prepared
+            level = PROBLEM if concerned or checked.nic.name in ours else WARNING
             yield Finding(
                 level=level,
                 id="card-cannot-work",
                 subject=subject,
-                what=f"it cannot work on {where}: {card.why}",
+                what=f"it cannot work on {where}: {checked.why}",
                 evidence=f"airtap domain list: {domain.name}",
-                remedy=_reconnect(guests, domain, card),
+                remedy=_reconnect(guests, domain, checked),
             )
 
 
-def _reconnect(guests: Guests, domain: Domain, card: Card) -> str:
-    if card.nic.kind == "network" and "not active" in card.why:
-        return f"virsh --connect {word(guests.libvirt.uri)} net-start {word(card.nic.name)}"
-    nic = f" --nic {card.nic.number}" if len(domain.cards) > 1 else ""
+def _reconnect(guests: Guests, domain: CheckedDomain, checked: CheckedNic) -> str:
+    if checked.nic.kind == "network" and "not active" in checked.why:
+        return f"virsh --connect {word(guests.libvirt.uri)} net-start {word(checked.nic.name)}"
+    nic = f" --nic {checked.nic.number}" if len(domain.nics) > 1 else ""
     parent = word(guests.default_uplink or "DEV", "DEV")
     name = word(domain.name, domain.uuid)
     return f"airtap domain connect {name}{nic} --parent {parent}{guests.connect}"
@@ -257,26 +257,26 @@ def clones(guests: Guests) -> Iterator[Finding]:
 
     Yields problem device-cloned.
     """
-    users: dict[str, list[tuple[Domain, Card]]] = defaultdict(list)
+    users: dict[str, list[tuple[CheckedDomain, CheckedNic]]] = defaultdict(list)
     for domain in guests.libvirt.domains:
-        for card in domain.cards:
-            if card.nic.device:
-                users[card.nic.device].append((domain, card))
+        for checked in domain.nics:
+            if checked.nic.device:
+                users[checked.nic.device].append((domain, checked))
     for device, found in users.items():
         if len(found) < 2:
             continue
-        domain, card = next((each for each in found if not each[1].nic.own), found[-1])
+        domain, checked = next((each for each in found if not each[1].nic.own), found[-1])
         if guests.only not in ("", *(each.uuid for each, _ in found)):
             continue
-        nic = f" --nic {card.nic.number}" if len(domain.cards) > 1 else ""
+        nic = f" --nic {checked.nic.number}" if len(domain.nics) > 1 else ""
         name = word(domain.name, domain.uuid)
         yield problem(
             "device-cloned",
             f"domain {domain.name}",
             what=f"it is a clone, and its card would take the device {device} of the original",
             evidence=f"{device} is noted by: {', '.join(each.name for each, _ in found[:8])}",
-            remedy=f"airtap domain connect {name}{nic} --parent {word(card.nic.name)}"
-            f" --kind {card.nic.kind}{guests.connect}",
+            remedy=f"airtap domain connect {name}{nic} --parent {word(checked.nic.name)}"
+            f" --kind {checked.nic.kind}{guests.connect}",
         )
 
 
@@ -287,9 +287,9 @@ def wanted(guests: Guests) -> Mapping[str, list[tuple[str, str]]]:
         if entry.network.kind == "macvtap" and entry.network.parent:
             found[entry.network.parent].append((f"network {entry.network.name}", "macvtap"))
     for domain in guests.libvirt.domains:
-        for card in domain.cards:
-            if card.nic.kind in ("macvtap", "ipvtap") and card.nic.name:
-                found[card.nic.name].append((domain.name, card.nic.kind))
+        for checked in domain.nics:
+            if checked.nic.kind in ("macvtap", "ipvtap") and checked.nic.name:
+                found[checked.nic.name].append((domain.name, checked.nic.kind))
     return found
 
 

@@ -5,14 +5,14 @@ from collections.abc import Collection, Iterator, Sequence
 from ...bpf.role import HOOKS, Role
 from ...kernel.clsact import EGRESS, Filter, Hook
 from ..finding import OK, PROBLEM, WARNING, Finding, ok, warning, word
-from ..sources.uplinks import Device, Uplink
+from ..sources.uplinks import DeviceSnapshot, UplinkSnapshot
 from .daemon import start
-from .uplink import Scene
+from .uplink import DiagnosisContext
 
 _OURS = "airtap_"
 
 
-def on_uplink(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+def on_uplink(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
     """Tell whether airtap's programs are attached to the uplink, and see frames first.
 
     Yields ok; problem macnat-not-attached, ingress-qdisc or foreign-filter; warning
@@ -20,12 +20,12 @@ def on_uplink(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
     warning filter-before-ours.
     """
     if uplink.role:
-        yield from _attached(uplink, uplink.role.on_parent, uplink.role, scene)
+        yield from _attached(uplink, uplink.role.on_parent, uplink.role, context)
     elif uplink.needs_macnat:
         yield ok("macnat", uplink.name, what="MAC NAT goes on with the first guest")
 
 
-def on_devices(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+def on_devices(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
     """Tell the same of guests' devices, with one ok for all that are well.
 
     Yields ok; problem macnat-not-attached, ingress-qdisc or foreign-filter; warning
@@ -36,7 +36,7 @@ def on_devices(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
         return
     well = 0
     for device in _guarded(uplink):
-        found = _attached(device, uplink.role.on_child, uplink.role, scene)
+        found = _attached(device, uplink.role.on_child, uplink.role, context)
         bad = [finding for finding in found if finding.level != OK]
         well += not bad
         yield from bad
@@ -44,14 +44,14 @@ def on_devices(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
         yield ok("macnat", uplink.name, what=f"so they are on guests' devices: {well}")
 
 
-def _guarded(uplink: Uplink) -> list[Device]:
+def _guarded(uplink: UplinkSnapshot) -> list[DeviceSnapshot]:
     """Return the guests' devices to which airtap's programs are to be attached."""
     kind = uplink.role.kind if uplink.role else ""
     ours = [each for each in uplink.devices if each.owner is not None or kind == "macvtap"]
     return [each for each in ours if each.link.kind == kind]
 
 
-def is_incomplete(uplink: Uplink) -> bool:
+def is_incomplete(uplink: UplinkSnapshot) -> bool:
     """Return whether a program is not attached, which airtapd may be about to do."""
     if uplink.role is None:
         return False
@@ -67,13 +67,20 @@ def missing(wanted: Collection[str], filters: Collection[Filter]) -> list[Hook]:
 
 
 def _attached(
-    place: Uplink | Device, wanted: Sequence[str], role: Role, scene: Scene
+    place: UplinkSnapshot | DeviceSnapshot,
+    wanted: Sequence[str],
+    role: Role,
+    context: DiagnosisContext,
 ) -> Iterator[Finding]:
     name, filters = place.link.name, place.filters
     level = PROBLEM if role.translate else WARNING
     grave = "MAC NAT does not work there"
     what = grave if role.translate else "the host does not meet guests there"
-    by = "libvirt's (by <inbound>) or somebody's" if isinstance(place, Device) else "somebody's"
+    by = (
+        "libvirt's (by <inbound>) or somebody's"
+        if isinstance(place, DeviceSnapshot)
+        else "somebody's"
+    )
     lacking = missing(wanted, filters)
     if lacking and place.qdisc == "ingress":
         yield Finding(
@@ -101,7 +108,9 @@ def _attached(
             subject=name,
             what=f"{what}: airtap's programs are not attached",
             evidence=f"tc filter show dev {name}: no {names}",
-            remedy=start(scene.daemon, scene.user) if scene.daemon.silence else _look_again(scene),
+            remedy=start(context.daemon, context.user)
+            if context.daemon.silence
+            else _look_again(context),
         )
     else:
         yield ok("macnat", name, what="airtap's programs are attached")
@@ -146,5 +155,5 @@ def _direction(each: Filter) -> str:
     return "egress" if each.direction == EGRESS else "ingress"
 
 
-def _look_again(scene: Scene) -> str:
-    return "systemctl reload airtapd" if scene.daemon.systemd else "see airtapd's log"
+def _look_again(context: DiagnosisContext) -> str:
+    return "systemctl reload airtapd" if context.daemon.systemd else "see airtapd's log"

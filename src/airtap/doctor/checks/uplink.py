@@ -8,10 +8,10 @@ from ...config import MODES
 from ...errors import Problem
 from ...kernel.links import FAMILY, IFF_LOWER_UP
 from ..finding import PROBLEM, WARNING, Finding, ok, parent_table, problem, sysctl_of, warning, word
-from ..sources.daemon import Daemon
+from ..sources.daemon import DaemonSnapshot
 from ..sources.managers import Managers
 from ..sources.netfilter import Chain
-from ..sources.uplinks import Uplink
+from ..sources.uplinks import UplinkSnapshot
 from ..sources.user import User
 
 _IFF_PROMISC = 0x100  # include/uapi/linux/if.h
@@ -28,14 +28,14 @@ _ALLOWS = {
 
 
 @dataclass(frozen=True)
-class Scene:
+class DiagnosisContext:
     """What is around an uplink.
 
     chains: of nftables, None if they could not be read. wanted: by uplink, who wants which kind of
     device on it: (guest, kind). connect: see Guests.
     """
 
-    daemon: Daemon
+    daemon: DaemonSnapshot
     user: User
     managers: Managers
     chains: Sequence[Chain] | None
@@ -43,7 +43,7 @@ class Scene:
     connect: str = ""
 
 
-def type_of(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def type_of(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell of which type an uplink is, and what follows for guests.
 
     Yields ok.
@@ -55,7 +55,7 @@ def type_of(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
     yield ok("uplink-type", uplink.name, what=f"{type}: {what}", evidence=uplink.link.mac)
 
 
-def carrier(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def carrier(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell whether the uplink is up and has a carrier.
 
     Yields ok; problem link-down or no-carrier; warning link-down or no-carrier, where nobody uses
@@ -91,7 +91,7 @@ def carrier(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
         )
 
 
-def holder(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def holder(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell what an attach to the uplink would get, or would be refused with.
 
     Yields ok; problem parent-busy, bad-parent or bad-mode.
@@ -115,14 +115,14 @@ def holder(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
         )
 
 
-def _held_by(uplink: Uplink) -> str:
+def _held_by(uplink: UplinkSnapshot) -> str:
     link = uplink.link
     children = ", ".join(f"{child.name} ({child.kind})" for child in uplink.children[:8])
     master = f"port of a {link.slave_kind}" if link.slave_kind else ""
     return "; ".join(filter(None, (master, f"on it: {children}" if children else "")))
 
 
-def _way_out(uplink: Uplink, refused: Problem) -> str:
+def _way_out(uplink: UplinkSnapshot, refused: Problem) -> str:
     link = uplink.link
     if link.slave_kind and refused.code == "parent-busy":
         return f"use the {link.slave_kind} instead, or: ip link set dev {word(link.name)} nomaster"
@@ -136,7 +136,7 @@ def _way_out(uplink: Uplink, refused: Problem) -> str:
     return refused.hint or "choose another uplink"
 
 
-def strangers(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def strangers(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell whether a container has devices on the uplink beside which guests can get none.
 
     Yields ok; problem parent-held-elsewhere.
@@ -165,12 +165,12 @@ def strangers(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
     )
 
 
-def kinds_agree(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+def kinds_agree(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
     """Tell whether guests and networks of libvirt and airtap.toml want one kind of device.
 
     Yields warning kinds-mixed.
     """
-    wanted = list(scene.wanted.get(uplink.name, ()))
+    wanted = list(context.wanted.get(uplink.name, ()))
     setting = uplink.settings.kind
     configured = [("airtap.toml", setting)] if wanted and setting != "auto" else []
     if len({kind for _, kind in (*wanted, *configured)}) < 2:
@@ -180,7 +180,7 @@ def kinds_agree(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
         uplink.name,
         what="both macvtaps and ipvtaps are wanted on it: who starts second is refused",
         evidence=", ".join(f"{who}: {kind}" for who, kind in (*configured, *wanted)[:16]),
-        remedy=_agreement(uplink.name, wanted, setting, scene.connect),
+        remedy=_agreement(uplink.name, wanted, setting, context.connect),
     )
 
 
@@ -194,7 +194,7 @@ def _agreement(name: str, wanted: Sequence[tuple[str, str]], setting: str, conne
     return f"airtap domain connect {word(odd)} --parent {word(name)} --kind {kind}{connect}"
 
 
-def bridged(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def bridged(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell which ports of a bridge lead to a LAN that takes one MAC only.
 
     Yields problem bridge-on-one-mac.
@@ -209,7 +209,7 @@ def bridged(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
         )
 
 
-def macnat_wanted(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def macnat_wanted(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell whether MAC NAT is switched off where nothing works without it.
 
     Yields problem macnat-off-station.
@@ -225,7 +225,7 @@ def macnat_wanted(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
         )
 
 
-def driver(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def driver(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell what is known of the uplink's driver.
 
     Yields ok; warning driver-arp-offload or driver-br-ext.
@@ -252,13 +252,13 @@ def driver(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
         yield ok("driver", link.name, what=f"no trouble is known of the driver {name}")
 
 
-def iwd(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+def iwd(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
     """Tell whether iwd removes the uplink when it restarts.
 
     Yields warning iwd-recreates.
     """
     wifi = uplink.inspected.type.startswith("wifi")
-    if wifi and "iwd" in scene.managers.running and not scene.managers.iwd_keeps:
+    if wifi and "iwd" in context.managers.running and not context.managers.iwd_keeps:
         yield warning(
             "iwd-recreates",
             uplink.name,
@@ -268,7 +268,7 @@ def iwd(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
         )
 
 
-def arp(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def arp(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell whether the host answers ARP requests on the uplink.
 
     Reverse path filters, strict ones too, do no harm.
@@ -290,7 +290,7 @@ def arp(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
     )
 
 
-def ipv6(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
+def ipv6(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """Tell whether the host itself has IPv6 on the uplink.
 
     Yields ok.
@@ -299,12 +299,12 @@ def ipv6(uplink: Uplink, _scene: Scene) -> Iterator[Finding]:
         yield ok("ipv6", uplink.name, what="the host has no IPv6 there; guests may have it")
 
 
-def acl(uplink: Uplink, scene: Scene) -> Iterator[Finding]:
+def acl(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
     """Tell whether the ACL allows the uplink to the user.
 
     Yields ok; problem acl-denied; warning acl-denied for root by sudo, who names the uplink.
     """
-    user = scene.user
+    user = context.user
     rules = user.rules
     if isinstance(rules, Problem):
         return

@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Daemon:
+class DaemonSnapshot:
     """silence: why it does not answer, "" if it does; absent: whether nobody listens there;
     refused: whether that is for the mode of the socket. mode: of the socket, None without one.
 
@@ -31,14 +31,14 @@ class Daemon:
     absent: bool = False
     refused: bool = False
     mode: int | None = None
-    report: StatusReply = field(default_factory=StatusReply)
+    status: StatusReply = field(default_factory=StatusReply)
     systemd: bool = False
     config_path: str = config.DEFAULT_PATH
     config: Config = field(default_factory=Config)
     config_problem: Problem | None = None
 
 
-def read() -> Daemon:
+def read() -> DaemonSnapshot:
     """Ask airtapd, without starting one."""
     path = client.socket_path()
     settings, invalid = _config()
@@ -51,15 +51,15 @@ def read() -> Daemon:
         "config_problem": invalid,
     }
     try:
-        return Daemon(**found, report=_ask(path))
+        return DaemonSnapshot(**found, status=_ask(path))
     except (FileNotFoundError, ConnectionRefusedError) as exc:
-        return Daemon(**found, silence=reason(exc), absent=True)
+        return DaemonSnapshot(**found, silence=reason(exc), absent=True)
     except BlockingIOError:
-        return Daemon(**found, silence=f"no answer in {protocol.TIMEOUT_S} s")
+        return DaemonSnapshot(**found, silence=f"no answer in {protocol.TIMEOUT_S} s")
     except OSError as exc:
-        return Daemon(**found, silence=reason(exc), refused=exc.errno == errno.EACCES)
+        return DaemonSnapshot(**found, silence=reason(exc), refused=exc.errno == errno.EACCES)
     except Problem as problem:
-        return Daemon(**found, silence=problem.message)
+        return DaemonSnapshot(**found, silence=problem.message)
 
 
 def _ask(path: str) -> StatusReply:

@@ -26,7 +26,7 @@ _OUR_TREE = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)
-class Hook:
+class HookFile:
     """One of NAMES.
 
     error: why the file cannot be read, "" if it can; hidden: from this user. ours: whether it
@@ -55,7 +55,7 @@ def is_in_use() -> bool:
     return system_listens() or bool(_daemons("qemu"))
 
 
-def read() -> list[Hook]:
+def read() -> list[HookFile]:
     return [_read(name) for name in NAMES]
 
 
@@ -64,7 +64,7 @@ def _daemons(hook: str) -> tuple[Process, ...]:
     return tuple(each for each in processes.named(*_DAEMONS[hook]) if each.uid == 0)
 
 
-def _read(name: str) -> Hook:
+def _read(name: str) -> HookFile:
     file = DIRECTORY / f"{name}.d" / _FILE
     daemons = _daemons(name)
     try:
@@ -72,13 +72,13 @@ def _read(name: str) -> Hook:
         text = files.text(file)
     except OSError as exc:
         hidden = isinstance(exc, PermissionError)
-        return Hook(name, str(file), error=reason(exc), hidden=hidden, daemons=daemons)
+        return HookFile(name, str(file), error=reason(exc), hidden=hidden, daemons=daemons)
     runs = _RUNS.search(text)
     if runs and runs[1].endswith(f"/hooks/{name}"):
         text = files.text_or_nothing(Path(runs[1]))
     tree = _TREE.search(text)
     where = tree[1] if tree else runs[1] if runs and not text else str(_OUR_TREE)
-    return Hook(
+    return HookFile(
         name=name,
         file=str(file),
         regular=stat.S_ISREG(info.st_mode),

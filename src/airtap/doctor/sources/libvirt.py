@@ -18,7 +18,7 @@ _ANSWER_S = 30.0
 
 
 @dataclass(frozen=True)
-class Card:
+class CheckedNic:
     """A network card. works, why: its verdict."""
 
     nic: "Nic"
@@ -27,10 +27,10 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Domain:
+class CheckedDomain:
     name: str
     uuid: str
-    cards: tuple[Card, ...]
+    nics: tuple[CheckedNic, ...]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Libvirt:
     silence: Problem | None = None
     session: bool = False
     networks: "tuple[Entry, ...]" = ()
-    domains: tuple[Domain, ...] = ()
+    domains: tuple[CheckedDomain, ...] = ()
     devices: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -69,7 +69,9 @@ def _read(uri: str, settings: Config, devices: frozenset[str]) -> Libvirt:
             session=is_session(connection.getURI()),
             networks=tuple(networks.entries(connection)),
             domains=tuple(
-                Domain(e.name, e.uuid, tuple(Card(n, *verdict(n, host)) for n in e.nics))
+                CheckedDomain(
+                    e.name, e.uuid, tuple(CheckedNic(n, *verdict(n, host)) for n in e.nics)
+                )
                 for e in entries
             ),
             devices=devices,

@@ -10,7 +10,6 @@ from pathlib import Path
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from ... import uplink
 from ...alias import Owner
 from ...bpf.role import Role
 from ...config import MODES, Config, Parent
@@ -19,7 +18,7 @@ from ...kernel import clsact, tap
 from ...kernel.clsact import Filter
 from ...kernel.links import FAMILY, GROUP, Link, LinkError
 from ...macnat.policy import gives_its_mac, is_child, is_sociable, role_for
-from ...uplink import Uplink as Inspected
+from ...uplink import Uplink, inspect
 from . import namespaces
 from .managers import Managers
 from .namespaces import Stranger
@@ -32,7 +31,7 @@ _BRIDGE_SYSCTLS = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
 
 
 @dataclass(frozen=True)
-class Device:
+class DeviceSnapshot:
     """A guest's device.
 
     owner: None for those that others made, such as libvirt. node: of its tap; wrong_node: whether
@@ -55,7 +54,7 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Uplink:
+class UplinkSnapshot:
     """A device that guests stand on, or are to.
 
     asked: named on the command line. one_of_several: of an alias. children: macvlans and ipvlans
@@ -64,11 +63,11 @@ class Uplink:
     that take one MAC only.
     """
 
-    inspected: Inspected
+    inspected: Uplink
     settings: Parent
     asked: bool
     one_of_several: bool
-    devices: tuple[Device, ...]
+    devices: tuple[DeviceSnapshot, ...]
     children: tuple[Link, ...]
     strangers: tuple[Stranger, ...]
     role: Role | None
@@ -121,7 +120,7 @@ async def surroundings(ipr: AsyncIPRoute, links: Collection[Link]) -> Surroundin
     return Surroundings(links, await clsact.qdiscs(ipr), addresses, strangers, unseen)
 
 
-class Reader:
+class UplinkReader:
     """Reads uplinks of one moment."""
 
     def __init__(
@@ -141,15 +140,15 @@ class Reader:
         self._managers = managers
         self._guarded = guarded
 
-    async def uplink(self, link: Link, *, asked: bool) -> Uplink:
+    async def uplink(self, link: Link, *, asked: bool) -> UplinkSnapshot:
         """Raises Problem no-nl80211, LinkError."""
-        inspected = uplink.inspect(link)
+        inspected = inspect(link)
         settings = self._config.parent(link.name)
         on_it = [each for each in self._links if each.parent == link.index and each.parent_here]
         children = tuple(each for each in on_it if each.kind in FAMILY)
         taps = [each for each in self._links if each.master == link.index and each.group == GROUP]
         guests = [each for each in children if each.kind in MODES] + taps
-        return Uplink(
+        return UplinkSnapshot(
             inspected=inspected,
             settings=settings,
             asked=asked,
@@ -166,7 +165,7 @@ class Reader:
             ports=self._one_mac_ports(inspected),
         )
 
-    def _role(self, inspected: Inspected, children: Collection[Link]) -> Role | None:
+    def _role(self, inspected: Uplink, children: Collection[Link]) -> Role | None:
         """What should be on for the guests that are there."""
         guests = [each for each in children if is_child(each)]
         if not guests or inspected.type in ("bridge", "other"):
@@ -175,29 +174,29 @@ class Reader:
         meets = role.host_access and any(map(is_sociable, guests))
         return None if role.observes and not meets else replace(role, host_access=meets)
 
-    def _needs_macnat(self, inspected: Inspected) -> bool:
+    def _needs_macnat(self, inspected: Uplink) -> bool:
         if inspected.type in ("bridge", "other"):
             return False
         settings = self._config.parent(inspected.link.name)
         kind = "ipvtap" if settings.kind == "ipvtap" else "macvtap"
         return gives_its_mac(inspected.link, kind, self._config)
 
-    def _one_mac_ports(self, inspected: Inspected) -> tuple[str, ...]:
+    def _one_mac_ports(self, inspected: Uplink) -> tuple[str, ...]:
         if inspected.type != "bridge":
             return ()
         ports = [each for each in self._links if each.master == inspected.link.index]
-        return tuple([each.name for each in ports if self._needs_macnat(uplink.inspect(each))])
+        return tuple([each.name for each in ports if self._needs_macnat(inspect(each))])
 
-    async def _devices(self, guests: Collection[Link], parent: str) -> list[Device]:
+    async def _devices(self, guests: Collection[Link], parent: str) -> list[DeviceSnapshot]:
         found = []
         for link in guests:
             with suppress(LinkError):  # it has gone meanwhile
                 found.append(await self._device(link, parent))
         return found
 
-    async def _device(self, link: Link, parent: str) -> Device:
+    async def _device(self, link: Link, parent: str) -> DeviceSnapshot:
         node, wrong = _node(link) if link.kind in MODES else ("", False)
-        return Device(
+        return DeviceSnapshot(
             link=link,
             parent=parent,
             owner=Owner.from_alias(link.alias) if link.group == GROUP else None,

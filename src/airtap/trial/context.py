@@ -7,13 +7,13 @@ from ..errors import Problem
 from ..ipc import aio
 from ..kernel.addresses import Address
 from .guest import TrialGuest
-from .host import Host
+from .host import TrialHost
 from .lease import Lease
-from .steps import Listener, Trial
+from .steps import ProgressCallbacks, Trial
 
 
 @dataclass
-class Scene:
+class TrialContext:
     """One trial under way. seconds: for each step.
 
     macs: of the gateways that have been resolved. gateway4, gateway6: None while none is known.
@@ -21,15 +21,15 @@ class Scene:
     whether host access is; None while not known.
     """
 
-    host: Host
+    host: TrialHost
     trial: Trial
     seconds: float
-    listener: Listener
+    progress: ProgressCallbacks
     maybe_guest: TrialGuest | None = None
     lease: Lease | None = None
     gateway4: IPv4Address | None = None
     gateway6: IPv6Address | None = None
-    own6: IPv6Interface | None = None
+    address6: IPv6Interface | None = None
     link_local: IPv6Interface | None = None
     mac_nat: bool = False
     meets_host: bool | None = None
