@@ -100,7 +100,7 @@ def _network(xml: bytes) -> None:
         return
     from .libvirt.reader import scan_network
 
-    _ready(Airtapd(), sorted(scan_network(xml).devices))
+    _prepare_uplinks(Airtapd(), sorted(scan_network(xml).devices))
 
 
 def _prepare(xml: bytes) -> None:
@@ -112,7 +112,7 @@ def _prepare(xml: bytes) -> None:
     domain = scan_domain(xml)
     airtapd = Airtapd()
     direct = [nic.source.get("dev", "") for nic in domain.interfaces if nic.type == "direct"]
-    _ready(airtapd, [parent for parent in dict.fromkeys(direct) if parent])
+    _prepare_uplinks(airtapd, [parent for parent in dict.fromkeys(direct) if parent])
     made = []
     try:
         for nic, mark in _prepared(domain):
@@ -122,7 +122,7 @@ def _prepare(xml: bytes) -> None:
     except Problem as problem:
         if problem.code != "no-daemon":  # else it may have made this one too
             made.pop()
-        _release_all(airtapd, domain, [nic.target for nic in made])
+        _release_devices(airtapd, domain, [nic.target for nic in made])
         raise
 
 
@@ -151,7 +151,9 @@ def _release(xml: bytes) -> None:
     domain = scan_domain(xml)
     # Of every mark: the card may have been unplugged, or its definition changed. What was not made
     # for this guest airtapd leaves alone.
-    failed = _release_all(Airtapd(), domain, [mark.device for mark in domain.marks if mark.device])
+    failed = _release_devices(
+        Airtapd(), domain, [mark.device for mark in domain.marks if mark.device]
+    )
     if failed:
         raise failed
 
@@ -197,8 +199,8 @@ def _whose(domain: "Domain", nic: "Interface") -> dict[str, str]:
     return {"device": nic.target, "mac": nic.mac, "uuid": domain.uuid, "domain": domain.name}
 
 
-def _ready(airtapd: "Airtapd", parents: list[str]) -> None:
-    """Have parents made ready for macvtaps of libvirt's.
+def _prepare_uplinks(airtapd: "Airtapd", parents: list[str]) -> None:
+    """Have parents prepared for macvtaps that libvirt is about to make.
 
     Raises Problem: airtapd's decision; where there is none, only for Wi-Fi, which needs MAC NAT.
     """
@@ -214,7 +216,7 @@ def _ready(airtapd: "Airtapd", parents: list[str]) -> None:
                 raise Problem(problem.code, message, problem.hint) from problem
 
 
-def _release_all(airtapd: "Airtapd", domain: "Domain", devices: list[str]) -> Problem | None:
+def _release_devices(airtapd: "Airtapd", domain: "Domain", devices: list[str]) -> Problem | None:
     fields = [{"device": name, "uuid": domain.uuid} for name in devices]
     return _call_each(airtapd, "release", fields)
 

@@ -1,7 +1,8 @@
 """What clients and airtapd say to each other: one JSON object a packet of a SEQPACKET socket.
 
-A client sends a request, ``{"op": NAME, ...}``. The answer is one packet ``{"ok": true, ...}``
-or ``{"ok": false, "problem": CODE, "message": TEXT, "hint": TEXT}``. ``attach`` answers with
+A client sends a request, ``{"op": NAME, ...}``, whose other fields are in ipc/requests.py. The
+answer is one packet ``{"ok": true, ...}`` or ``{"ok": false, "problem": CODE, "message": TEXT,
+"hint": TEXT}``. ``attach`` answers with
 one file descriptor (SCM_RIGHTS) on its packet; no other answer carries one. ``status`` sends
 any number of ``{"uplink": ...}`` and ``{"guest": ...}`` packets before its answer, each guest
 belonging to the uplink before it, because one packet would not hold 512 guests. ``trace`` sends
