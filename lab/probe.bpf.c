@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The programs, with what BPF_PROG_TEST_RUN neither sets nor shows: a VLAN tag beside the frame,
- * pkt_type, and where a redirected frame goes. It also takes no short IP packet (since 6.17), so a
- * frame comes padded.
+ * pkt_type, tc_index, and where a redirected frame goes. It also takes no short IP packet (since
+ * 6.17), so a frame comes padded.
  *
- * In: cb[0] is a TCI + 0x10000 or 0, cb[1] a pkt_type, cb[3] the length without padding.
- * Out: cb[1] is the pkt_type, cb[2] a TCI + 0x10000 or 0, cb[3] and cb[4] the flags and the ifindex
- * of the last bpf_redirect(), or 0.
+ * In: cb[0] is a TCI + 0x10000 or 0, cb[1] a pkt_type, cb[2] a tc_index, cb[3] the length without
+ * padding.
+ * Out: cb[0] is the tc_index, cb[1] the pkt_type, cb[2] a TCI + 0x10000 or 0, cb[3] and cb[4] the
+ * flags and the ifindex of the last bpf_redirect(), or 0.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -34,12 +35,14 @@ static __always_inline void prepare(struct __sk_buff *skb)
 	if (skb->cb[0])
 		bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), skb->cb[0] & 0xffff);
 	bpf_skb_change_type(skb, skb->cb[1]);
+	skb->tc_index = skb->cb[2];
 	skb->cb[3] = 0;
 	skb->cb[4] = 0;
 }
 
 static __always_inline int observe(struct __sk_buff *skb, int verdict)
 {
+	skb->cb[0] = skb->tc_index;
 	skb->cb[1] = skb->pkt_type;
 	skb->cb[2] = skb->vlan_present ? 0x10000 + skb->vlan_tci : 0;
 	return verdict;

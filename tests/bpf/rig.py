@@ -10,7 +10,7 @@ from pathlib import Path
 from airtap.bpf.macnat import Macnat
 from airtap.bpf.map import Map
 from airtap.bpf.object import Object
-from airtap.bpf.role import Role
+from airtap.bpf.role import HOOKS, Role
 from lab.probe import DROP, PASS, REDIRECT
 from lab.sandbox import command
 
@@ -20,7 +20,7 @@ HOST, BROADCAST, MULTICAST, OTHERHOST = range(4)  # linux/if_packet.h
 # struct __sk_buff: ifindex and cb are what test_run takes of it (net/bpf/test_run.c).
 _CONTEXT = struct.Struct("=40xI4x5I124x")
 HOUR = 3600.0
-PROGRAMS = ("from_guest", "to_uplink", "from_uplink", "to_sibling", "uplink_egress")
+PROGRAMS = tuple(HOOKS)
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Outcome:
     """What a program made of a frame.
 
     tag: the TCI beside the frame, or None. to: the device at whose ingress it goes on; 0: it stays.
+    mark: what it tells the next program of the frame, in tc_index.
     """
 
     passed: bool
@@ -35,6 +36,7 @@ class Outcome:
     pkt_type: int
     tag: int | None
     to: int
+    mark: int
 
 
 class Rig:
@@ -57,18 +59,19 @@ class Rig:
         ifindex: int,
         tag: int | None = None,
         pkt_type: int = HOST,
+        mark: int = 0,
     ) -> Outcome:
         beside = 0 if tag is None else 0x10000 + tag
-        context = _CONTEXT.pack(ifindex, beside, pkt_type, 0, len(frame), 0)
+        context = _CONTEXT.pack(ifindex, beside, pkt_type, mark, len(frame), 0)
         result = self._programs[program].test_run(frame.ljust(60, b"\0"), context)
-        _ifindex, _, pkt_type, beside, flags, to = _CONTEXT.unpack(result.context)
+        _ifindex, mark, pkt_type, beside, flags, to = _CONTEXT.unpack(result.context)
         if result.verdict == REDIRECT:
             assert to and flags == TO_INGRESS, f"{program} redirects to {to} with flags {flags}"
         else:
             assert result.verdict in (PASS, DROP), f"{program} returned {result.verdict}"
             assert not to, f"{program} redirects, and returned {result.verdict}"
         tag = beside - 0x10000 if beside else None
-        return Outcome(result.verdict != DROP, result.frame, pkt_type, tag, to)
+        return Outcome(result.verdict != DROP, result.frame, pkt_type, tag, to, mark)
 
     def reset(self) -> None:
         """Macvtaps, empty maps, timing of an hour: nothing grows old by itself during a test."""

@@ -133,6 +133,13 @@ enum program { FROM_GUEST, TO_HOST, UPLINK_EGRESS, TO_UPLINK, TO_SIBLING, FROM_U
 #define SAID_COPIED (1 << 14) /* a copy went to the host, or to guests of the host's */
 #define SAID_CONFIGURES (1 << 15) /* the host must not hear it: it would configure it */
 
+/* generation: of this tracing, or 0 while nobody traces; user space sets it. A record that trace()
+ * has begun in another one is not finished. */
+struct tracing {
+	__u32 generation;
+	__u32 lost;
+};
+
 struct record {
 	__u64 time; /* ns of CLOCK_MONOTONIC */
 	__u32 whose; /* ifindex of the guest's device */

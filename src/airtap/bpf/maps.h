@@ -120,12 +120,7 @@ struct {
 	__uint(max_entries, 256 * 1024);
 } traces SEC(".maps");
 
-/* generation: of this tracing, or 0 while nobody traces; user space sets it. A record that trace()
- * has begun in another one is not finished. */
-struct {
-	__u32 generation;
-	__u32 lost;
-} tracing;
+struct tracing tracing;
 
 static __always_inline struct config *configuration(void)
 {
