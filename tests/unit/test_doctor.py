@@ -24,7 +24,7 @@ from airtap.doctor.sources.daemon import Daemon
 from airtap.doctor.sources.hooks import Hook
 from airtap.doctor.sources.kernel import Kernel, module_name
 from airtap.doctor.sources.kernel_log import Denials, denials, of_kernel
-from airtap.doctor.sources.libvirt import Card, Domain, Libvirt
+from airtap.doctor.sources.libvirt import CheckedNic, Domain, Libvirt
 from airtap.doctor.sources.managers import Managers, values
 from airtap.doctor.sources.namespaces import Stranger
 from airtap.doctor.sources.netfilter import Chain, Rule
@@ -36,9 +36,9 @@ from airtap.ipc.status import StatusReply
 from airtap.kernel.clsact import EGRESS, INGRESS, Filter
 from airtap.kernel.links import IFF_LOWER_UP, Link
 from airtap.libvirt.connection import within
-from airtap.libvirt.domains import Nic
 from airtap.libvirt.network_xml import Network
-from airtap.libvirt.networks import Entry
+from airtap.libvirt.networks import ListedNetwork
+from airtap.libvirt.nic import Nic
 from airtap.uplink import Uplink as Inspected
 from tests.unit.links import ETH0
 
@@ -278,11 +278,11 @@ def test_remedies_mean_the_libvirt_that_was_asked(uri: str, connect: str) -> Non
     assert Guests(Libvirt(uri)).connect == connect
     mac = "52:54:00:00:00:01"
     nic = Nic(1, mac, "ipvtap", "eth9", connected=True, device="macvtap0", own=False)
-    card = Card(nic, False, "there is no device eth9")
+    card = CheckedNic(nic, False, "there is no device eth9")
     copies = tuple(Domain(name, name, (card,)) for name in ("web", "copy"))
     mine = Network("mine", "macvtap", "eth0")
     gone = replace(mine, name="gone", parent="eth9")
-    networks = (Entry(mine, "1", False, True), Entry(gone, "2", True, True))
+    networks = (ListedNetwork(mine, "1", False, True), ListedNetwork(gone, "2", True, True))
     guests = Guests(Libvirt(uri, None, False, networks, copies, frozenset({"eth0"})))
     found = [f for check in contents.LIBVIRT for f in check(guests) if f.level != "ok"]
     assert {f.id for f in found} == {

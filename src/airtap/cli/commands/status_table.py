@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .columns import aligned, printable
+from ..columns import aligned, printable
 
 Json = dict[str, Any]
 # Bytes per second that a guest receives and sends, by ifindex.
