@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from airtap.cli.status import fetch
+from airtap.cli.commands.status import fetch
 from airtap.ipc import client, protocol
 from lab import sandbox
 from lab.guest import GUEST_UID

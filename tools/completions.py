@@ -18,7 +18,7 @@ from shlex import quote
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from airtap import cli
+from airtap.cli.parser import build
 
 # What is typed for a metavar: network devices, or files. For others nothing can be offered.
 _DEVICES = {"DEV", "DEVICE", "GUEST", "DEV|DOMAIN"}
@@ -351,7 +351,7 @@ def main() -> int:
         return 2
     directory = Path(sys.argv[1])
     directory.mkdir(parents=True, exist_ok=True)
-    table = list(commands(cli.parser()))
+    table = list(commands(build()))
     for name, text in (("airtap.bash", bash), ("_airtap", zsh), ("airtap.fish", fish)):
         (directory / name).write_text(text(table))
     return 0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .ipc.client import Connection
     from .ipc.protocol import Flat
-    from .libvirt.reader import Domain, Interface, Mark
+    from .libvirt.reader import Domain, Interface, NicMetadata
 
 # libvirt.reader.MAX_XML, without importing that; one byte more is kept, which makes it too long.
 MAX_XML = 4 << 20
@@ -115,9 +115,9 @@ def _prepare(xml: bytes) -> None:
     _prepare_uplinks(airtapd, [parent for parent in dict.fromkeys(direct) if parent])
     made = []
     try:
-        for nic, mark in _prepared(domain):
+        for nic, noted in _prepared(domain):
             made.append(nic)
-            fields = {"parent": mark.parent, "kind": mark.kind} | _whose(domain, nic)
+            fields = {"parent": noted.parent, "kind": noted.kind} | _whose(domain, nic)
             airtapd.call("create-device", **fields)
     except Problem as problem:
         if problem.code != "no-daemon":  # else it may have made this one too
@@ -149,11 +149,10 @@ def _release(xml: bytes) -> None:
     from .libvirt.reader import scan_domain
 
     domain = scan_domain(xml)
-    # Of every mark: the card may have been unplugged, or its definition changed. What was not made
-    # for this guest airtapd leaves alone.
-    failed = _release_devices(
-        Airtapd(), domain, [mark.device for mark in domain.marks if mark.device]
-    )
+    # All that is noted: the NIC may have been unplugged, or its definition changed. What was not
+    # made for this guest airtapd leaves alone.
+    devices = [noted.device for noted in domain.nic_metadata if noted.device]
+    failed = _release_devices(Airtapd(), domain, devices)
     if failed:
         raise failed
 
@@ -188,10 +187,10 @@ def _for_this_host(xml: bytes) -> None:
 # What they are made of.
 
 
-def _prepared(domain: "Domain") -> "list[tuple[Interface, Mark]]":
-    """The interfaces whose devices are airtapd's to make, with their marks."""
-    pairs = [(nic, domain.mark_of(nic)) for nic in domain.interfaces]
-    return [(nic, mark) for nic, mark in pairs if mark]
+def _prepared(domain: "Domain") -> "list[tuple[Interface, NicMetadata]]":
+    """The interfaces whose devices are airtapd's to make, with what is noted of them."""
+    pairs = [(nic, domain.metadata_of(nic)) for nic in domain.interfaces]
+    return [(nic, noted) for nic, noted in pairs if noted]
 
 
 def _whose(domain: "Domain", nic: "Interface") -> dict[str, str]:

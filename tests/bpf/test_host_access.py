@@ -38,13 +38,13 @@ def begin(rig: Rig, kind: str, translate: bool = True) -> tuple[int, int]:
     """Two guests that the host may reach, and their addresses. Returns their ifindexes."""
     rig.reset()
     a, b = rig.devices[:2]
-    rig.macnat.set_role(Role(kind, translate, host_access=True), "bridge")
-    rig.macnat.set_parent(PARENT, UPLINK)
-    rig.macnat.set_host_addresses({IPv4Address(HOST), IPv6Address(HOST6)})
-    rig.macnat.set_on_link({IPv4Network("10.0.0.0/8"), IPv4Network("192.0.2.0/24")})
+    rig.macnat.config.set_role(Role(kind, translate, host_access=True), "bridge")
+    rig.macnat.config.set_parent(PARENT, UPLINK)
+    rig.macnat.hosts.set_addresses({IPv4Address(HOST), IPv6Address(HOST6)}, set())
+    rig.macnat.hosts.set_on_link({IPv4Network("10.0.0.0/8"), IPv4Network("192.0.2.0/24")})
     for index, mac, addresses in ((a, MAC_A, (A, FAR)), (b, MAC_B, (B,))):
-        rig.macnat.add_guest(index, mac)
-        rig.macnat.introduce(mac, index)
+        rig.macnat.guests.add(index, mac)
+        rig.macnat.host_access.add(mac, index)
         for address in addresses:
             rig.run("from_guest", ether(mac, ROUTER, ipv4(address, LAN)), index)
     rig.run("from_guest", ether(MAC_A, ROUTER, IPv6(src=A6, dst=HOST6) / UDP()), a)
@@ -106,8 +106,8 @@ def groups(rig: Rig) -> None:
         outcome = rig.run("uplink_egress", frame, PARENT, mark=OTHER_MARK)
         assert (outcome.passed, outcome.to, outcome.frame) == (True, 0, frame)
         assert (outcome.mark, said(rig)) == (OTHER_MARK, notes)
-    rig.macnat.part(MAC_A)
-    rig.macnat.part(MAC_B)
+    rig.macnat.host_access.remove(MAC_A)
+    rig.macnat.host_access.remove(MAC_B)
     rig.run("uplink_egress", ether(UPLINK, ALL, ipv4(HOST, "255.255.255.255")), PARENT)
     assert said(rig) == 0
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import libvirt
 
-from airtap import acl, cli, config
+from airtap import acl, config
+from airtap.cli import parser
 from airtap.ipc import protocol
 from lab.airtap import answers, run_helper
 from lab.domains import booted, connected, direct_card
@@ -264,7 +265,7 @@ def synopsis(host: Host, shown: Example) -> None:
     for command in shown.commands:
         program, *words = command.split()
         assert program == "airtap"
-        assert_known(cli.parser(), words, command)
+        assert_known(parser.build(), words, command)
 
 
 def assert_known(parser: argparse.ArgumentParser, words: list[str], where: str) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from airtap import cli
+from airtap.cli import parser
 from lab.sandbox import command, host_links
 from tests.docs import shells
 from tools.completions import Command, Value, commands
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TABLE = list(commands(cli.parser()))
+TABLE = list(commands(parser.build()))
 
 Shell = Callable[[Path, Sequence[str]], list[set[str]]]
 SHELLS = pytest.mark.parametrize("shell", [shells.bash, shells.fish, shells.zsh])

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from airtap import cli
+from airtap.cli import parser
 from lab.examples import ALL, DOCUMENTS, DRAWN, TYPED, Example
 from lab.kernels import REPOSITORY
 from tests.docs.host import Host
@@ -55,10 +55,10 @@ def test_links_lead_somewhere() -> None:
 
 def test_commands_within_the_text_exist() -> None:
     """`airtap domain move web`: its words up to the first argument, and its options."""
-    parser = cli.parser()
+    commands = parser.build()
     for document in DOCUMENTS:
         for told in re.findall(r"`airtap ([a-z]+(?: [^`]*)?)`", document.read_text()):
-            assert_known(parser, told.split(), f"{document.name}: airtap {told}")
+            assert_known(commands, told.split(), f"{document.name}: airtap {told}")
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from airtap import cli, config, helper
+from airtap import config, helper
+from airtap.cli import parser
 from airtap.daemon import main
 from lab.examples import doctree
 from lab.kernels import REPOSITORY
@@ -73,7 +74,7 @@ def leaves(
         yield " ".join(path), parser
 
 
-COMMANDS = dict(leaves(cli.parser(), ("airtap",)))
+COMMANDS = dict(leaves(parser.build(), ("airtap",)))
 
 
 def options(parser: argparse.ArgumentParser) -> set[str]:
@@ -115,7 +116,7 @@ def test_a_commands_options(name: str) -> None:
 
 
 def test_airtaps_own_options() -> None:
-    assert set(page_of("airtap").terms("OPTIONS")) == options(cli.parser())
+    assert set(page_of("airtap").terms("OPTIONS")) == options(parser.build())
 
 
 def test_airtapds_options() -> None:
@@ -132,7 +133,7 @@ def test_the_helpers_options() -> None:
 
 def test_no_page_names_an_option_that_is_not_there() -> None:
     words = [option for parser in COMMANDS.values() for option in options(parser)]
-    words += [*options(cli.parser()), *options(main.parser()), *helper.HELP.split(), *FOREIGN]
+    words += [*options(parser.build()), *options(main.parser()), *helper.HELP.split(), *FOREIGN]
     there = {name for word in words for name in re.findall(r"--[a-z0-9-]+", word)}
     for source in SOURCES:
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", page_of(source.stem).text))

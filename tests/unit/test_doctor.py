@@ -39,9 +39,9 @@ from airtap.ipc.status import StatusReply
 from airtap.kernel.clsact import EGRESS, INGRESS, Filter
 from airtap.kernel.links import IFF_LOWER_UP, Link
 from airtap.libvirt.connection import within
-from airtap.libvirt.domains import Nic
 from airtap.libvirt.network_xml import Network
-from airtap.libvirt.networks import Entry
+from airtap.libvirt.networks import ListedNetwork
+from airtap.libvirt.nic import Nic
 from tests.unit.links import ETH0
 
 UP = replace(ETH0, flags=ETH0.flags | IFF_LOWER_UP)
@@ -284,7 +284,7 @@ def test_remedies_mean_the_libvirt_that_was_asked(uri: str, connect: str) -> Non
     copies = tuple(CheckedDomain(name, name, (card,)) for name in ("web", "copy"))
     mine = Network("mine", "macvtap", "eth0")
     gone = replace(mine, name="gone", parent="eth9")
-    networks = (Entry(mine, "1", False, True), Entry(gone, "2", True, True))
+    networks = (ListedNetwork(mine, "1", False, True), ListedNetwork(gone, "2", True, True))
     guests = Guests(Libvirt(uri, None, False, networks, copies, frozenset({"eth0"})))
     found = [f for check in contents.LIBVIRT for f in check(guests) if f.level != "ok"]
     assert {f.id for f in found} == {

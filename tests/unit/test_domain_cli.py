@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from airtap import cli, uplink
-from airtap.cli.change import diff, is_idle, left_out
-from airtap.cli.domain_table import table
-from airtap.cli.nic import chosen_card, chosen_mark
+from airtap.cli.commands.change import diff, is_idle, left_out
+from airtap.cli.commands.domain_table import table
+from airtap.cli.commands.nic import chosen_interface, chosen_mac
 from airtap.config import Config, Parent
 from airtap.errors import Problem
 from airtap.kernel.links import IFF_LOOPBACK
 from airtap.libvirt import domain_xml, domains, networks
 from airtap.libvirt.connection import connected
-from airtap.libvirt.connectivity import Device, Host, verdict
+from airtap.libvirt.connectivity import Host, HostDevice, check
 from airtap.libvirt.domain_xml import Wanted
-from airtap.libvirt.domains import Nic, nics
 from airtap.libvirt.network_xml import Network
+from airtap.libvirt.nic import Nic, nics
 from airtap.libvirt.reader import scan_domain
 from airtap.uris import is_remote, is_session
 from tests.unit.links import ETH0
@@ -77,8 +77,8 @@ def connect(xml: str, mac: str, wanted: Wanted) -> str:
         ((NETWORK, SECOND), OTHER.upper(), OTHER),
     ],
 )
-def test_chosen_card(cards: tuple[str, ...], choice: str | None, mac: str) -> None:
-    assert chosen_card(scan_domain(domain(*cards).encode()), "web", choice).mac == mac
+def test_chosen_interface(cards: tuple[str, ...], choice: str | None, mac: str) -> None:
+    assert chosen_interface(scan_domain(domain(*cards).encode()), "web", choice).mac == mac
 
 
 @pytest.mark.parametrize(
@@ -97,12 +97,12 @@ def test_chosen_card(cards: tuple[str, ...], choice: str | None, mac: str) -> No
 )
 def test_no_card_chosen(cards: tuple[str, ...], choice: str | None, code: str, why: str) -> None:
     with pytest.raises(Problem) as caught:
-        chosen_card(scan_domain(domain(*cards).encode()), "web", choice)
+        chosen_interface(scan_domain(domain(*cards).encode()), "web", choice)
     assert caught.value.code == code
     assert why in str(caught.value)
 
 
-def test_chosen_mark() -> None:
+def test_chosen_mac() -> None:
     xml = domain(NETWORK, SECOND)
     first = connect(xml, MAC, Wanted("ipvtap", "wlan0"))
     both = connect(first, OTHER, Wanted("macvtap", "wlan0"))
@@ -110,7 +110,7 @@ def test_chosen_mark() -> None:
 
     def chosen(xml: str, choice: str | None) -> str:
         try:
-            return chosen_mark(scan_domain(xml.encode()), "web", choice)
+            return chosen_mac(scan_domain(xml.encode()), "web", choice)
         except Problem as problem:
             return problem.code
 
@@ -211,8 +211,8 @@ def up(name: str, type: str = "ethernet", **facts: Any) -> uplink.Uplink:
     return uplink.Uplink(replace(ETH, name=name, **facts), type)
 
 
-def network(name: str, kind: str, parent: str, *, active: bool = True) -> networks.Entry:
-    return networks.Entry(Network(name, kind, parent), UUID, active, True)
+def network(name: str, kind: str, parent: str, *, active: bool = True) -> networks.ListedNetwork:
+    return networks.ListedNetwork(Network(name, kind, parent), UUID, active, True)
 
 
 BRIDGE = up("br0", "bridge", kind="bridge")
@@ -236,17 +236,17 @@ HOST = Host(
         )
     },
     devices={
-        "eth0": Device(up("eth0")),
-        "up0": Device(up("up0")),
-        "off0": Device(up("off0", "wifi-station")),
-        "wlan0": Device(up("wlan0", "wifi-station")),
-        "wds0": Device(up("wds0", "wifi-4addr")),
-        "lo": Device(up("lo", "other", flags=IFF_LOOPBACK)),
-        "port0": Device(up("port0", **PORT)),
-        "br0": Device(BRIDGE, (up("eth1", **PORT),)),
-        "br1": Device(BRIDGE, (up("eth1", **PORT), up("wlan1", "wifi-station", **PORT))),
-        "br2": Device(BRIDGE),
-        "ovs0": Device(up("ovs0", kind="openvswitch")),
+        "eth0": HostDevice(up("eth0")),
+        "up0": HostDevice(up("up0")),
+        "off0": HostDevice(up("off0", "wifi-station")),
+        "wlan0": HostDevice(up("wlan0", "wifi-station")),
+        "wds0": HostDevice(up("wds0", "wifi-4addr")),
+        "lo": HostDevice(up("lo", "other", flags=IFF_LOOPBACK)),
+        "port0": HostDevice(up("port0", **PORT)),
+        "br0": HostDevice(BRIDGE, (up("eth1", **PORT),)),
+        "br1": HostDevice(BRIDGE, (up("eth1", **PORT), up("wlan1", "wifi-station", **PORT))),
+        "br2": HostDevice(BRIDGE),
+        "ovs0": HostDevice(up("ovs0", kind="openvswitch")),
     },
 )
 SESSION = replace(HOST, session=True)
@@ -299,12 +299,12 @@ SESSION = replace(HOST, session=True)
 )
 def test_verdict(host: Host | None, kind: str, name: str, works: bool | None, why: str) -> None:
     nic = Nic(1, MAC, kind, name, prepared=kind == "ipvtap")
-    assert verdict(nic, host) == (works, why)
+    assert check(nic, host) == (works, why)
 
 
 def test_an_ipvtap_with_the_mac_of_its_parent() -> None:
     nic = Nic(1, ETH.mac, "ipvtap", "off0", prepared=True)
-    assert verdict(nic, HOST) == (True, "with airtapd")
+    assert check(nic, HOST) == (True, "with airtapd")
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_what_libvirt_does_not_start(kind: str, name: str, part: str, works: boo
     card = NETWORK.replace("<model", f"{part}<model")
     [nic] = nics(scan_domain(domain(card).encode()))
     nic = replace(nic, kind=kind, name=name, prepared=kind == "ipvtap")
-    assert verdict(nic, HOST)[0] is works
+    assert check(nic, HOST)[0] is works
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def test_whose_libvirt(uri: str, remote: bool, session: bool) -> None:
 
 def test_table() -> None:
     card = Nic(1, MAC, "macvtap", "wlan0", "bridge", connected=True)
-    entry = domains.Entry("we\x1bb", UUID, "running", True, [card])
+    entry = domains.ListedDomain("we\x1bb", UUID, "running", True, [card])
     rows = [(entry, [(card, (True, "with airtapd")), (replace(card, number=2), (None, ""))])]
     assert table(rows).splitlines() == [
         "DOMAIN     STATE    NIC  MAC                ATTACHED TO    BY AIRTAP  WORKS",

@@ -172,7 +172,7 @@ def test_connected_twice_the_first_original_stays(first: Wanted, second: Wanted)
     xml = domain(card())
     once = connect(xml, nic(xml), first)
     twice = connect(once, nic(once), Wanted(second.kind, "other"))
-    assert [mark.original for mark in scan_domain(twice.encode()).marks] == [card()]
+    assert [mark.original for mark in scan_domain(twice.encode()).nic_metadata] == [card()]
     assert text_of(twice) == text_of(connect(xml, nic(xml), Wanted(second.kind, "other")))
     assert disconnect(twice, MAC) == xml
 
@@ -222,7 +222,7 @@ def test_metadata(head: str) -> None:
     xml = domain(card(), card(mac=other), head=head)
     one = connect(xml, nic(xml), CONNECT[2])
     both = connect(one, nic(one, 1), CONNECT[0])
-    assert [mark.mac for mark in scan_domain(both.encode()).marks] == [MAC, other]
+    assert [mark.mac for mark in scan_domain(both.encode()).nic_metadata] == [MAC, other]
     assert both.count("<metadata") == 1
     assert disconnect(both, other) == one
     assert disconnect(disconnect(both, MAC), other) == xml
@@ -250,7 +250,7 @@ def test_the_prefix_of_our_namespace_may_be_another() -> None:
         changed = re.sub(r"(</?)airtap:", rf"\1{prefix}", one)
         changed = changed.replace("xmlns:airtap", f"xmlns:{prefix}".rstrip(":"))
         both = connect(changed, nic(changed, 1), CONNECT[0])
-        assert [mark.mac for mark in scan_domain(both.encode()).marks] == [MAC, other]
+        assert [mark.mac for mark in scan_domain(both.encode()).nic_metadata] == [MAC, other]
         assert disconnect(disconnect(both, other), MAC) == xml
 
 
@@ -260,7 +260,7 @@ def test_names_are_escaped() -> None:
     connected = connect(xml, nic(xml), Wanted("network", name))
     assert nic(connected).source == {"network": name}
     parent = connect(xml, nic(xml), Wanted("ipvtap", name))
-    assert scan_domain(parent.encode()).marks[0].parent == name
+    assert scan_domain(parent.encode()).nic_metadata[0].parent == name
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\0", "\x01", "\ud800", "\ufffe"])
@@ -399,7 +399,7 @@ def test_through_libvirt(wanted: Wanted) -> None:
         xml = (GOLDEN / "connect-in.xml").read_text().replace("'kvm'", "'test'")
         before = connection.defineXML(xml).XMLDesc()
         defined = connection.defineXML(connect(before, nic(before), wanted)).XMLDesc()
-        (mark,) = scan_domain(defined.encode()).marks
+        (mark,) = scan_domain(defined.encode()).nic_metadata
         assert mark.original == text_of(before)
         prepared = mark.device == nic(defined).target and not nic(defined).managed
         assert prepared == (wanted.kind == "ipvtap")

@@ -118,7 +118,7 @@ def expect_connected(sample: Sample, nic: Interface, new: str, xml: bytes) -> No
     domain = scan_domain(xml)
     index = sample.domain.interfaces.index(nic)
     card = domain.interfaces[index]
-    (mark,) = domain.marks
+    (mark,) = domain.nic_metadata
     assert (card.type, card.mac, mark.mac) == (new, nic.mac, nic.mac)
     assert mark.original.encode() == sample.xml[nic.start : nic.end]
     assert inner(xml, card, STAYING[new]) == inner(sample.xml, nic, STAYING[new])
@@ -153,7 +153,7 @@ def test_all_cards_of_a_domain() -> None:
         if len(macs) < 2:
             continue
         assert not valid(xml.encode(), schema()), sample.number
-        assert [mark.mac for mark in scan_domain(xml.encode()).marks] == macs
+        assert [mark.mac for mark in scan_domain(xml.encode()).nic_metadata] == macs
         for mac in macs[1:] + macs[:1]:
             xml = disconnect(xml, mac)
         assert xml.encode() == sample.xml, sample.number

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from airtap import cli
-from airtap.cli.cards import _follows
+from airtap.cli.commands.live import _follows
 from airtap.config import Config
 from airtap.errors import Problem
 from airtap.libvirt import hotplug_journal, live_nics
 from airtap.libvirt.connection import connected
-from airtap.libvirt.domains import Nic
 from airtap.libvirt.hotplug import Replacement, expect_fit
-from airtap.libvirt.hotplug_journal import Plan, moved, place, plugged
-from airtap.libvirt.live_nics import Card, at_once, linked_down, of_xml, stands_on
+from airtap.libvirt.hotplug_journal import JournalEntry, address, entry_to_move, new_interface
+from airtap.libvirt.live_nics import at_once, linked_down, of_xml, stands_on
+from airtap.libvirt.nic import LiveNic, Nic
 from airtap.libvirt.reader import NAMESPACE, scan_domain
 from tests.unit.links import ETH0
 
@@ -49,7 +49,7 @@ class Guest:
         return 7
 
 
-def live(source: str, target: str, more: str = "") -> Card:
+def live(source: str, target: str, more: str = "") -> LiveNic:
     """The card of a guest."""
     kind = {"network": "direct"}.get(source, source)
     xml = f"""<domain type='kvm' id='7'><name>web</name><uuid>{UUID}</uuid>{MARK}<devices>
@@ -92,9 +92,10 @@ def test_what_a_card_stands_on(
     source: str, target: str, kind: str, parent: str, prepared: bool
 ) -> None:
     card = live(source, target)
-    assert (card.kind, card.parent, card.prepared) == (kind, parent, prepared)
-    assert (card.name, card.uuid, card.id, card.mac, card.alias) == ("web", UUID, 7, MAC, "net0")
-    assert f"dev='{card.device}'" in target or not target
+    assert ((card.kind, card.name) if card.replaceable else ("", "")) == (kind, parent)
+    assert card.prepared == prepared
+    assert (card.domain, card.uuid, card.run, card.mac, card.alias) == ("web", UUID, 7, MAC, "net0")
+    assert f"dev='{card.target}'" in target or not target
     assert not card.down
 
 
@@ -151,23 +152,23 @@ def test_what_is_plugged_in(
     """All else stays: what the guest sees of its card."""
     card = live(source, target, "<link state='down'/>")
     before = set(lines(card.xml))
-    after = {line.replace('"', "'") for line in lines(plugged(card, parent))}
+    after = {line.replace('"', "'") for line in lines(new_interface(card, parent))}
     assert (before - after, after - before) == (gone, new)
 
 
 def test_the_place_in_its_guest() -> None:
     card = live("direct", MACVTAP0)
-    assert place(card.xml) == place(plugged(card, "eth0"))
-    assert place(card.xml)["slot"] == "0x03"
-    assert place("<interface/>") == {}
+    assert address(card.xml) == address(new_interface(card, "eth0"))
+    assert address(card.xml)["slot"] == "0x03"
+    assert address("<interface/>") == {}
 
 
 def test_the_way_back() -> None:
     card = live("direct", MACVTAP0)
-    plan = moved(card, "eth0", {"macvtap0": replace(ETH0, name="macvtap0", index=20)})
+    plan = entry_to_move(card, "eth0", {"macvtap0": replace(ETH0, name="macvtap0", index=20)})
     assert (plan.parent, plan.old, plan.was) == ("eth0", card, 20)
-    assert plan.back == Plan(card, "wlan0", plugged(card), None)
-    assert moved(card, "eth0", {}).was == 0
+    assert plan.back == JournalEntry(card, "wlan0", new_interface(card), None)
+    assert entry_to_move(card, "eth0", {}).was == 0
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def guest() -> Iterator[Any]:
             guest.create()
 
 
-def read(guest: Any) -> list[Plan]:
+def read(guest: Any) -> list[JournalEntry]:
     return hotplug_journal.read(guest, scan_domain(guest.XMLDesc().encode()))
 
 
@@ -207,20 +208,20 @@ def test_notes(guest: Any) -> None:
     ours = replace(live(*PREPARED), guest=guest)
     theirs = replace(live("network", MACVTAP0), guest=guest)
     theirs = replace(theirs, mac=MAC[:-1] + "2", xml=theirs.xml.replace(MAC, MAC[:-1] + "2"))
-    first = Plan(ours, "wlan0", plugged(ours), ours)
-    second = Plan(theirs, "eth0", plugged(theirs, "eth0"), theirs, 20)
+    first = JournalEntry(ours, "wlan0", new_interface(ours), ours)
+    second = JournalEntry(theirs, "eth0", new_interface(theirs, "eth0"), theirs, 20)
     assert not hotplug_journal.write(guest, ours.mac, first)
     assert not hotplug_journal.write(guest, theirs.mac, second)
     assert hotplug_journal.write(guest, ours.mac, first)
-    found = {plan.card.mac: plan for plan in read(guest)}
+    found = {plan.nic.mac: plan for plan in read(guest)}
     assert found.keys() == {ours.mac, theirs.mac}
     for plan in (first, second):
-        again = found[plan.card.mac]
+        again = found[plan.nic.mac]
         assert (again.parent, again.xml, again.was, again.old) == (
             *(plan.parent, plan.xml, plan.was, None),
         )
-        assert (again.card.kind, again.card.prepared, again.card.device) == (
-            *(plan.card.kind, plan.card.prepared, plan.card.device if plan is first else ""),
+        assert (again.nic.kind, again.nic.prepared, again.nic.target) == (
+            *(plan.nic.kind, plan.nic.prepared, plan.nic.target if plan is first else ""),
         )
     assert hotplug_journal.write(guest, ours.mac, None)
     assert hotplug_journal.write(guest, theirs.mac, None)
@@ -249,8 +250,8 @@ def test_a_mark_names_the_new_parent(guest: Any) -> None:
     settings = Config(aliases={"wlan0": ("eth0", "wlan1")})
     for aliases, parent in ((settings, "wlan0"), (Config(), "eth0")):
         guest.setMetadata(2, ours, "airtap", NAMESPACE, 1)
-        hotplug_journal.mark(replace(live(*PREPARED), guest=guest), "eth0", aliases)
-        marks = scan_domain(guest.XMLDesc().encode()).marks
+        hotplug_journal.update_metadata(replace(live(*PREPARED), guest=guest), "eth0", aliases)
+        marks = scan_domain(guest.XMLDesc().encode()).nic_metadata
         assert [mark.parent for mark in marks] == [parent, "wlan0"]
         assert {(mark.mac, mark.kind, mark.original) for mark in marks} == {
             *[(MAC, "ipvtap", "<interface/>")],
@@ -264,7 +265,7 @@ def test_what_is_left_after_a_signal(guest: Any) -> None:
     [problem] = live_nics.renew([card], ended)
     assert problem and problem.code == "interrupted"
     todo = Replacement(Config(), 10, ended, print)
-    [problem] = todo.carry_out([Plan(card, "eth0", card.xml, card)])
+    [problem] = todo.carry_out([JournalEntry(card, "eth0", card.xml, card)])
     assert problem and problem.code == "interrupted"
     assert read(guest) == []
 
@@ -354,14 +355,14 @@ def test_signals_are_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_card_of_another_kind() -> None:
     card = live("bridge", "<target dev='vnet0'/>")
     with pytest.raises(Problem, match="is of type bridge, not on a macvtap or ipvtap"):
-        expect_fit(card, Nic(1, MAC, "bridge", "br0"), "lo", None, Config())
+        expect_fit(card, "lo", None, Config())
 
 
 def test_another_that_replaces_cards(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AIRTAP_SOCKET", str(tmp_path / "sock"))
-    monkeypatch.setattr("airtap.cli.cards._BUSY_S", 0.3)
+    monkeypatch.setattr("airtap.cli.commands.live._BUSY_S", 0.3)
     assert run(monkeypatch, "replug") == 0
     with open(tmp_path / "sock.replug") as lock:
         assert os.fstat(lock.fileno()).st_mode & 0o777 == 0o600

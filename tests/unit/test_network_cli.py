@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from airtap import cli
-from airtap.cli.network import table
+from airtap.cli.commands.network import table
 from airtap.errors import Problem
 from airtap.libvirt import networks
 from airtap.libvirt.connection import connected
 from airtap.libvirt.network_xml import Network
-from airtap.libvirt.networks import Entry
+from airtap.libvirt.networks import ListedNetwork
 
 WIFI = Network("wifi", "macvtap", "wlan0", "bridge")
 
@@ -32,7 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
     return cli.main()
 
 
-def codes(entries: list[Entry]) -> dict[str, tuple[bool, bool, bool]]:
+def codes(entries: list[ListedNetwork]) -> dict[str, tuple[bool, bool, bool]]:
     return {e.network.name: (e.network.ours, e.active, e.autostart) for e in entries}
 
 
@@ -112,8 +112,8 @@ def test_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 def test_table() -> None:
     entries = [
-        Entry(WIFI, "", True, True),
-        Entry(Network("isolated", "isolated", "", ours=False), "", False, False),
+        ListedNetwork(WIFI, "", True, True),
+        ListedNetwork(Network("isolated", "isolated", "", ours=False), "", False, False),
     ]
     assert table(entries).splitlines() == [
         "NAME      KIND      PARENT  STATE     AUTOSTART",
@@ -185,7 +185,8 @@ def without(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
         return real(name, *arguments)
 
     for name in list(sys.modules):
-        if name.partition(".")[0] == module or name.startswith("airtap.libvirt"):
+        ours = ("airtap.libvirt", "airtap.cli.commands")
+        if name.partition(".")[0] == module or name.startswith(ours):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", refuse)
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from airtap.cli.status import _colour, _cut
-from airtap.cli.status_table import Rates, View, age, rates, size, table
+from airtap.cli.commands.status import _colour, _cut
+from airtap.cli.commands.status_table import Rates, View, age, rates, size, table
 
 NOW = 1_800_000_000.0
 USERS = {1000: "alice", 1001: "eve\x1b[2J"}

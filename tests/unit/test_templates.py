@@ -89,7 +89,7 @@ def test_the_metadata_in_a_comment_is_what_the_hooks_read(name: str) -> None:
         xml = DOMAIN.format(serialize(devices))
         xml = xml.replace("  <memory>", f"<metadata>{found[0]}</metadata><memory>")
         domain = scan_domain(xml.encode())
-        mark = domain.mark_of(domain.interfaces[0])
+        mark = domain.metadata_of(domain.interfaces[0])
         assert mark and (mark.parent, mark.kind, mark.device) == ("wlan0", "ipvtap", "airtap-web0")
 
 

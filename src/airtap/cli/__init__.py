@@ -1,27 +1,13 @@
 """airtap: the operator's command."""
 
-import argparse
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 
-from .. import __version__
 from ..errors import Problem
 from ..ipc import client
-from . import doctor, domain, network, parent, release, status, trace, trial
-
-
-def parser() -> argparse.ArgumentParser:
-    """The whole command line. Manual page and shell completion are held against it."""
-    parser = argparse.ArgumentParser(
-        prog="airtap", description="QEMU and libvirt guests straight on the LAN."
-    )
-    parser.add_argument("--version", action="version", version=f"airtap {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    parser.set_defaults(needs_daemon=False)
-    for module in (status, trace, doctor, trial, network, domain, parent, release):
-        module.add_parser(commands)
-    return parser
+from . import parser
 
 
 def main() -> int:
@@ -29,9 +15,10 @@ def main() -> int:
 
     And 130 after Ctrl-C, as of a shell's command that it ends.
     """
-    arguments = parser().parse_args()
-    run: Callable[..., None] = arguments.run
+    arguments = parser.build().parse_args()
+    module, function = arguments.run
     try:
+        run: Callable[..., None] = getattr(import_module(f"{__name__}.commands.{module}"), function)
         if arguments.needs_daemon:
             run(arguments, client.Connection(client.socket_path()))
         else:

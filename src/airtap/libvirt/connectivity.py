@@ -1,4 +1,7 @@
-"""Whether a domain's network card can lead to the LAN, by what is there on the host."""
+"""Whether a domain's NIC can lead to the LAN, by what is there on the host.
+
+The functions that ask the host block: they run a loop of their own.
+"""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -8,12 +11,15 @@ from typing import Any
 from .. import uplink
 from ..config import Config, Parent
 from ..errors import Problem
-from ..kernel.links import Link, open_links
+from ..kernel.links import Link, LinkError, LinkNotFound, open_links
 from ..uplink import Uplink
 from ..uris import is_remote, is_session
 from . import networks
-from .domains import Nic
-from .parents import takes_one_mac
+from .nic import Nic
+
+# Whether a guest gets through, and the condition or reason, or "". True: to the LAN, or behind NAT.
+# False: it cannot, or cannot even start. None: that is not known here, or not meant to be.
+Verdict = tuple[bool | None, str]
 
 # With these, libvirt 9.0 starts no guest on a macvtap that it makes. It takes some of them for a
 # network all the same, as only the start shows what that network is.
@@ -28,7 +34,7 @@ _OF_GUESTS = ("tun", "macvtap", "ipvtap")
 
 
 @dataclass(frozen=True)
-class Device:
+class HostDevice:
     """A device of the host. ports: of a bridge, those that are no guests'."""
 
     uplink: Uplink
@@ -37,16 +43,16 @@ class Device:
 
 @dataclass(frozen=True)
 class Host:
-    """What verdict() has to know. devices: by the names that network cards and networks have."""
+    """What check() has to know. devices: by the names that NICs and networks have."""
 
     settings: Config
     session: bool
-    networks: Mapping[str, networks.Entry]
-    devices: Mapping[str, Device]
+    networks: Mapping[str, networks.ListedNetwork]
+    devices: Mapping[str, HostDevice]
 
 
-def look_around(connection: Any, cards: Iterable[Nic], settings: Config) -> Host | None:
-    """What verdict() has to know of the host; None for the libvirt of another host.
+def inspect_host(connection: Any, nics: Iterable[Nic], settings: Config) -> Host | None:
+    """Return what check() has to know of the host; None for the libvirt of another host.
 
     Raises Problem libvirt-error, no-nl80211.
     """
@@ -54,14 +60,14 @@ def look_around(connection: Any, cards: Iterable[Nic], settings: Config) -> Host
         return None
     known = {entry.network.name: entry for entry in networks.entries(connection)}
     session = is_session(connection.getURI())
-    cards = list(cards)
-    names = {nic.name for nic in cards} | {entry.network.parent for entry in known.values()}
+    nics = list(nics)
+    names = {nic.name for nic in nics} | {entry.network.parent for entry in known.values()}
     # Of aliases only airtapd knows: where it makes the device, it finds the parent.
-    aliases = names if session else {nic.name for nic in cards if nic.prepared}
+    aliases = names if session else {nic.name for nic in nics if nic.prepared}
     return Host(settings, session, known, asyncio.run(_devices(names, aliases, settings)))
 
 
-async def _devices(names: set[str], aliases: set[str], settings: Config) -> dict[str, Device]:
+async def _devices(names: set[str], aliases: set[str], settings: Config) -> dict[str, HostDevice]:
     async with open_links() as links:
         wanted = {name: name for name in names}
         wanted |= {name: await uplink.choose(links, settings, name) for name in aliases}
@@ -74,20 +80,16 @@ async def _devices(names: set[str], aliases: set[str], settings: Config) -> dict
         }
 
 
-def _device(link: Link, here: Iterable[Link]) -> Device:
+def _device(link: Link, here: Iterable[Link]) -> HostDevice:
     inspected = uplink.inspect(link)
     if inspected.type != "bridge":
-        return Device(inspected)
+        return HostDevice(inspected)
     ports = [port for port in here if port.master == link.index and port.kind not in _OF_GUESTS]
-    return Device(inspected, tuple([uplink.inspect(port) for port in ports]))
+    return HostDevice(inspected, tuple([uplink.inspect(port) for port in ports]))
 
 
-def verdict(nic: Nic, host: Host | None) -> tuple[bool | None, str]:
-    """Whether a guest can get through by a network card, and the condition or reason, or "".
-
-    True: to the LAN, or behind NAT. False: it cannot, or cannot even start. None: not known here,
-    or not meant to.
-    """
+def check(nic: Nic, host: Host | None) -> Verdict:
+    """Return whether a guest can get through by a NIC."""
     if host is None:
         return None, ""
     if nic.kind == "user":
@@ -101,7 +103,7 @@ def verdict(nic: Nic, host: Host | None) -> tuple[bool | None, str]:
     return None, ""
 
 
-def _on_network(nic: Nic, host: Host) -> tuple[bool | None, str]:
+def _on_network(nic: Nic, host: Host) -> Verdict:
     entry = host.networks.get(nic.name)
     if entry is None:
         return False, f"there is no network {nic.name}"
@@ -118,7 +120,7 @@ def _on_network(nic: Nic, host: Host) -> tuple[bool | None, str]:
     return None, kind
 
 
-def _on_bridge(name: str, host: Host) -> tuple[bool | None, str]:
+def _on_bridge(name: str, host: Host) -> Verdict:
     device = host.devices.get(name)
     if device is None:
         return False, f"there is no bridge {name}"
@@ -134,7 +136,7 @@ def _on_bridge(name: str, host: Host) -> tuple[bool | None, str]:
     return (True, "") if device.ports else (None, f"{name} has no uplink")
 
 
-def _on_parent(nic: Nic, host: Host) -> tuple[bool | None, str]:
+def _on_parent(nic: Nic, host: Host) -> Verdict:
     device = host.devices.get(nic.name)
     if device is None:
         return False, f"there is no device {nic.name}"
@@ -164,3 +166,53 @@ def _unfit(nic: Nic, translated: bool) -> tuple[str, ...]:
     if nic.prepared:
         return _NOT_ON_PREPARED
     return (*_NOT_ON_MACVTAP, *([_NOT_WITH_MAC_NAT] if translated else []))
+
+
+# Devices of the host as parents.
+
+
+def inspect(name: str) -> Uplink:
+    """Return what the device called name is as a parent.
+
+    Raises Problem no-such-device, no-nl80211.
+    """
+    return asyncio.run(_inspect(name))
+
+
+async def _inspect(name: str) -> Uplink:
+    async with open_links() as links:
+        try:
+            return uplink.inspect(await links.by_name(name))
+        except LinkNotFound as exc:
+            raise uplink.absent(name) from exc
+
+
+def choose(name: str, settings: Config) -> str:
+    """Return the device that name, which may be an alias, stands for. Raises Problem no-device."""
+    return asyncio.run(_choose(name, settings))
+
+
+async def _choose(name: str, settings: Config) -> str:
+    async with open_links() as links:
+        try:
+            return await uplink.choose(links, settings, name)
+        except LinkError as exc:
+            raise Problem("no-device", f"cannot tell what {name} stands for: {exc}") from exc
+
+
+def expect_parent(parent: Uplink, kind: str, instead: str = "") -> None:
+    """Raise Problem bad-parent, parent-busy if a device cannot carry macvtaps or ipvtaps.
+
+    instead: what to do with a bridge; "" for an interface of that type.
+    """
+    if uplink.child_kind(parent, Parent(kind=kind), None) == "tap":
+        name = parent.link.name
+        what = f"{name} is a bridge, the guests of which no {kind} can reach"
+        join = f"<interface type='bridge'><source bridge='{name}'/>"
+        raise Problem("bad-parent", what, instead or f"guests join the bridge itself: {join}")
+
+
+def takes_one_mac(parent: Uplink, settings: Config) -> bool:
+    """Return whether guests on this parent need airtapd's MAC NAT."""
+    wish = settings.parent(parent.link.name).macnat
+    return wish == "on" or (wish == "auto" and parent.type == "wifi-station")

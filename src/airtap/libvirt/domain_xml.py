@@ -9,13 +9,13 @@ import hashlib
 from dataclasses import dataclass
 
 from ..errors import Problem
+from . import metadata
 from .interface_edit import expect_printable, linked
-from .metadata import marked, unmarked
 from .reader import Domain, Interface, scan_domain
 from .templates import nic_link
 from .xml_edit import spliced
 
-# The type that a card gets by the kind of connection that is wanted.
+# The type that a NIC gets by the kind of connection that is wanted.
 _TYPES = {"network": "network", "macvtap": "direct", "ipvtap": "ethernet"}
 
 # The types that may be connected. Others have no tap (hostdev, vdpa, vhostuser) or no LAN (udp).
@@ -24,7 +24,7 @@ _KNOWN = ("network", "bridge", "direct", "ethernet", "user")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a network card is to be connected to.
+    """What a NIC is to be connected to.
 
     kind: network, macvtap or ipvtap. name: the network, or the parent device. mode: of a macvtap,
     in libvirt's word. alias: name is an alias, so airtapd makes the device, of either kind, at each
@@ -38,38 +38,38 @@ class Wanted:
 
     @property
     def type(self) -> str:
-        """Of libvirt's card."""
+        """Of libvirt's NIC."""
         return "ethernet" if self.alias else _TYPES[self.kind]
 
 
 def prepared_device(uuid: str, mac: str) -> str:
-    """The name of the device that airtapd makes for a domain's card at each of its starts."""
+    """The name of the device that airtapd makes for a domain's NIC at each of its starts."""
     return "airtap-" + hashlib.sha256(f"{uuid} {mac}".lower().encode()).hexdigest()[:8]
 
 
 def connect(xml: str, nic: Interface, wanted: Wanted) -> str:
-    """A domain's XML with the card of nic's MAC connected as wanted, and marked.
+    """A domain's XML with the NIC of nic's MAC connected as wanted, which its metadata notes.
 
-    The mark holds the card as it was; connecting it once more keeps that of the first time.
-    Raises Problem bad-xml, no-such-nic, not-supported (a card that we do not understand, or that
+    That holds the NIC as it was; connecting it once more keeps that of the first time.
+    Raises Problem bad-xml, no-such-nic, not-supported (a NIC that we do not understand, or that
     cannot be connected so), bad-name (nothing that can stand in XML), bad-template.
     """
     document = xml.encode(errors="surrogatepass")
     domain = scan_domain(document)
-    card = _understood(domain, nic, wanted)
-    marks = [mark for mark in domain.marks if mark.mac == card.mac]
-    original = marks[0].original if marks else document[card.start : card.end].decode()
-    note = {"mac": card.mac}
+    interface = _understood(domain, nic, wanted)
+    noted = [each for each in domain.nic_metadata if each.mac == interface.mac]
+    original = noted[0].original if noted else document[interface.start : interface.end].decode()
+    note = {"mac": interface.mac}
     if wanted.type == "ethernet":
-        device = prepared_device(domain.uuid, card.mac)
+        device = prepared_device(domain.uuid, interface.mac)
         note |= {"device": device, "parent": wanted.name, "kind": wanted.kind}
-    link = _link(wanted, card.mac, note.get("device", ""))
-    document = spliced(document, linked(document, card, wanted.type, link))
-    return marked(document, note, original).decode()
+    link = _link(wanted, interface.mac, note.get("device", ""))
+    document = spliced(document, linked(document, interface, wanted.type, link))
+    return metadata.add(document, note, original).decode()
 
 
 def _link(wanted: Wanted, mac: str, device: str) -> dict[str, str]:
-    """The attributes of the <source> or <target> that connects a card as wanted."""
+    """The attributes of the <source> or <target> that connects a NIC as wanted."""
     name = expect_printable(wanted.name)
     if wanted.type == "network":
         return nic_link("interface-network", "network", "source", {"NETWORK": name, "MAC": mac})
@@ -80,74 +80,74 @@ def _link(wanted: Wanted, mac: str, device: str) -> dict[str, str]:
 
 
 def disconnect(xml: str, mac: str) -> str:
-    """A domain's XML with the card of that MAC as it was before connect(), and no mark of it.
+    """A domain's XML with the NIC of that MAC as it was before connect(), and nothing noted of it.
 
-    Where the card is gone, only the mark goes. Raises Problem bad-xml, not-connected (there is no
-    mark), bad-mark (it does not hold this card), not-supported (two cards have the MAC).
+    Where the NIC is gone, only the note goes. Raises Problem bad-xml, not-connected (nothing is
+    noted), bad-mark (not this NIC is), not-supported (two nics have the MAC).
     """
     mac = mac.lower()
     document = xml.encode(errors="surrogatepass")
     domain = scan_domain(document)
-    marks = [mark for mark in domain.marks if mark.mac == mac]
-    if not marks:
+    noted = [each for each in domain.nic_metadata if each.mac == mac]
+    if not noted:
         raise Problem("not-connected", f"no network card {mac} was connected by airtap")
-    card = _card(domain, mac)
-    device = marks[0].device
-    if not card and device and any(nic.target == device for nic in domain.interfaces):
+    interface = _of_mac(domain, mac)
+    device = noted[0].device
+    if not interface and device and any(nic.target == device for nic in domain.interfaces):
         raise Problem(
             "not-connected",
             f"the network card on {device} has had its MAC address changed from {mac}",
             "set it back, and disconnect then",
         )
-    if card:
-        document = _put_back(document, card, marks[0].original.encode())
-    return unmarked(document, mac).decode()
+    if interface:
+        document = _put_back(document, interface, noted[0].original.encode())
+    return metadata.remove(document, mac).decode()
 
 
-# Which card, and may it be touched?
+# Which NIC, and may it be touched?
 
 
-def _card(domain: Domain, mac: str) -> Interface | None:
-    """The card of a MAC. Raises Problem not-supported if several have it."""
-    cards = [nic for nic in domain.interfaces if nic.mac == mac]
-    if len(cards) > 1:
+def _of_mac(domain: Domain, mac: str) -> Interface | None:
+    """The NIC of a MAC. Raises Problem not-supported if several have it."""
+    interfaces = [nic for nic in domain.interfaces if nic.mac == mac]
+    if len(interfaces) > 1:
         raise Problem(
             "not-supported",
-            f"{len(cards)} network cards of the domain have the MAC address {mac}",
+            f"{len(interfaces)} network cards of the domain have the MAC address {mac}",
             "give each its own",
         )
-    return cards[0] if cards else None
+    return interfaces[0] if interfaces else None
 
 
 def _understood(domain: Domain, nic: Interface, wanted: Wanted) -> Interface:
-    """The card of nic's MAC, if we can connect it. Raises Problem no-such-nic, not-supported."""
+    """The NIC of nic's MAC, if we can connect it. Raises Problem no-such-nic, not-supported."""
     if not nic.mac:
         raise Problem(
             "not-supported",
             f"a network card of type '{nic.type}' has no MAC address to know it by",
             "add one to it: <mac address='52:54:00:...'/>",
         )
-    card = _card(domain, nic.mac)
-    if card is None:
+    interface = _of_mac(domain, nic.mac)
+    if interface is None:
         raise Problem("no-such-nic", f"the domain has no network card {nic.mac}")
-    refusal = _refusal(domain, card, wanted)
+    refusal = _refusal(domain, interface, wanted)
     if refusal:
         why, hint = refusal
-        raise Problem("not-supported", f"network card {card.mac} {why}", hint)
-    return card
+        raise Problem("not-supported", f"network card {interface.mac} {why}", hint)
+    return interface
 
 
-def _refusal(domain: Domain, card: Interface, wanted: Wanted) -> tuple[str, str] | None:
-    """Why a card cannot be connected as wanted, and what would help."""
-    if card.type not in _KNOWN:
+def _refusal(domain: Domain, interface: Interface, wanted: Wanted) -> tuple[str, str] | None:
+    """Why a NIC cannot be connected as wanted, and what would help."""
+    if interface.type not in _KNOWN:
         known = ", ".join(_KNOWN)
-        return f"is of type '{card.type}'", f"airtap connects cards of type {known}; add one"
-    if card.element.all("vlan"):
+        return f"is of type '{interface.type}'", f"airtap connects cards of type {known}; add one"
+    if interface.element.all("vlan"):
         return (
             "has a <vlan>, and neither macvtap nor ipvtap tags frames",
             "take the <vlan> out; a VLAN device of the host can be the parent",
         )
-    if wanted.kind != "network" and card.element.first("bandwidth", "inbound").get("floor"):
+    if wanted.kind != "network" and interface.element.first("bandwidth", "inbound").get("floor"):
         return (
             "has a guaranteed bandwidth, which libvirt gives on its own networks only",
             "take floor= out of its <bandwidth>",
@@ -157,14 +157,16 @@ def _refusal(domain: Domain, card: Interface, wanted: Wanted) -> tuple[str, str]
     return None
 
 
-def _put_back(xml: bytes, card: Interface, original: bytes) -> bytes:
-    """Replace a card by what it was. Raises Problem bad-mark: anybody may write metadata."""
-    document = spliced(xml, [(card.start, card.end, original)])
+def _put_back(xml: bytes, interface: Interface, original: bytes) -> bytes:
+    """Replace a NIC by what it was. Raises Problem bad-mark: anybody may write metadata."""
+    document = spliced(xml, [(interface.start, interface.end, original)])
     try:
-        cards = scan_domain(document).interfaces
+        interfaces = scan_domain(document).interfaces
     except Problem:
-        cards = []
-    this = (card.start, card.start + len(original), card.mac)
-    if this not in [(nic.start, nic.end, nic.mac) for nic in cards]:
-        raise Problem("bad-mark", f"the metadata does not tell what network card {card.mac} was")
+        interfaces = []
+    this = (interface.start, interface.start + len(original), interface.mac)
+    if this not in [(nic.start, nic.end, nic.mac) for nic in interfaces]:
+        raise Problem(
+            "bad-mark", f"the metadata does not tell what network card {interface.mac} was"
+        )
     return document

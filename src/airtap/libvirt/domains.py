@@ -1,11 +1,12 @@
-"""Domains in a libvirt daemon, and their network cards."""
+"""Domains in a libvirt daemon, as they are listed, read and redefined."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import Problem
 from .connection import binding, problems
-from .reader import Domain, Interface, scan_domain
+from .nic import Nic, nics
+from .reader import scan_domain
 
 # virDomainState, in virsh's words.
 _STATES = (
@@ -21,30 +22,7 @@ _STATES = (
 
 
 @dataclass(frozen=True)
-class Nic:
-    """A network card, as it will be at the next start of its domain.
-
-    number: from 1. kind: network, bridge, macvtap (libvirt's type direct), ipvtap, or another of
-    libvirt's types. name: of that network, bridge or parent device, or "". mode: of libvirt's
-    macvtap. prepared: airtapd makes its device. connected: by airtap, which can undo it. parts:
-    what it has, as "<filterref>". device: that airtapd makes, or ""; own: whether the note of it
-    bears this card's MAC, as it does not in a clone.
-    """
-
-    number: int
-    mac: str
-    kind: str
-    name: str
-    mode: str = ""
-    prepared: bool = False
-    connected: bool = False
-    parts: frozenset[str] = frozenset()
-    device: str = ""
-    own: bool = True
-
-
-@dataclass(frozen=True)
-class Entry:
+class ListedDomain:
     """A domain as it stands in libvirt."""
 
     name: str
@@ -54,49 +32,11 @@ class Entry:
     nics: list[Nic]
 
 
-def entries(connection: Any) -> list[Entry]:
+def entries(connection: Any) -> list[ListedDomain]:
     """Every domain, by name. Raises Problem libvirt-error, bad-xml."""
     with problems("list domains"):
         found = [_entry(handle) for handle in connection.listAllDomains()]
     return sorted((entry for entry in found if entry), key=lambda entry: entry.name)
-
-
-def nics(domain: Domain) -> list[Nic]:
-    """The network cards of a domain's XML."""
-    connected = {mark.mac for mark in domain.marks}
-    found = []
-    for number, nic in enumerate(domain.interfaces, 1):
-        kind, name, mode = nic.type, nic.source.get(nic.type, ""), ""
-        mark = domain.mark_of(nic)
-        if mark:
-            kind, name = mark.kind, mark.parent
-        elif nic.type == "direct":
-            kind, name, mode = "macvtap", nic.source.get("dev", ""), nic.source.get("mode", "")
-        elif nic.type == "ethernet":
-            name = nic.target
-        found.append(
-            Nic(
-                number,
-                nic.mac,
-                kind,
-                name,
-                mode,
-                prepared=mark is not None,
-                connected=nic.mac in connected,
-                parts=parts(nic),
-                device=mark.device if mark else "",
-                own=mark is None or mark.mac == nic.mac,
-            )
-        )
-    return found
-
-
-def parts(nic: Interface) -> frozenset[str]:
-    """What a card has that libvirt cannot bring to every kind of device."""
-    bandwidth = nic.element.all("bandwidth")
-    found = [*nic.element.children, *(limit for each in bandwidth for limit in each.children)]
-    floor = {"floor="} if nic.element.first("bandwidth", "inbound").get("floor") else set()
-    return frozenset({f"<{element.name}>" for element in found} | floor)
 
 
 def look_up(connection: Any, name: str) -> Any:
@@ -164,7 +104,7 @@ def delays(handle: Any) -> str:
     return ""
 
 
-def _entry(handle: Any) -> Entry | None:
+def _entry(handle: Any) -> ListedDomain | None:
     """None if the domain has gone meanwhile."""
     libvirt = binding()
     name, uuid = handle.name(), handle.UUIDString()
@@ -177,8 +117,8 @@ def _entry(handle: Any) -> Entry | None:
             return None
         raise
     try:
-        cards = nics(scan_domain(xml.encode()))
+        found = nics(scan_domain(xml.encode()))
     except Problem as problem:
         raise Problem(problem.code, f"domain {name}: {problem.message}", problem.hint) from problem
     known = _STATES[state] if state < len(_STATES) else _STATES[0]
-    return Entry(name, uuid, known, persistent, cards)
+    return ListedDomain(name, uuid, known, persistent, found)

@@ -1,4 +1,4 @@
-"""Cards of running guests whose device has gone with its parent, or is to stand on another."""
+"""NICs of running guests whose device has gone with its parent, or is to stand on another."""
 
 import asyncio
 import os
@@ -14,14 +14,11 @@ from ..config import Config
 from ..errors import Problem
 from ..ipc import client
 from ..kernel.links import Link, LinkNotFound, open_links
-from . import hotplug_journal
+from . import connectivity, hotplug_journal
 from .connection import binding, problems
-from .connectivity import look_around, verdict
-from .domains import Nic
-from .hotplug_journal import Plan, plugged
+from .hotplug_journal import JournalEntry
 from .live_nics import (
     ANSWER_S,
-    Card,
     Ended,
     at_once,
     attempt,
@@ -33,12 +30,12 @@ from .live_nics import (
     unanswered,
     unless_ended,
 )
-from .parents import choose, expect_parent, inspect, takes_one_mac
+from .nic import LiveNic
 from .reader import Domain
 
 # A guest that starts or ends has devices in its XML that are not there, for less than this.
 _SETTLED_S = 1.0
-# Between two looks whether a guest has released a card.
+# Between two looks whether a guest has released a NIC.
 _LOOK_S = 0.2
 # What takes longer than this is announced.
 _PATIENCE_S = 1.0
@@ -47,78 +44,78 @@ _NOT_RELEASED = "not-released"
 _UNDECIDED = ("no-daemon", "busy", "bad-message", "internal", "access-denied")
 
 
-def lost(connection: Any, parent: str | None, settings: Config, ended: Event) -> list[Plan]:
-    """Cards whose device is gone while its parent is there, and those noted as under way.
+def lost(connection: Any, parent: str | None, settings: Config, ended: Event) -> list[JournalEntry]:
+    """NICs whose device is gone while its parent is there, and those noted as under way.
 
-    parent: only cards for this device. Looked at twice, about a second apart: guests that start
-    or end have such cards too. Raises Problem libvirt-error, bad-xml, no-such-device.
+    parent: only NICs for this device. Looked at twice, about a second apart: guests that start
+    or end have such NICs too. Raises Problem libvirt-error, bad-xml, no-such-device.
     """
     found = _lost(connection, parent, settings)
     if not found:
         return []
     ended.wait(_SETTLED_S)
-    seen = {_key(plan) for plan in found}
-    return [plan for plan in _lost(connection, parent, settings) if _key(plan) in seen]
+    seen = {_key(entry) for entry in found}
+    return [entry for entry in _lost(connection, parent, settings) if _key(entry) in seen]
 
 
-def _key(plan: Plan) -> tuple[str, int, str, str]:
-    return plan.card.uuid, plan.card.id, plan.card.mac, plan.old.device if plan.old else ""
+def _key(entry: JournalEntry) -> tuple[str, int, str, str]:
+    return entry.nic.uuid, entry.nic.run, entry.nic.mac, entry.old.target if entry.old else ""
 
 
-def _lost(connection: Any, parent: str | None, settings: Config) -> list[Plan]:
+def _lost(connection: Any, parent: str | None, settings: Config) -> list[JournalEntry]:
     here = devices()
     expect_there(parent, here)
-    found: list[Plan] = []
+    found: list[JournalEntry] = []
     for guest, xml, domain in guests(connection):
-        cards = of_xml(guest, xml, domain)
-        noted = list(_unfinished(guest, domain, cards, here))
-        known = {plan.card.mac for plan in noted}
+        nics = of_xml(guest, xml, domain)
+        noted = list(_unfinished(guest, domain, nics, here))
+        known = {entry.nic.mac for entry in noted}
         found += noted
         found += [
-            Plan(card, card.parent, plugged(card), card)
-            for card in cards
-            if card.kind and card.device and card.device not in here and card.mac not in known
+            JournalEntry(nic, nic.name, hotplug_journal.new_interface(nic), nic)
+            for nic in nics
+            if nic.replaceable and nic.target and nic.target not in here and nic.mac not in known
         ]
-    names = {plan.parent for plan in found}
-    links = {name: here.get(asyncio.run(choose(name, settings))) for name in names}
+    names = {entry.parent for entry in found}
+    links = {name: here.get(connectivity.choose(name, settings)) for name in names}
     wanted = [link for link in here.values() if parent is None or link == here[parent]]
-    return [plan for plan in found if links[plan.parent] in wanted]
+    return [entry for entry in found if links[entry.parent] in wanted]
 
 
 def _unfinished(
-    guest: Any, domain: Domain, cards: list[Card], here: Mapping[str, Link]
-) -> Iterator[Plan]:
+    guest: Any, domain: Domain, nics: list[LiveNic], here: Mapping[str, Link]
+) -> Iterator[JournalEntry]:
     """What notes in a guest's metadata say is to be plugged in. Those that are done go.
 
     Left alone is what its guest has not released yet and can still use.
     """
     for note in hotplug_journal.read(guest, domain):
-        old = next((card for card in cards if card.mac == note.card.mac), None)
-        device = here.get(old.device) if old else None
+        old = next((nic for nic in nics if nic.mac == note.nic.mac), None)
+        device = here.get(old.target) if old else None
         if device is None:
             yield replace(note, old=old)
         elif device.index != note.was:
             with suppress(Ended), unless_ended(guest):
-                hotplug_journal.write(guest, note.card.mac, None)
+                hotplug_journal.write(guest, note.nic.mac, None)
 
 
-def expect_fit(card: Card, nic: Nic, parent: str, connection: Any, settings: Config) -> None:
-    """Raise Problem if a card cannot come to stand on the device called parent.
+def expect_fit(nic: LiveNic, parent: str, connection: Any, settings: Config) -> None:
+    """Raise Problem if a NIC cannot come to stand on the device called parent.
 
-    nic: the same card. Problems: not-supported, no-such-device, bad-parent, parent-busy, bad-mode.
+    Problems: not-supported, no-such-device, bad-parent, parent-busy, bad-mode. Blocks.
     """
-    if not card.kind:
+    if not nic.replaceable:
         raise Problem(
             "not-supported",
-            f"network card {card.mac} of domain {card.name} is of type {nic.kind}, not on a"
+            f"network card {nic.mac} of domain {nic.domain} is of type {nic.kind}, not on a"
             " macvtap or ipvtap",
-            f"airtap domain connect {card.name} changes what its next start uses",
+            f"airtap domain connect {nic.domain} changes what its next start uses",
         )
-    expect_parent(asyncio.run(_inspect(parent, card.kind, settings)), card.kind)
-    there = replace(nic, kind=card.kind, name=parent)
-    works, why = verdict(there, look_around(connection, [there], settings))
+    connectivity.expect_parent(asyncio.run(_inspect(parent, nic.kind, settings)), nic.kind)
+    there = replace(nic, name=parent)
+    works, why = connectivity.check(there, connectivity.inspect_host(connection, [there], settings))
     if works is False:
-        raise Problem("bad-parent", f"network card {card.mac} would not work on {parent}: {why}")
+        raise Problem("bad-parent", f"network card {nic.mac} would not work on {parent}: {why}")
 
 
 async def _inspect(name: str, kind: str, settings: Config) -> uplink.Uplink:
@@ -138,7 +135,7 @@ async def _inspect(name: str, kind: str, settings: Config) -> uplink.Uplink:
 
 
 class Replacement:
-    """Replaces cards.
+    """Replaces NICs.
 
     timeout: how many seconds a guest has to release one. ended: when it is set, nothing is waited
     for any more. say: tells people what is being waited for.
@@ -152,12 +149,12 @@ class Replacement:
         self._ended = ended
         self._say = say
 
-    def carry_out(self, wanted: list[Plan]) -> list[Problem | None]:
-        """Replace cards, one after the other in each guest. Returns what failed, for each."""
-        done: list[Problem | None] = [unanswered(plan.card) for plan in wanted]
+    def carry_out(self, wanted: list[JournalEntry]) -> list[Problem | None]:
+        """Replace NICs, one after the other in each guest. Returns what failed, for each."""
+        done: list[Problem | None] = [unanswered(entry.nic) for entry in wanted]
         by_guest: dict[str, list[int]] = {}
-        for number, plan in enumerate(wanted):
-            by_guest.setdefault(plan.card.uuid, []).append(number)
+        for number, entry in enumerate(wanted):
+            by_guest.setdefault(entry.nic.uuid, []).append(number)
 
         def in_guest(numbers: list[int]) -> None:
             for number in numbers:
@@ -167,67 +164,67 @@ class Replacement:
         at_once(in_guest, by_guest.values(), most * (self._timeout + ANSWER_S))
         return list(done)
 
-    def _replace(self, plan: Plan) -> None:
-        """Unplug the old card, if it is there, and plug the new one in.
+    def _replace(self, entry: JournalEntry) -> None:
+        """Unplug the old NIC, if it is there, and plug the new one in.
 
         Raises Problem not-released: the guest has the old one for now; else whatever hinders the
         new one, after the way back has been tried; Ended.
         """
-        card = plan.card
-        with unless_ended(card.guest):
-            self._make_ready(plan)
-            pending = hotplug_journal.write(card.guest, card.mac, plan)
-            if plan.old:
-                self._unplug_or_forget(plan, plan.old, pending)
+        nic = entry.nic
+        with unless_ended(nic.guest):
+            self._make_ready(entry)
+            pending = hotplug_journal.write(nic.guest, nic.mac, entry)
+            if entry.old:
+                self._unplug_or_forget(entry, entry.old, pending)
             try:
-                self._plug(plan)
+                self._plug(entry)
             except Problem as problem:
-                if plan.back:
-                    raise self._undone(plan.back, problem) from problem
+                if entry.back:
+                    raise self._undone(entry.back, problem) from problem
                 again = "airtap domain replug tries that again"
                 raise Problem(problem.code, problem.message, again) from problem
 
-    def _unplug_or_forget(self, plan: Plan, old: Card, pending: bool) -> None:
-        """Unplug the old card. Of what cannot be, no note stays. Raises Problem."""
+    def _unplug_or_forget(self, entry: JournalEntry, old: LiveNic, pending: bool) -> None:
+        """Unplug the old NIC. Of what cannot be, no note stays. Raises Problem."""
         try:
             self._unplug(old, pending)
         except Problem as problem:
             if problem.code != _NOT_RELEASED:
-                hotplug_journal.write(plan.card.guest, plan.card.mac, None)
+                hotplug_journal.write(entry.nic.guest, entry.nic.mac, None)
             raise
 
-    def _undone(self, back: Plan, why: Problem) -> Problem:
-        """Plug the former card in again. Returns what there is to tell of it all."""
-        card = back.card
+    def _undone(self, back: JournalEntry, why: Problem) -> Problem:
+        """Plug the former NIC in again. Returns what there is to tell of it all."""
+        nic = back.nic
         try:
-            hotplug_journal.write(card.guest, card.mac, back)
+            hotplug_journal.write(nic.guest, nic.mac, back)
             self._plug(back)
         except Problem as problem:
             return Problem(
                 why.code,
-                f"{why.message}; nor can {card} be brought back: {problem.message}",
+                f"{why.message}; nor can {nic} be brought back: {problem.message}",
                 "airtap domain replug tries that again",
             )
         return Problem(why.code, f"{why.message}; it is back on {back.parent}", why.hint)
 
-    def _make_ready(self, plan: Plan) -> None:
-        """See to it that the parent takes the card. Raises Problem."""
-        if plan.card.prepared:
+    def _make_ready(self, entry: JournalEntry) -> None:
+        """See to it that the parent takes the NIC. Raises Problem."""
+        if entry.nic.prepared:
             if os.geteuid() != 0:
-                raise Problem("access-denied", f"airtapd makes the device of {plan.card} for root")
+                raise Problem("access-denied", f"airtapd makes the device of {entry.nic} for root")
             client.Connection(client.socket_path()).close()
             return
         try:
-            client.call("prepare-uplink", parent=plan.parent)
+            client.call("prepare-uplink", parent=entry.parent)
         except Problem as problem:
-            if problem.code not in _UNDECIDED or self._takes_one_mac(plan.parent):
+            if problem.code not in _UNDECIDED or self._takes_one_mac(entry.parent):
                 raise
 
     def _takes_one_mac(self, parent: str) -> bool:
-        return takes_one_mac(asyncio.run(inspect(parent)), self._settings)
+        return connectivity.takes_one_mac(connectivity.inspect(parent), self._settings)
 
-    def _unplug(self, old: Card, pending: bool) -> None:
-        """Detach a card and wait until its guest has released it. Raises Problem not-released.
+    def _unplug(self, old: LiveNic, pending: bool) -> None:
+        """Detach a NIC and wait until its guest has released it. Raises Problem not-released.
 
         pending: its guest has been asked before, and QEMU may refuse to ask again.
         """
@@ -249,50 +246,49 @@ class Replacement:
         finally:
             announcement.cancel()
 
-    def _plug(self, plan: Plan) -> None:
-        """Attach a card, and tell airtapd whose its device is. Raises Problem.
+    def _plug(self, entry: JournalEntry) -> None:
+        """Attach a NIC, and tell airtapd whose its device is. Raises Problem.
 
         One that somebody else has attached meanwhile is left alone.
         """
-        card = plan.card
-        place = hotplug_journal.place(plan.xml)
-        if place and any(
-            hotplug_journal.place(other.xml) == place for other in of_guest(card.guest)
-        ):
-            hotplug_journal.write(card.guest, card.mac, None)
+        nic = entry.nic
+        place = hotplug_journal.address(entry.xml)
+        others = [hotplug_journal.address(other.xml) for other in of_guest(nic.guest)]
+        if place and place in others:
+            hotplug_journal.write(nic.guest, nic.mac, None)
             return
-        whose = {"mac": card.mac, "uuid": card.uuid, "domain": card.name}
-        if card.prepared:
-            made = {"device": card.device, "parent": plan.parent, "kind": card.kind}
+        whose = {"mac": nic.mac, "uuid": nic.uuid, "domain": nic.domain}
+        if nic.prepared:
+            made = {"device": nic.target, "parent": entry.parent, "kind": nic.kind}
             client.call("create-device", **whose, **made)
         try:
-            with problems(f"plug in {card}"):
-                card.guest.attachDeviceFlags(plan.xml, binding().VIR_DOMAIN_AFFECT_LIVE)
+            with problems(f"plug in {nic}"):
+                nic.guest.attachDeviceFlags(entry.xml, binding().VIR_DOMAIN_AFFECT_LIVE)
         except Problem:
-            if card.prepared:
+            if nic.prepared:
                 with suppress(Problem):
-                    client.call("release", device=card.device, uuid=card.uuid)
+                    client.call("release", device=nic.target, uuid=nic.uuid)
             raise
         with suppress(Problem):  # it is in: the next replug takes a note that stayed away
-            hotplug_journal.write(card.guest, card.mac, None)
-            if card.prepared:
-                hotplug_journal.mark(card, plan.parent, self._settings)
-        for new in of_guest(card.guest):
-            if new.mac == card.mac:
+            hotplug_journal.write(nic.guest, nic.mac, None)
+            if nic.prepared:
+                hotplug_journal.update_metadata(nic, entry.parent, self._settings)
+        for new in of_guest(nic.guest):
+            if new.mac == nic.mac:
                 with suppress(Problem):  # status lacks the guest's name, no more
-                    client.call("set-owner", device=new.device, **whose)
+                    client.call("set-owner", device=new.target, **whose)
 
 
-def _not_released(old: Card) -> Problem:
+def _not_released(old: LiveNic) -> Problem:
     return Problem(
         _NOT_RELEASED,
-        f"domain {old.name} has not released its network card {old.mac} yet: it has been asked"
+        f"domain {old.domain} has not released its network card {old.mac} yet: it has been asked"
         " to, and will at its next reset",
         "then airtap domain replug plugs the new one in",
     )
 
 
-def _is_in(card: Card) -> bool:
-    """Whether a card of that name and device is still in its guest."""
-    there = [(other.alias, other.device) for other in of_guest(card.guest)]
-    return (card.alias, card.device) in there
+def _is_in(nic: LiveNic) -> bool:
+    """Whether a NIC of that name and device is still in its guest."""
+    there = [(other.alias, other.target) for other in of_guest(nic.guest)]
+    return (nic.alias, nic.target) in there

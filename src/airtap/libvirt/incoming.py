@@ -9,17 +9,17 @@ from .interface_edit import expect_printable, linked, moved
 from .reader import Domain, Interface, scan_domain
 from .xml_edit import Edit, spliced
 
-# With one of these, a card is left alone by for_this_host(), whose work nobody looks at: a macvtap
+# With one of these, a NIC is left alone by for_this_host(), whose work nobody looks at: a macvtap
 # neither tags, nor filters, nor isolates, and libvirt forbids an MTU on it as well as to lose one.
 _STAYING = ("vlan", "filterref", "port", "mtu")
 
 
 def for_this_host(xml: bytes, parents: Mapping[str, str], aliases: Collection[str] = ()) -> bytes:
-    """A stored or arriving domain's XML with its cards on devices of this host.
+    """A stored or arriving domain's XML with its NICs on devices of this host.
 
-    parents: for names of devices_named(), this host's device instead. Cards on them become, or
+    parents: for names of devices_named(), this host's device instead. NICs on them become, or
     stay, macvtaps that libvirt makes, but for those of which airtapd makes the device on one of
-    the aliases. Marks stay. Raises Problem bad-xml, bad-name.
+    the aliases. Metadata stays. Raises Problem bad-xml, bad-name.
     """
     domain = scan_domain(xml)
     edits: list[Edit] = []
@@ -36,17 +36,17 @@ def for_this_host(xml: bytes, parents: Mapping[str, str], aliases: Collection[st
 
 
 def devices_named(domain: Domain) -> set[str]:
-    """The devices below a domain's cards that for_this_host() can replace."""
+    """The devices below a domain's NICs that for_this_host() can replace."""
     return {_replaceable(domain, nic) for nic in domain.interfaces} - {""}
 
 
 def _replaceable(domain: Domain, nic: Interface) -> str:
-    """The device below a card, "" if it has none that for_this_host() could replace."""
+    """The device below a NIC, "" if it has none that for_this_host() could replace."""
     if any(nic.element.all(child) for child in _STAYING):
         return ""
     if nic.type == "bridge":
         return nic.source.get("bridge", "")
     if nic.type == "direct":
         return nic.source.get("dev", "")
-    mark = domain.mark_of(nic)
-    return mark.parent if mark else ""
+    noted = domain.metadata_of(nic)
+    return noted.parent if noted else ""

@@ -11,7 +11,7 @@ from ..errors import Problem
 from .reader import Element, Interface
 from .xml_edit import Edit, in_attribute, lead, tag, value_at, without
 
-# What a card loses with its new type: whatever is of the old connection, and what libvirt does not
+# What a NIC loses with its new type: whatever is of the old connection, and what libvirt does not
 # take for the new one (it refuses mtu, coalesce and port, and silently drops filterref). Every
 # other child stays as it is; for <target> see _leaves().
 _SLIRP = {"ip", "route", "portForward"}
@@ -27,7 +27,7 @@ _GENERATED = re.compile(r"(vnet|macvtap|macvlan)[0-9]+")
 
 
 def linked(xml: bytes, nic: Interface, new: str, link: Mapping[str, str]) -> list[Edit]:
-    """Give a card another type, and link as its <target> if that is ethernet, else <source>."""
+    """Give a NIC another type, and link as its <target> if that is ethernet, else <source>."""
     start, end = value_at(xml, nic.element, "type")
     quote = xml[end : end + 1].decode()
     text = tag("target" if new == "ethernet" else "source", link, quote, "/>")
@@ -51,7 +51,7 @@ def moved(xml: bytes, nic: Interface, parent: str) -> list[Edit]:
 
 
 def _leaves(child: Element, new: str) -> bool:
-    """Whether a child of a card goes when the card gets a type.
+    """Whether a child of a NIC goes when the NIC gets a type.
 
     A <target> that the user named stays, unless the name is that of a device that was not
     libvirt's to make: it exists.

@@ -1,6 +1,6 @@
-"""Network cards of running guests, and their links taken down and up.
+"""NICs of running guests, and their links taken down and up.
 
-Which device a card has stands in its guest's live XML; whether that device is there, and on what
+Which device a NIC has stands in its guest's live XML; whether that device is there, and on what
 it stands, says the kernel.
 """
 
@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any, TypeVar
 
@@ -19,7 +18,8 @@ from ..errors import Problem
 from ..kernel.links import Link, open_links
 from .connection import binding, problems
 from .domains import look_up
-from .reader import Domain, Interface, Mark, scan_domain
+from .nic import LiveNic, of_interface
+from .reader import Domain, Interface, NicMetadata, scan_domain
 from .xml import parse, serialize
 
 log = logging.getLogger(__name__)
@@ -33,33 +33,6 @@ _DOWN_S = 1.0
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Card:
-    """A network card of a running guest.
-
-    guest: its virDomain. id: of this run of it. alias: libvirt's name for the card. device: the
-    host's end, or "". kind: macvtap or ipvtap, as what that is to be made anew; "" if we cannot.
-    parent: a device, or the alias of several in a mark. prepared: airtapd makes the device. down:
-    somebody wants its link down. xml: its <interface>.
-    """
-
-    guest: Any
-    name: str
-    uuid: str
-    id: int
-    mac: str
-    alias: str
-    device: str
-    kind: str
-    parent: str
-    prepared: bool
-    down: bool
-    xml: str
-
-    def __str__(self) -> str:
-        return f"domain {self.name}: network card {self.mac}"
-
-
 class Ended(Problem):
     """The guest has ended meanwhile, and with it what was to be done."""
 
@@ -67,9 +40,9 @@ class Ended(Problem):
 # Who is there?
 
 
-def running(connection: Any) -> list[Card]:
-    """The cards of all guests that run or are paused. Raises Problem libvirt-error."""
-    return [card for guest in guests(connection) for card in of_xml(*guest)]
+def running(connection: Any) -> list[LiveNic]:
+    """The NICs of all guests that run or are paused. Raises Problem libvirt-error."""
+    return [nic for guest in guests(connection) for nic in of_xml(*guest)]
 
 
 def find(connection: Any, name: str) -> Any:
@@ -92,8 +65,8 @@ def live_xml(guest: Any) -> str:
     return xml
 
 
-def of_guest(guest: Any) -> list[Card]:
-    """The cards of one guest. Raises Problem libvirt-error, bad-xml."""
+def of_guest(guest: Any) -> list[LiveNic]:
+    """The NICs of one guest. Raises Problem libvirt-error, bad-xml."""
     xml = live_xml(guest).encode()
     return of_xml(guest, xml, scan_domain(xml))
 
@@ -115,34 +88,37 @@ def guests(connection: Any) -> Iterator[tuple[Any, bytes, Domain]]:
             yield guest, xml, domain
 
 
-def of_xml(guest: Any, xml: bytes, domain: Domain) -> list[Card]:
-    """The cards in a guest's live XML, in its order."""
+def of_xml(guest: Any, xml: bytes, domain: Domain) -> list[LiveNic]:
+    """The NICs in a guest's live XML, in its order."""
     return [
-        from_interface(guest, domain, nic, domain.mark_of(nic), xml[nic.start : nic.end].decode())
-        for nic in domain.interfaces
+        from_interface(guest, domain, each, domain.metadata_of(each), text.decode(), number)
+        for number, each in enumerate(domain.interfaces, 1)
+        for text in (xml[each.start : each.end],)
     ]
 
 
-def from_interface(guest: Any, domain: Domain, nic: Interface, mark: Mark | None, xml: str) -> Card:
-    """The card that an <interface> is. mark: ours of its device, if any. xml: its text."""
-    prepared = nic.type == "ethernet" and not nic.managed and mark is not None
-    kind, parent = "", ""
-    if prepared and mark:
-        kind, parent = mark.kind, mark.parent
-    elif nic.type == "direct":
-        kind, parent = "macvtap", nic.source.get("dev", "")
-    return Card(
+def from_interface(
+    guest: Any,
+    domain: Domain,
+    interface: Interface,
+    metadata: NicMetadata | None,
+    xml: str,
+    number: int = 0,
+) -> LiveNic:
+    """Return the NIC of a guest that an <interface> is.
+
+    metadata: what airtap noted of its device, if it did.
+    xml: the text of the <interface>.
+    """
+    return LiveNic(
+        **vars(of_interface(domain, interface, metadata, number)),
         guest=guest,
-        name=domain.name,
+        domain=domain.name,
         uuid=domain.uuid,
-        id=guest.ID(),
-        mac=nic.mac,
-        alias=nic.element.first("alias").get("name"),
-        device=nic.target,
-        kind=kind,
-        parent=parent,
-        prepared=prepared,
-        down=nic.element.first("link").get("state") == "down",
+        run=guest.ID(),
+        alias=interface.element.first("alias").get("name"),
+        target=interface.target,
+        down=interface.element.first("link").get("state") == "down",
         xml=xml,
     )
 
@@ -158,9 +134,9 @@ async def _devices() -> dict[str, Link]:
     return {name: link for link in here for name in (link.name, *link.altnames)}
 
 
-def stands_on(card: Card, parent: str, here: Mapping[str, Link]) -> bool:
-    """Whether a card's device is a macvtap or ipvtap on parent."""
-    device, below = here.get(card.device), here.get(parent)
+def stands_on(nic: LiveNic, parent: str, here: Mapping[str, Link]) -> bool:
+    """Whether a NIC's device is a macvtap or ipvtap on parent."""
+    device, below = here.get(nic.target), here.get(parent)
     if device is None or below is None or device.kind not in MODES or not device.parent_here:
         return False
     return device.parent == below.index
@@ -169,39 +145,39 @@ def stands_on(card: Card, parent: str, here: Mapping[str, Link]) -> bool:
 # Links down and up.
 
 
-def renewable(connection: Any, parent: str | None) -> list[Card]:
-    """Cards on a macvtap or ipvtap, on parent only if it is named, whose links are up.
+def renewable(connection: Any, parent: str | None) -> list[LiveNic]:
+    """NICs on a macvtap or ipvtap, on parent only if it is named, whose links are up.
 
     Whatever libvirt calls their type: a session's are bridges to it. Raises Problem
     libvirt-error, bad-xml, no-such-device.
     """
     here = devices()
     expect_there(parent, here)
-    cards = [card for card in running(connection) if not card.down]
+    nics = [nic for nic in running(connection) if not nic.down]
     if parent is not None:
-        return [card for card in cards if stands_on(card, parent, here)]
-    return [card for card in cards if (link := here.get(card.device)) and link.kind in MODES]
+        return [nic for nic in nics if stands_on(nic, parent, here)]
+    return [nic for nic in nics if (link := here.get(nic.target)) and link.kind in MODES]
 
 
-def renew(cards: list[Card], ended: Event) -> list[Problem | None]:
-    """Take the links of cards down and up again: their guests then ask for new leases.
+def renew(nics: list[LiveNic], ended: Event) -> list[Problem | None]:
+    """Take the links of NICs down and up again: their guests then ask for new leases.
 
     All at the same time; a guest that hangs delays no other. ended: when it is set, links come
-    up at once. Returns what failed, for each card.
+    up at once. Returns what failed, for each NIC.
     """
-    done: list[Problem | None] = [unanswered(card) for card in cards]
+    done: list[Problem | None] = [unanswered(nic) for nic in nics]
 
-    def flap(card: Card) -> None:
+    def flap(nic: LiveNic) -> None:
         try:
-            _update(card, linked_down(card.xml))
+            _update(nic, linked_down(nic.xml))
             ended.wait(_DOWN_S)
         finally:
-            _update(card, card.xml)
+            _update(nic, nic.xml)
 
     def one(number: int) -> None:
-        done[number] = attempt(flap, cards[number], ended)
+        done[number] = attempt(flap, nics[number], ended)
 
-    at_once(one, range(len(cards)), _DOWN_S + ANSWER_S, ended)
+    at_once(one, range(len(nics)), _DOWN_S + ANSWER_S, ended)
     return list(done)
 
 
@@ -214,19 +190,19 @@ def linked_down(xml: str) -> str:
     return serialize(root)
 
 
-def _update(card: Card, xml: str) -> None:
-    """Give a card the link state that it has in XML which is otherwise its own."""
+def _update(nic: LiveNic, xml: str) -> None:
+    """Give a NIC the link state that it has in XML which is otherwise its own."""
     try:
-        with unless_ended(card.guest), problems(f"set the link of {card}"):
-            card.guest.updateDeviceFlags(xml, binding().VIR_DOMAIN_AFFECT_LIVE)
+        with unless_ended(nic.guest), problems(f"set the link of {nic}"):
+            nic.guest.updateDeviceFlags(xml, binding().VIR_DOMAIN_AFFECT_LIVE)
     except Problem as problem:
         if isinstance(problem, Ended):
             raise
-        hint = f"if it is down now: virsh domif-setlink {card.name} {card.mac} up"
+        hint = f"if it is down now: virsh domif-setlink {nic.domain} {nic.mac} up"
         raise Problem(problem.code, problem.message, hint) from problem
 
 
-# What is done to cards can fail, for one and not for others.
+# What is done to NICs can fail, for one and not for others.
 
 
 def at_once(
@@ -252,9 +228,9 @@ def _join(threads: list[Thread], seconds: float) -> None:
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def unanswered(card: Card) -> Problem:
-    """The Problem of a card that at_once() has left alone."""
-    return Problem("no-answer", f"{card}: libvirt does not answer; does the guest hang?")
+def unanswered(nic: LiveNic) -> Problem:
+    """The Problem of a NIC that at_once() has left alone."""
+    return Problem("no-answer", f"{nic}: libvirt does not answer; does the guest hang?")
 
 
 def attempt(act: Callable[[Any], None], what: Any, ended: Event) -> Problem | None:

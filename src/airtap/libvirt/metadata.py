@@ -1,6 +1,6 @@
-"""What we note in a domain's metadata of the network cards that we connected.
+"""What airtap notes in a domain's <metadata> of the NICs that it connected.
 
-A mark holds the card as it was, as text. Each step finds its elements anew, in what the step before
+It holds the NIC as it was, as text. Each step finds its elements anew, in what the step before
 has made.
 """
 
@@ -15,10 +15,13 @@ _HEADS = ("name", "uuid", "genid", "title", "description")  # what libvirt has b
 _BLANK_METADATA = re.compile(r"<metadata\s*(/>|>\s*</metadata\s*>)", re.ASCII)
 
 
-def marked(xml: bytes, note: Mapping[str, str], original: str) -> bytes:
-    """Add a mark, or replace the one of that MAC."""
+def add(xml: bytes, note: Mapping[str, str], original: str) -> bytes:
+    """Add what is noted of a NIC, or replace what was noted of that MAC.
+
+    note: the attributes. original: the <interface> as it was before airtap connected it.
+    """
     domain = scan_domain(xml)
-    old = [mark.element for mark in domain.marks if mark.mac == note["mac"]]
+    old = [noted.element for noted in domain.nic_metadata if noted.mac == note["mac"]]
     if old:
         nic = _nic(name_of(xml, old[0]), note, original)
         return spliced(xml, [(old[0].start, old[0].end, nic)])
@@ -36,10 +39,10 @@ def marked(xml: bytes, note: Mapping[str, str], original: str) -> bytes:
     return appended(xml, ("metadata", _OURS), _nic(name, note, original))
 
 
-def unmarked(xml: bytes, mac: str) -> bytes:
-    """Remove a mark, and with the last one the elements that marked() had to add."""
-    marks = [mark for mark in scan_domain(xml).marks if mark.mac == mac]
-    xml = spliced(xml, [without(xml, mark.element) for mark in marks])
+def remove(xml: bytes, mac: str) -> bytes:
+    """Remove what was noted of a MAC, and with the last the elements that add() had to add."""
+    noted = [each for each in scan_domain(xml).nic_metadata if each.mac == mac]
+    xml = spliced(xml, [without(xml, each.element) for each in noted])
     ours = scan_domain(xml).element.first("metadata", _OURS)
     if inner(xml, ours).strip():
         return xml

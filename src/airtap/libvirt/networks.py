@@ -10,7 +10,7 @@ from .network_xml import Network, network_xml, port_owner, read_network
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListedNetwork:
     """A network as it stands in libvirt."""
 
     network: Network
@@ -19,7 +19,7 @@ class Entry:
     autostart: bool
 
 
-def entries(connection: Any) -> list[Entry]:
+def entries(connection: Any) -> list[ListedNetwork]:
     """Every network, ours and others', by name. Raises Problem libvirt-error."""
     with problems("list networks"):
         found = [_entry(network) for network in connection.listAllNetworks()]
@@ -143,8 +143,8 @@ def _lookup(connection: Any, name: str) -> Any | None:
             raise
 
 
-def _entry(handle: Any) -> Entry:
-    return Entry(
+def _entry(handle: Any) -> ListedNetwork:
+    return ListedNetwork(
         read_network(handle.XMLDesc()),
         handle.UUIDString(),
         bool(handle.isActive()),

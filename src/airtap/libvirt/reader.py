@@ -60,7 +60,7 @@ class Element:
 
 
 class Interface:
-    """A network card of a guest.
+    """An <interface> element: a NIC as a guest's XML has it.
 
     start, end: document[start:end] is its element. type: bridge, direct, ... mac: lower case.
     source: the attributes of its <source>. target: the host's device. managed: False where
@@ -81,8 +81,8 @@ class Interface:
         self.managed = target.get("managed") != "no"
 
 
-class Mark:
-    """What we noted of an interface that we replaced, by its mac; "" where there is none.
+class NicMetadata:
+    """What airtap noted in <metadata> of a NIC that it connected, by its mac; "" where it did not.
 
     device, parent, kind: of the device that airtapd makes for it. original: its text of before.
     """
@@ -99,42 +99,38 @@ class Mark:
 
 
 class Domain:
-    """A guest. interfaces and marks are in document order."""
+    """A guest. interfaces and nic_metadata are in document order."""
 
-    __slots__ = ("element", "interfaces", "marks", "name", "uuid")
+    __slots__ = ("element", "interfaces", "name", "nic_metadata", "uuid")
 
     def __init__(self, element: Element) -> None:
-        marks = element.all("metadata", f"{NAMESPACE}}}domain", f"{NAMESPACE}}}nic")
+        noted = element.all("metadata", f"{NAMESPACE}}}domain", f"{NAMESPACE}}}nic")
         self.element = element
         self.name = element.first("name").text
         self.uuid = element.first("uuid").text
         self.interfaces = [Interface(nic) for nic in element.all("devices", "interface")]
-        self.marks = [Mark(nic) for nic in marks]
+        self.nic_metadata = [NicMetadata(nic) for nic in noted]
 
-    def mark_of(self, nic: Interface) -> Mark | None:
-        """The mark of the device that airtapd makes for a card; None where it makes none."""
-        if nic.type != "ethernet" or nic.managed:
+    def metadata_of(self, interface: Interface) -> NicMetadata | None:
+        """What is noted of the device that airtapd makes for a NIC; None where it makes none."""
+        if interface.type != "ethernet" or interface.managed:
             return None
-        found = [mark for mark in self.marks if mark.device and mark.device == nic.target]
+        target = interface.target
+        found = [noted for noted in self.nic_metadata if noted.device and noted.device == target]
         return found[-1] if found else None
 
 
 class Network:
     """A network, and the port of it that a guest is about to use if the XML tells of one.
 
-    devices: those that guests' macvtaps stand on; with a port, that of the port only. mac,
-    owner_name, owner_uuid: the port's guest, "" where there is no port.
+    devices: those that guests' macvtaps stand on; with a port, that of the port only.
     """
 
-    __slots__ = ("devices", "mac", "name", "owner_name", "owner_uuid")
+    __slots__ = ("devices", "name")
 
     def __init__(self, network: Element, port: Element | None) -> None:
         self.name = network.first("name").text
-        self.mac = self.owner_name = self.owner_uuid = ""
         if port:
-            self.mac = port.first("mac").get("address").lower()
-            self.owner_name = port.first("owner", "name").text
-            self.owner_uuid = port.first("owner", "uuid").text
             found = [plug for plug in port.all("plug") if plug.get("type") == "direct"]
         else:
             forward = network.first("forward")

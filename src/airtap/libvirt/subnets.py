@@ -1,10 +1,13 @@
 """A subnet for a network of the host's own, among those that are in use already."""
 
+import asyncio
 import secrets
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
 
 from ..errors import Problem
+from ..kernel.links import LinkError, rtnetlink
+from ..kernel.routes import ipv4_routes, kernel_autoconfigures
 
 # Away from the ends, where home routers, libvirt (192.168.122.0/24) and containers have theirs.
 _CANDIDATES = [
@@ -32,3 +35,22 @@ def free_ipv4(taken: Iterable[IPv4Network]) -> IPv4Network:
 def random_ipv6() -> IPv6Network:
     """A /64 that nobody else has, as RFC 4193 (3.2) makes it: 40 random bits behind fd00::/8."""
     return IPv6Network((b"\xfd" + secrets.token_bytes(5) + bytes(10), 64))
+
+
+def choose_subnets(taken: Iterable[IPv4Network]) -> tuple[IPv4Network, IPv6Network | None]:
+    """Return subnets for a network with NAT: IPv4 that no route here leads to, and none taken.
+
+    There is no IPv6 where forwarding it would cost the host its own, since libvirt then does not
+    start the network (src/util/virnetdevip.c: virNetDevIPCheckIPv6Forwarding). Blocks. Raises
+    Problem no-subnet.
+    """
+    try:
+        routes = asyncio.run(_routes())
+    except LinkError as exc:
+        raise Problem("no-subnet", f"cannot read the routes of this host: {exc}") from exc
+    return free_ipv4([*taken, *routes]), None if kernel_autoconfigures() else random_ipv6()
+
+
+async def _routes() -> list[IPv4Network]:
+    async with rtnetlink() as ipr:
+        return list(await ipv4_routes(ipr))

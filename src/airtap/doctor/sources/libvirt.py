@@ -11,15 +11,15 @@ from ...uris import expect_local, is_session
 
 # These need lxml, without which a diagnosis is to do the rest.
 if TYPE_CHECKING:
-    from ...libvirt.domains import Nic
-    from ...libvirt.networks import Entry
+    from ...libvirt.networks import ListedNetwork
+    from ...libvirt.nic import Nic
 
 _ANSWER_S = 30.0
 
 
 @dataclass(frozen=True)
 class CheckedNic:
-    """A network card. works, why: its verdict."""
+    """A NIC, and whether a guest gets through by it, and why or why not."""
 
     nic: "Nic"
     works: bool | None
@@ -40,7 +40,7 @@ class Libvirt:
     uri: str
     silence: Problem | None = None
     session: bool = False
-    networks: "tuple[Entry, ...]" = ()
+    networks: "tuple[ListedNetwork, ...]" = ()
     domains: tuple[CheckedDomain, ...] = ()
     devices: frozenset[str] = field(default_factory=frozenset)
 
@@ -57,22 +57,24 @@ def read(uri: str, settings: Config, devices: Iterable[str]) -> Libvirt:
 
 
 def _read(uri: str, settings: Config, devices: frozenset[str]) -> Libvirt:
-    from ...libvirt import domains, networks
-    from ...libvirt.connectivity import look_around, verdict
+    from ...libvirt import connectivity, domains, networks
 
     with connected(uri, read_only=True) as connection:
         expect_local(connection.getURI())
         entries = domains.entries(connection)
-        host = look_around(connection, [n for e in entries for n in e.nics], settings)
+        nics = [nic for entry in entries for nic in entry.nics]
+        host = connectivity.inspect_host(connection, nics, settings)
         return Libvirt(
             uri,
             session=is_session(connection.getURI()),
             networks=tuple(networks.entries(connection)),
             domains=tuple(
                 CheckedDomain(
-                    e.name, e.uuid, tuple(CheckedNic(n, *verdict(n, host)) for n in e.nics)
+                    entry.name,
+                    entry.uuid,
+                    tuple(CheckedNic(nic, *connectivity.check(nic, host)) for nic in entry.nics),
                 )
-                for e in entries
+                for entry in entries
             ),
             devices=devices,
         )

@@ -8,13 +8,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any, BinaryIO
 
-from ..bpf.trace_record import Record, record
-from ..errors import Problem, reason
-from ..ipc import client, protocol
-from ..trace import pcapng
-from ..trace.correlate import Correlator, Line, Setting, tagged
-from .columns import printable
-from .common import say, tell
+from ...bpf.trace_record import Record, record
+from ...errors import Problem, reason
+from ...ipc import client, protocol
+from ...trace import pcapng
+from ...trace.correlate import Correlator, Line, Setting, tagged
+from ..columns import printable
+from ..common import echo, warn
 
 _BEFORE, _AFTER = 0, 1
 _ENDED = {
@@ -23,44 +23,6 @@ _ENDED = {
         "uplink-gone", "neither MAC NAT nor host access is on for the guest any more", ""
     ),
 }
-
-_EXPLAINED = """\
-A line for each frame: when, from whom to whom, what it is, and what was done to it:
-
-    19:05:31.120  guest -> LAN   ARP who-has 192.0.2.1 tell 192.0.2.50 | source MAC ... -> ...
-
-Frames of the guest's are told of, and those for it. Where MAC NAT is off, those that the LAN
-sends to it pass no program of airtap's and are not shown. On a macvtap, what a sibling sends to
-the guest is not either.
-"""
-
-
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "trace",
-        help="show what is done to a guest's frames, live",
-        description="Show what MAC NAT and host access do to a guest's frames, until Ctrl-C. Root"
-        " may trace any guest, others their own.",
-        epilog=_EXPLAINED,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "guest", metavar="GUEST", help="its device, its libvirt domain, or its MAC address"
-    )
-    parser.add_argument(
-        "--pcap",
-        metavar="FILE",
-        help="also write the frames to FILE (pcapng, the first 384 bytes of each), as interface"
-        " 'before' and, unless they were refused, 'after' translation",
-    )
-    parser.add_argument("--count", metavar="N", type=_count, help="end after N frames")
-    parser.set_defaults(run=run, needs_daemon=True)
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError("must be a whole number above 0")
-    return int(text)
 
 
 def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
@@ -84,23 +46,23 @@ def _trace(arguments: argparse.Namespace, connection: client.Connection, stack: 
     setting = _setting(described)
     file = _opened(arguments.pcap, stack)
     story, left, lost = Correlator(setting), arguments.count, 0
-    say(_heading(setting))
+    echo(_heading(setting))
     if file:
         _write(file, _header(setting, described["snap"]))
-        tell(f"writing the first {described['snap']} bytes of each frame to {arguments.pcap}")
+        warn(f"writing the first {described['snap']} bytes of each frame to {arguments.pcap}")
     for message in messages:
         if "ended" in message:
             _end(setting, str(message["ended"]))
             return
         story.lossy = message["lost"] != lost
         if story.lossy:
-            say(f"{message['lost'] - lost} events lost")
+            echo(f"{message['lost'] - lost} events lost")
             lost = message["lost"]
         macs = {name: message[name] for name in ("mac", "uplink_mac")}
         story.setting = replace(setting, **macs)
         lines = list(_lines(story, message["events"]))[:left]
         for line in lines:
-            say(shown(line))
+            echo(shown(line))
             if file:
                 _write(file, b"".join(packets(line)))
         if left is not None:
@@ -131,7 +93,7 @@ def _end(setting: Setting, code: str) -> None:
     """Say why a trace ended. Raises Problem unless that is its guest's end."""
     if code in _ENDED:
         raise _ENDED[code]
-    tell(f"{setting.device} is gone")
+    warn(f"{setting.device} is gone")
 
 
 def _lines(story: Correlator, events: Iterable[str]) -> Iterator[Line]:

@@ -1,25 +1,24 @@
 """What `airtap domain list` shows, for people and for programs."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .columns import aligned, printable
-
-if TYPE_CHECKING:
-    from ..libvirt.domains import Entry, Nic
+from ...libvirt.connectivity import Verdict
+from ...libvirt.domains import ListedDomain
+from ...libvirt.nic import Nic
+from ..columns import aligned, printable
 
 Json = dict[str, Any]
-Verdict = tuple[bool | None, str]
 
 _COLUMNS = ("DOMAIN", "STATE", "NIC", "MAC", "ATTACHED TO", "BY AIRTAP", "WORKS")
 
 
-def table(domains: "list[tuple[Entry, list[tuple[Nic, Verdict]]]]") -> str:
-    """Network cards for people: a line each."""
+def table(domains: list[tuple[ListedDomain, list[tuple[Nic, Verdict]]]]) -> str:
+    """NICs for people: a line each."""
     rows = [_row(entry, nic, verdict) for entry, nics in domains for nic, verdict in nics]
     return "\n".join(aligned([_COLUMNS, *rows])) if rows else "no network cards"
 
 
-def _row(entry: "Entry", nic: "Nic", verdict: Verdict) -> tuple[str, ...]:
+def _row(entry: ListedDomain, nic: Nic, verdict: Verdict) -> tuple[str, ...]:
     return (
         printable(entry.name),
         entry.state,
@@ -27,11 +26,11 @@ def _row(entry: "Entry", nic: "Nic", verdict: Verdict) -> tuple[str, ...]:
         nic.mac or "-",
         printable(f"{nic.kind} {nic.name}".rstrip()),
         "yes" if nic.connected else "no",
-        printable(told(verdict)),
+        printable(verdict_text(verdict)),
     )
 
 
-def told(verdict: Verdict) -> str:
+def verdict_text(verdict: Verdict) -> str:
     """A verdict in words."""
     works, why = verdict
     if works is None:
@@ -41,8 +40,8 @@ def told(verdict: Verdict) -> str:
     return f"no: {why}"
 
 
-def to_json(entry: "Entry", nics: "list[tuple[Nic, Verdict]]") -> Json:
-    """A domain and its network cards for programs."""
+def to_json(entry: ListedDomain, nics: list[tuple[Nic, Verdict]]) -> Json:
+    """A domain and its NICs for programs."""
     return {
         "name": entry.name,
         "uuid": entry.uuid,
@@ -52,7 +51,7 @@ def to_json(entry: "Entry", nics: "list[tuple[Nic, Verdict]]") -> Json:
     }
 
 
-def _nic_json(nic: "Nic", works: bool | None, why: str) -> Json:
+def _nic_json(nic: Nic, works: bool | None, why: str) -> Json:
     return {
         "number": nic.number,
         "mac": nic.mac or None,

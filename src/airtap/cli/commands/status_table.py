@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..refusals import Refusal
-from .columns import aligned, printable
+from ...refusals import Refusal
+from ..columns import aligned, printable
 
 Json = dict[str, Any]
 # Bytes per second that a guest receives and sends, by ifindex.

@@ -7,25 +7,15 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TextIO
 
-from ..errors import Problem
-from ..names import device_name
-from .columns import printable
-from .common import say, seconds
+from ...errors import Problem
+from ...names import device_name
+from ...trial import trial
+from ...trial.steps import Report, Step, Trial
+from ..columns import printable
+from ..common import echo
 
-# netlink is imported where it is needed: airtap status needs none of it.
-if TYPE_CHECKING:
-    from ..trial.steps import Report, Step, Trial
-
-_EXPLAINED = """\
-A guest in a network namespace is put on DEV by way of airtapd, as QEMU's would be, with a MAC of
-its own. It asks for a lease, resolves and pings the gateway over IPv4 and IPv6, and meets the
-host; first on a macvtap, then on an ipvtap, or on whichever DEV carries already. The host's own
-network is left as it is, and all is undone at the end, the lease included.
-
-Exit status: 0 if every step passed, 1 if one failed or nothing could be tried.
-"""
 _TITLES = {
     "uplink": "uplink",
     "device": "device for a guest",
@@ -49,29 +39,6 @@ _LONG_S = 1.0
 _COLUMNS = 79
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "try",
-        help="see whether guests work on a device, with a throw-away one",
-        description="See whether guests work on DEV, before there is one. For root.",
-        epilog=_EXPLAINED,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("device", metavar="DEV", help="an interface, a bridge, or an alias")
-    parser.add_argument(
-        "--kind", choices=("macvtap", "ipvtap"), help="try this only; default: both, one by one"
-    )
-    parser.add_argument(
-        "--timeout",
-        metavar="SECONDS",
-        type=seconds(0, 3600, above=True),
-        default=10.0,
-        help="for each step (10)",
-    )
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.set_defaults(run=run)
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Raises SystemExit unless all passed, Problem if nothing could be tried."""
     name = device_name(arguments.device)
@@ -80,15 +47,13 @@ def run(arguments: argparse.Namespace) -> None:
     out = sys.stderr if arguments.json else sys.stdout
     progress = Progress(out, quiet=arguments.json)
     report = asyncio.run(_run(name, arguments.kind, arguments.timeout, progress))
-    say(json.dumps(report.to_json(), indent=2) if arguments.json else _verdict(report))
+    echo(json.dumps(report.to_json(), indent=2) if arguments.json else _verdict(report))
     if not report.passed:
         raise SystemExit(1)
 
 
-async def _run(name: str, kind: str | None, step_s: float, progress: "Progress") -> "Report":
+async def _run(name: str, kind: str | None, step_s: float, progress: "Progress") -> Report:
     """The report of a trial, which SIGINT, SIGTERM and SIGHUP end orderly."""
-    from ..trial import trial
-
     task = asyncio.current_task()
     assert task
     got: list[int] = []
@@ -124,7 +89,7 @@ class Progress:
         self._began = 0.0
         self._ticker: asyncio.Task[None] | None = None
 
-    def trial(self, trial: "Trial") -> None:
+    def trial(self, trial: Trial) -> None:
         """A trial begins, or is left out."""
         rest = f"not tried: {trial.not_tried}" if trial.not_tried else f"guest {trial.mac}"
         self._line(f"{trial.kind}: {printable(rest)}")
@@ -141,7 +106,7 @@ class Progress:
         self._what = what
         self._show()
 
-    def end(self, step: "Step") -> None:
+    def end(self, step: Step) -> None:
         """A step has ended."""
         self._what = self._title = ""
         result = _RESULTS[step.result].ljust(_RESULT_WIDTH)
@@ -182,7 +147,7 @@ class Progress:
         self._out.flush()
 
 
-def _verdict(report: "Report") -> str:
+def _verdict(report: Report) -> str:
     if report.passed:
         tried = [trial.kind for trial in report.trials if trial.device]
         return f"{report.device}: guests work ({' and '.join(tried)})"

@@ -2,29 +2,26 @@
 
 import difflib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..errors import Problem
-from .common import hold_against_schema
-
-# lxml and libvirt are imported where they are needed: airtap status needs neither.
-if TYPE_CHECKING:
-    from ..libvirt.reader import Interface
+from ...errors import Problem
+from ...libvirt import domains
+from ...libvirt.reader import Interface, scan_domain
+from ...libvirt.xml import validate
+from ..common import notice
 
 # What becomes of these is the change itself, and nothing that gets lost with it.
 _OF_THE_LINK = {"source", "target"}
 
 
 def is_idle(before: str, after: str, mac: str) -> bool:
-    """Whether to connect a card would change no more than to note that it has been done."""
-    from ..libvirt.reader import scan_domain
-
-    texts, marks = [], []
+    """Whether to connect a NIC would change no more than to note that it has been done."""
+    texts, noted = [], []
     for xml in (before, after):
         domain = scan_domain(xml.encode())
         texts += [xml.encode()[nic.start : nic.end] for nic in domain.interfaces if nic.mac == mac]
-        marks.append([mark for mark in domain.marks if mark.mac == mac])
-    new = not marks[0] and not marks[1][0].device  # airtapd finds a device by its mark
+        noted.append([each for each in domain.nic_metadata if each.mac == mac])
+    new = not noted[0] and not noted[1][0].device  # airtapd finds a device by its metadata
     return before == after or (new and texts[0] == texts[1])
 
 
@@ -46,8 +43,6 @@ def _escaped(text: str) -> str:
 
 def redefine(connection: Any, handle: Any, rewrite: Callable[[str], str], shown: str) -> Any:
     """Rewrite the whole definition as shown was, which lacks passwords. Returns the domain."""
-    from ..libvirt import domains
-
     _expect_valid(shown, rewrite(shown), handle.name())
     xml = domains.definition(handle, secrets=True)
     return domains.redefine(connection, rewrite(xml), handle.name())
@@ -69,8 +64,14 @@ def _expect_valid(before: str, after: str, name: str) -> None:
         raise
 
 
-def left_out(before: "Interface", now: "Interface") -> list[str]:
-    """The parts that a card had and has no more, as `<filterref>`."""
+def left_out(before: Interface, now: Interface) -> list[str]:
+    """The parts that a NIC had and has no more, as `<filterref>`."""
     there = {child.name for child in now.element.children}
     names = dict.fromkeys(child.name for child in before.element.children)
     return [f"<{name}>" for name in names if name not in there | _OF_THE_LINK]
+
+
+def hold_against_schema(xml: str, schema: str) -> None:
+    """Raise Problem bad-xml where libvirt's schema of that name does not allow XML."""
+    if not validate(xml, schema):
+        notice("libvirt's schemas are not installed here: the XML goes to libvirt unchecked")

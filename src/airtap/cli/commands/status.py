@@ -11,51 +11,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any
 
-from ..errors import Problem
-from ..ipc import client
-from ..ipc.status import read_reply
-from .common import end_orderly, say, seconds, tell
+from ...errors import Problem
+from ...ipc import client
+from ...ipc.status import read_reply
+from ..common import echo, end_orderly, warn
 from .status_table import Json, Rates, View, rates, table
 
-_COLOURS = ("auto", "always", "never")
-_INTERVAL_S = 2.0
 # Of the terminal: xterm's control sequences, as all of Linux's terminals take them. Another screen,
 # no cursor, and no wrapping of a line with letters that are two columns wide.
 _SCREEN, _NO_SCREEN = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K\r\n", "\x1b[J"
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "status",
-        help="show uplinks and guests",
-        description="Show the uplinks that carry guests or stand in airtap.toml, and the "
-        "guests behind them: all of them for root, for others their own.",
-    )
-    parser.add_argument("--json", action="store_true", help="for programs: see docs/status.md")
-    parser.add_argument(
-        "--watch",
-        metavar="SECONDS",
-        nargs="?",
-        type=seconds(0.1, 86400),
-        const=_INTERVAL_S,
-        help=f"again every so many seconds, until Ctrl-C; default: {_INTERVAL_S:g}",
-    )
-    parser.add_argument(
-        "--color",
-        choices=_COLOURS,
-        default="auto",
-        help="auto: on a terminal, unless NO_COLOR is set",
-    )
-    parser.set_defaults(run=run, needs_daemon=True)
-
-
 def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
     if arguments.watch is None:
         report = fetch(connection)
-        say(json.dumps(report, indent=2) if arguments.json else _shown(report, arguments))
+        echo(json.dumps(report, indent=2) if arguments.json else _shown(report, arguments))
         return
     with suppress(KeyboardInterrupt):
         if arguments.json or not sys.stdout.isatty():
@@ -89,11 +61,11 @@ def _log(arguments: argparse.Namespace, connection: client.Connection) -> None:
     last: tuple[float, Json] | None = None
     for report in _reports(connection):
         if isinstance(report, Problem):
-            tell(str(report))
+            warn(str(report))
         elif arguments.json:
-            say(json.dumps(report, separators=(",", ":")))
+            echo(json.dumps(report, separators=(",", ":")))
         else:
-            say(_shown(report, arguments, _rates(last, report)) + "\n")
+            echo(_shown(report, arguments, _rates(last, report)) + "\n")
             last = time.monotonic(), report
         time.sleep(arguments.watch)
 

@@ -1,0 +1,1 @@
+"""One module a command, imported when that command runs: each imports at its top what it needs."""
