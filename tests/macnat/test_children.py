@@ -258,7 +258,7 @@ def test_address_moves_to_a_guest_when_its_holder_is_silent(lan: Lan, airtapd: A
 def test_address_that_a_guest_has_given_up(lan: Lan, device_kind: str) -> None:
     """Asked for when idle, for which this daemon waits a fifth of a second and not a minute."""
     config = f'{MACNAT_ON}kind = "{device_kind}"\n'
-    airtapd = Airtapd(config=config, constants={"inquiries.IDLE_S": 0.2})
+    airtapd = Airtapd(config=config, constants={"macnat.address_probe.IDLE_S": 0.2})
     with airtapd, pump(airtapd, GUEST_MAC, GUEST4, GUEST6) as guest:
         for address in (GUEST4, GUEST6):
             assert lan.ping(address)

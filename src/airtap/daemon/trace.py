@@ -70,12 +70,12 @@ class _Subscriber:
         return taken
 
     def all_lost(self) -> int:
-        return self.lost + self.uplink.nat.tracer.lost() - self.lost_before
+        return self.lost + self.uplink.tracer.lost() - self.lost_before
 
     def wants(self, whose: int, program: str) -> bool:
         """Root hears of frames that are nobody's; of the host's broadcasts, those who get them."""
         if whose == EVERYONE:
-            return program != "meet" or self.ifindex in self.uplink.meeting
+            return program != "meet" or self.uplink.host_meets(self.ifindex)
         return whose == self.ifindex or (whose == NOBODY and self.sees_all)
 
 
@@ -167,7 +167,7 @@ class Traces:
     def _begin(self, listener: _Subscriber) -> None:
         self._listeners.add(listener)
         _follow(listener)
-        listener.lost_before = listener.uplink.nat.tracer.lost()
+        listener.lost_before = listener.uplink.tracer.lost()
         if self._dealing is None or self._dealing.done():
             self._dealing = asyncio.create_task(self._deal_forever(), name="trace")
 
@@ -175,7 +175,7 @@ class Traces:
         self._listeners.discard(listener)
         if not self._is_at_work(listener.uplink):
             return
-        tracer = listener.uplink.nat.tracer
+        tracer = listener.uplink.tracer
         there = self._at(listener.uplink)
         if not there:
             tracer.stop()
@@ -231,7 +231,7 @@ class Traces:
                 for listener in there:
                     self._drop(listener)
                 continue
-            for packed in uplink.nat.tracer.read(_HELPING):
+            for packed in uplink.tracer.read(_HELPING):
                 whose, program = concerns(packed)
                 for listener in there:
                     if listener.wants(whose, program):
@@ -248,9 +248,9 @@ def _follow(listener: _Subscriber) -> None:
     uplink = listener.uplink
     is_macvtap = uplink.role.kind == "macvtap"
     mac = uplink.children.get(listener.ifindex) if is_macvtap else None
-    uplink.nat.tracer.add(listener.ifindex, mac)
+    uplink.tracer.add(listener.ifindex, mac)
     if listener.sees_all:
-        uplink.nat.tracer.add(NOBODY, None)
+        uplink.tracer.add(NOBODY, None)
 
 
 def _is_called(link: Link, owner: Owner | None, guest: str) -> bool:
@@ -269,7 +269,7 @@ def _macs(listener: _Subscriber) -> Message:
 
 def _setting(listener: _Subscriber) -> Message:
     uplink = listener.uplink
-    held = [entry for entry in uplink.nat.addresses.all() if entry.ifindex == listener.ifindex]
+    held = [entry for entry in uplink.addresses() if entry.ifindex == listener.ifindex]
     return {
         "device": listener.device,
         "ifindex": listener.ifindex,
@@ -278,6 +278,6 @@ def _setting(listener: _Subscriber) -> Message:
         "uplink": uplink.link.name,
         "kind": uplink.role.kind,
         "macnat": uplink.role.translate,
-        "host_access": listener.ifindex in uplink.meeting,
+        "host_access": uplink.host_meets(listener.ifindex),
         "snap": SNAP,
     }
