@@ -17,7 +17,7 @@ NONE = nets()
 def told(*seen: tuple[bytes, frozenset[Subnet]]) -> tuple[Attachment, list[bool]]:
     where, moves = Attachment(), []
     for ssid, subnets in seen:
-        where, moved = where.after(ssid, subnets)
+        where, moved = where.update(ssid, subnets)
         moves.append(moved)
     return where, moves
 
@@ -37,8 +37,8 @@ def test_another_name_then_its_addresses() -> None:
     where, moves = told(*seen)
     assert moves == [False, False, True, False]
     assert where == Attachment(b"B", B, left=A)
-    assert where.has_left(ip_address("192.0.2.7"))
-    assert not where.has_left(ip_address("198.51.100.7"))
+    assert where.is_stale(ip_address("192.0.2.7"))
+    assert not where.is_stale(ip_address("198.51.100.7"))
     back, moves = told(*seen, (b"A", B), (b"A", A))
     assert moves[-2:] == [True, False]
     assert back == Attachment(b"A", A, left=B)
@@ -47,8 +47,8 @@ def test_another_name_then_its_addresses() -> None:
 def test_another_name_while_the_old_addresses_are_still_there() -> None:
     where, moves = told((b"A", A), (b"B", A))
     assert moves == [False, True]
-    assert not where.has_left(ip_address("192.0.2.7")), "B may have the same subnet"
-    assert where.after(b"B", B) == (Attachment(b"B", B, left=A), False)
+    assert not where.is_stale(ip_address("192.0.2.7")), "B may have the same subnet"
+    assert where.update(b"B", B) == (Attachment(b"B", B, left=A), False)
 
 
 def test_another_socket_for_the_cable() -> None:
@@ -62,11 +62,11 @@ def test_subnets_within_each_other() -> None:
     assert told((b"", wide), (b"", narrow), (b"", wide))[1] == [False] * 3
     where, moves = told((b"", nets("192.168.0.0/16")), (b"", nets("10.0.0.0/8")))
     assert moves[-1]
-    where, moved = where.after(b"", nets("192.168.7.0/24"))
+    where, moved = where.update(b"", nets("192.168.7.0/24"))
     assert moved
-    assert where.has_left(ip_address("10.1.1.1"))
-    where, _ = where.after(b"", nets("10.5.0.0/16"))
-    assert not where.has_left(ip_address("10.5.0.7"))
+    assert where.is_stale(ip_address("10.1.1.1"))
+    where, _ = where.update(b"", nets("10.5.0.0/16"))
+    assert not where.is_stale(ip_address("10.5.0.7"))
 
 
 def test_one_family_comes_and_goes() -> None:

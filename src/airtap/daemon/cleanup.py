@@ -10,7 +10,7 @@ from ..bpf import pins
 from ..errors import Problem
 from ..ipc import protocol
 from ..kernel.links import open_links, rtnetlink
-from ..macnat.reconciler import clear
+from ..macnat.uplink import detach_all
 from .registry import Registry
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ async def clean_up(path: str) -> None:
         finally:
             await registry.close()
         for index, directory in list(pins.pinned()):
-            await clear(links, ipr, index)
+            await detach_all(links, ipr, index)
             pins.remove_pins(directory)
             log.info("MAC NAT and host access are off for device %d", index)
 

@@ -41,14 +41,14 @@ async def packets(
         kind = await asyncio.to_thread(_type, link)
         yield {"uplink": _uplink(link, kind, children[link.index], broker.mac_nat.at(link.index))}
         active = broker.mac_nat.at(link.index)  # anew: it may have ended while that was sent
-        learned = active.nat.addresses.all() if active else []
-        counters = active.nat.guests.counters() if active else {}
+        learned = active.addresses() if active else []
+        counters = active.counters() if active else {}
         for guest in sorted(guests, key=lambda child: child.index):
             owner = Owner.from_alias(guest.alias)
             if peer.uid == 0 or (owner is not None and owner.uid == peer.uid):
                 own = [entry for entry in learned if entry.ifindex == guest.index]
                 shown = _guest(guest, owner, own, counters.get(guest.index))
-                stranded = active is not None and guest.index in active.stranded
+                stranded = active is not None and active.needs_renew(guest.index)
                 yield {"guest": {**shown, "stranded": stranded}}
     for device in broker.lost_devices():
         if peer.uid in (0, device.guest.owner.uid):

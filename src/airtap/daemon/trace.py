@@ -75,12 +75,12 @@ class _Subscriber:
         return taken
 
     def all_lost(self) -> int:
-        return self.lost + self.uplink.nat.tracer.lost() - self.lost_before
+        return self.lost + self.uplink.tracer.lost() - self.lost_before
 
     def wants(self, whose: int, program: str) -> bool:
         """Root wants frames that are nobody's; guests want the host's broadcasts that they get."""
         if whose == EVERYONE:
-            return program != "uplink_egress" or self.ifindex in self.uplink.meeting
+            return program != "uplink_egress" or self.uplink.host_meets(self.ifindex)
         return whose == self.ifindex or (whose == NOBODY and self.sees_all)
 
 
@@ -172,7 +172,7 @@ class Traces:
     def _begin(self, subscriber: _Subscriber) -> None:
         self._subscribers.add(subscriber)
         _follow(subscriber)
-        subscriber.lost_before = subscriber.uplink.nat.tracer.lost()
+        subscriber.lost_before = subscriber.uplink.tracer.lost()
         if self._dispatcher is None or self._dispatcher.done():
             self._dispatcher = asyncio.create_task(self._dispatch_forever(), name="trace")
 
@@ -180,7 +180,7 @@ class Traces:
         self._subscribers.discard(subscriber)
         if not self._is_at_work(subscriber.uplink):
             return
-        tracer = subscriber.uplink.nat.tracer
+        tracer = subscriber.uplink.tracer
         there = self._at(subscriber.uplink)
         if not there:
             tracer.stop()
@@ -236,7 +236,7 @@ class Traces:
                 for subscriber in there:
                     self._drop(subscriber)
                 continue
-            for packed in uplink.nat.tracer.read(_BATCH):
+            for packed in uplink.tracer.read(_BATCH):
                 whose, program = concerns(packed)
                 for subscriber in there:
                     if subscriber.wants(whose, program):
@@ -253,9 +253,9 @@ def _follow(subscriber: _Subscriber) -> None:
     uplink = subscriber.uplink
     is_macvtap = uplink.role.kind == "macvtap"
     mac = uplink.children.get(subscriber.ifindex) if is_macvtap else None
-    uplink.nat.tracer.add(subscriber.ifindex, mac)
+    uplink.tracer.add(subscriber.ifindex, mac)
     if subscriber.sees_all:
-        uplink.nat.tracer.add(NOBODY, None)
+        uplink.tracer.add(NOBODY, None)
 
 
 def _is_called(link: Link, owner: Owner | None, guest: str) -> bool:
@@ -274,7 +274,7 @@ def _macs(subscriber: _Subscriber) -> Message:
 
 def _setting(subscriber: _Subscriber) -> Message:
     uplink = subscriber.uplink
-    held = [entry for entry in uplink.nat.addresses.all() if entry.ifindex == subscriber.ifindex]
+    held = [entry for entry in uplink.addresses() if entry.ifindex == subscriber.ifindex]
     return {
         "device": subscriber.device,
         "ifindex": subscriber.ifindex,
@@ -283,6 +283,6 @@ def _setting(subscriber: _Subscriber) -> Message:
         "uplink": uplink.link.name,
         "kind": uplink.role.kind,
         "macnat": uplink.role.translate,
-        "host_access": subscriber.ifindex in uplink.meeting,
+        "host_access": uplink.host_meets(subscriber.ifindex),
         "snap": SNAP,
     }

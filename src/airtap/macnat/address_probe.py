@@ -1,6 +1,7 @@
-"""Whether a guest answers for an address.
+"""Address probes: whether a guest answers for an address.
 
-Asked when another guest wants it, when it is not used, and when the guest was about to take it.
+A guest is asked when another one wants its address (conflict detection, RFC 5227), when it does not
+use it (as in neighbour unreachability detection, RFC 4861), and when it was about to take it.
 """
 
 import asyncio
@@ -15,75 +16,80 @@ from ..packet.neighbour import probe
 log = logging.getLogger(__name__)
 
 _ANSWER_S = 1.0
-# An address that was not seen in use for so long is asked for, by and by; and forgotten after
-# three times as much, in which several questions got no answer: a guest may be paused, or busy.
+# An address that was not seen in use for so long is probed, by and by; and forgotten after three
+# times as much, in which several probes got no answer: a guest may be paused, or busy.
 IDLE_S = 60.0
-# How long after its last question whether an address is free a guest surely has it: 1 s after
+# How long after its last probe whether an address is free a guest surely has it: 1 s after
 # duplicate address detection (RFC 4861, 10), 2 s after ARP probes that are at most 2 s apart
-# (RFC 5227, 1.1). A question before that would look like somebody else's wish for the address.
+# (RFC 5227, 1.1). A probe before that would look like somebody else's wish for the address.
 _SETTLE_S = 3.0
 _PROBED = 1024
 
 
 class AddressProbes:
-    """The open questions to one uplink's guests. uplink: its name, for the log."""
+    """Probes one uplink's guests. Needs a running event loop. The uplink's name is for the log."""
 
     def __init__(self, nat: Macnat, uplink: str) -> None:
         self._nat = nat
         self._uplink = uplink
         self._open: dict[tuple[Address, int], asyncio.TimerHandle] = {}
         self._probed: dict[tuple[int, Address, int], asyncio.TimerHandle] = {}
+        self._loop = asyncio.get_running_loop()
+        self._idle = self._loop.call_later(IDLE_S / 2, self._probe_idle)
 
-    def ask(self, address: Address, vlan: int, patience: float = 0.0) -> None:
-        """Ask the guest that has an address; forget the address if no answer comes in a second.
+    def probe(self, address: Address, vlan: int, patience: float) -> None:
+        """Probe the guest that has an address; forget the address if no answer comes in a second.
 
-        patience: s for which it must not have been seen in use before that. Only that guest hears
-        the question. The answer is no business of ours: learn notes that the address is in use.
+        patience is for how many seconds it must not have been seen in use before that. Only that
+        guest hears the probe. The answer needs no reader: learn notes that the address is in use.
         """
         held = self._nat.addresses.find(address, vlan)
         if held is None or (address, vlan) in self._open:
             return
-        question = probe(address, vlan, self._nat.config.parent_mac(), held.mac)
-        self._nat.programs.inject(held.ifindex, question)
-        self._open[address, vlan] = asyncio.get_running_loop().call_later(
+        self._send(held.ifindex, address, vlan, held.mac)
+        self._open[address, vlan] = self._loop.call_later(
             _ANSWER_S, self._decide, address, vlan, time.monotonic() - patience
         )
 
-    def ask_for_idle(self) -> None:
-        """Ask for every address that was not seen in use for IDLE_S."""
-        for entry in self._nat.addresses.all():
-            if entry.last_seen < time.monotonic() - IDLE_S:
-                self.ask(entry.address, entry.vlan, patience=3 * IDLE_S)
-
-    def ask_later(self, ifindex: int, address: Address, vlan: int, mac: str) -> None:
-        """Ask a guest that has just probed for an address whether it came to have it.
+    def probe_later(self, ifindex: int, address: Address, vlan: int, mac: str) -> None:
+        """Probe a guest that has just probed for an address itself: did it come to have it?
 
         If so, learn hears the answer. Until a guest uses an address nobody here knows it, and
-        behind an access point that answers for its stations nobody asks. mac: the guest's.
+        behind an access point that answers for its stations nobody asks. mac is the guest's.
         """
         key = ifindex, address, vlan
         if former := self._probed.get(key):
             former.cancel()
         elif len(self._probed) >= _PROBED:
             return
-        self._probed[key] = asyncio.get_running_loop().call_later(
-            _SETTLE_S, self._ask_newcomer, key, mac
-        )
+        self._probed[key] = self._loop.call_later(_SETTLE_S, self._probe_claimant, key, mac)
 
     def close(self) -> None:
         """Leave what is open as it is."""
-        for timer in (*self._open.values(), *self._probed.values()):
+        for timer in (self._idle, *self._open.values(), *self._probed.values()):
             timer.cancel()
         self._open.clear()
         self._probed.clear()
 
-    def _ask_newcomer(self, key: tuple[int, Address, int], mac: str) -> None:
+    def _probe_idle(self) -> None:
+        """Probe every address that was not seen in use for IDLE_S, again and again."""
+        self._idle = self._loop.call_later(IDLE_S / 2, self._probe_idle)
+        try:
+            for entry in self._nat.addresses.all():
+                if entry.last_seen < time.monotonic() - IDLE_S:
+                    self.probe(entry.address, entry.vlan, patience=3 * IDLE_S)
+        except OSError as exc:
+            log.error("MAC NAT: %s", exc)
+
+    def _probe_claimant(self, key: tuple[int, Address, int], mac: str) -> None:
         del self._probed[key]
         ifindex, address, vlan = key
         if self._nat.addresses.find(address, vlan) is None:
-            self._nat.programs.inject(
-                ifindex, probe(address, vlan, self._nat.config.parent_mac(), mac)
-            )
+            self._send(ifindex, address, vlan, mac)
+
+    def _send(self, ifindex: int, address: Address, vlan: int, mac: str) -> None:
+        frame = probe(address, vlan, self._nat.config.parent_mac(), mac)
+        self._nat.programs.inject(ifindex, frame)
 
     def _decide(self, address: Address, vlan: int, since: float) -> None:
         del self._open[address, vlan]

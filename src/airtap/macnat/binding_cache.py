@@ -1,4 +1,4 @@
-"""The addresses of guests that have gone, for when they come back.
+"""The bindings (addresses) of guests that have gone, for when they come back.
 
 A guest that is started anew may have its former address for a while without speaking from it, and
 a neighbour that remembers it sends to the uplink's MAC without asking first: MAC NAT has to know.
@@ -15,13 +15,13 @@ _GUESTS = 1024
 
 
 class BindingCache:
-    """What gone guests had, by uplink and MAC; the latest _GUESTS of them, for _KEPT_S."""
+    """Keeps what gone guests had, by uplink and MAC: the latest _GUESTS of them, for _KEPT_S."""
 
     def __init__(self) -> None:
         self._held: dict[tuple[int, str], tuple[float, list[Learned]]] = {}
 
     def note(self, uplink: int, mac: str, held: Sequence[Learned]) -> None:
-        """Note what a guest on an uplink (ifindex) had: as much as a guest may have."""
+        """Keep what a guest on an uplink (ifindex) had: as much as a guest may have."""
         self._held.pop((uplink, mac), None)
         if not held:
             return
@@ -38,6 +38,6 @@ class BindingCache:
             del self._held[key]
 
     def take(self, uplink: int, mac: str) -> list[Learned]:
-        """What the guest with this MAC had, if that was not long ago. It is asked for once."""
+        """Return what the guest with this MAC had, if that was not long ago, once."""
         noted, held = self._held.pop((uplink, mac), (0.0, []))
         return held if time.monotonic() - noted < _KEPT_S else []

@@ -1,11 +1,11 @@
-"""The devices that MAC NAT looks at, as the kernel has them now, and since when they are there."""
+"""The devices that MAC NAT is for, as the kernel has them now, and since when they are there."""
 
 import asyncio
 from collections.abc import Callable, Collection
 
-from ..kernel.links import GROUP, Link, LinkNotFound, Links
-from .policy import is_child, is_sociable
-from .uplink import UplinkState
+from ..config import MODES
+from ..kernel.links import FAMILY, GROUP, Link, LinkNotFound, Links
+from .workqueue import Devices
 
 # How long after their making macvtaps are left alone where MAC NAT does not need them: the first of
 # ours, and others'.
@@ -14,73 +14,99 @@ _FOREIGN_S = 2.0
 _SEEN = 4096
 
 
+def is_child(link: Link, parent: int | None = None) -> bool:
+    """Tell whether a device counts as a child of parent, or of any without one.
+
+    Macvtaps and macvlans do, whoever made them (libvirt makes its own), and ipvtaps if airtap did:
+    others' ipvlans have the uplink's MAC and addresses of their own.
+    """
+    ours = link.kind == "ipvtap" and link.group == GROUP
+    counts = ours or FAMILY.get(link.kind) == "macvtap"
+    return counts and link.parent_here and parent in (None, link.parent)
+
+
+def supports_host_access(child: Link) -> bool:
+    """Tell whether the host may meet a child's guest: on a macvtap or ipvtap of mode bridge.
+
+    The other modes are there to keep guests apart, or to leave all to the switch.
+    """
+    return child.kind in MODES and child.mode == "bridge"
+
+
 class Children:
-    """Needs a running event loop. enqueue: called for a device whose time has come."""
+    """Finds children and parents. Needs a running event loop.
+
+    enqueue is called for a device whose time has come.
+    """
 
     def __init__(self, links: Links, enqueue: Callable[[int], None]) -> None:
         self._links = links
         self._enqueue = enqueue
         self._parents: dict[int, int] = {}  # of devices that are no uplink here; 0: no child
-        self._met: dict[int, float] = {}  # when macvtaps were first seen
+        self._first_seen: dict[int, float] = {}
 
     async def note_all(self) -> None:
         """Take all that is there for old. Raises LinkError."""
-        self._met = {link.index: float("-inf") for link in await self._links.dump()}
+        self._first_seen = {link.index: float("-inf") for link in await self._links.dump()}
 
     async def find(self, index: int) -> Link | None:
-        """The device of that index, None if there is none (any more)."""
+        """Return the device of that index, None if there is none (any more)."""
         try:
             return await self._links.by_index(index)
         except LinkNotFound:
+            self._parents.pop(index, None)  # another device may have the index next
             return None
 
-    async def some(self, among: Collection[int | None] | None) -> list[Link]:
-        """Those of the devices that are there; None, also among them: all. Raises LinkError."""
-        if among is None or None in among:
+    async def some(self, devices: Devices) -> list[Link]:
+        """Return those of the devices that are there. Raises LinkError."""
+        if None in devices:
             return await self._links.dump()
-        found = [await self.find(index) for index in among if index is not None]
+        found = [await self.find(index) for index in devices if index is not None]
         return [link for link in found if link is not None]
 
-    async def children(self, parent: int, among: Collection[int] | None) -> list[Link]:
-        """Children of an uplink, among devices or all. Raises LinkError."""
-        return [link for link in await self.some(among) if is_child(link, parent)]
+    async def children(self, parent: int, devices: Devices) -> list[Link]:
+        """Return the children of an uplink among devices. Raises LinkError."""
+        return [link for link in await self.some(devices) if is_child(link, parent)]
 
     async def parents(self) -> set[int]:
-        """All devices that have children, looked up anew. Raises LinkError."""
+        """Return all devices that have children, looked up anew. Raises LinkError."""
         self._parents.clear()
         return {link.parent for link in await self._links.dump() if is_child(link)}
 
     async def parent_of(self, index: int) -> int:
-        """What a child stands on; 0 for other devices. It is asked for once. Raises LinkError."""
+        """Return what a child stands on; 0 for other devices. The kernel is asked once.
+
+        Raises LinkError.
+        """
         if index not in self._parents:
             link = await self.find(index)
             if len(self._parents) > _SEEN:
                 self._parents.clear()
-                self._met.clear()
+                self._first_seen.clear()
             if link is None:
                 return 0
             self._parents[index] = link.parent if is_child(link) else 0
         return self._parents[index]
 
-    def observable(self, children: list[Link], active: UplinkState | None) -> list[Link]:
-        """Those of an uplink's children that learn is to hear, without MAC NAT.
+    def due(self, macvtaps: list[Link], heard: Collection[int], *, is_on: bool) -> list[Link]:
+        """Return the macvtaps that learn may hear now, where there is no MAC NAT.
 
-        Macvtaps of whichever mode, while the host meets one: nobody shall pass for the host. Those
-        of others only after a while: libvirt may be about to put an ingress qdisc there, and then
-        they have no room for learn. And the first of our own is to last for a moment, as to load
-        the programs takes longer than to make it.
+        Those of others are left alone for a while: libvirt may be about to put an ingress qdisc
+        there, and then they have no room for learn. And the first of our own is to last for a
+        moment, as to load the programs takes longer than to make it: they are loaded where is_on.
+        Those that are heard already stay so. Those that are left out are enqueued for later.
         """
-        macvtaps = [child for child in children if child.kind == "macvtap"]
-        if not (any(map(is_sociable, macvtaps)) or (active and active.meeting)):
-            return []
-        return [child for child in macvtaps if self._is_due(child, active)]
+        own = 0.0 if is_on else _OWN_S
+        return [
+            child
+            for child in macvtaps
+            if self._is_due(child.index, own if child.group == GROUP else _FOREIGN_S, heard)
+        ]
 
-    def _is_due(self, child: Link, active: UplinkState | None) -> bool:
-        """Whether a macvtap is old enough; if not, it is looked at again when it is."""
+    def _is_due(self, index: int, wait: float, heard: Collection[int]) -> bool:
         loop = asyncio.get_running_loop()
-        age = loop.time() - self._met.setdefault(child.index, loop.time())
-        wait = (0.0 if active else _OWN_S) if child.group == GROUP else _FOREIGN_S
-        if age >= wait or (active and child.index in active.children):
+        age = loop.time() - self._first_seen.setdefault(index, loop.time())
+        if age >= wait or index in heard:
             return True
-        loop.call_later(wait - age, self._enqueue, child.index)
+        loop.call_later(wait - age, self._enqueue, index)
         return False

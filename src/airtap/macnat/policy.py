@@ -1,35 +1,51 @@
-"""Which children of an uplink MAC NAT and host access are for, and what should be on for them."""
+"""The decisions: what should be at work on an uplink, and for which of its children."""
+
+from dataclasses import dataclass
 
 from .. import uplink
 from ..bpf.role import Role
-from ..config import MODES, Config
-from ..kernel.links import FAMILY, GROUP, Link
+from ..config import Config
+from ..kernel.links import FAMILY, Link
+from .children import supports_host_access
+from .uplink import UplinkState
 
 
-def is_child(link: Link, parent: int | None = None) -> bool:
-    """Whether a device counts as a child of parent, None: of any.
+@dataclass(frozen=True)
+class Desired:
+    """What should be at work on an uplink, for those of its children that were looked at."""
 
-    Macvtaps and macvlans do, whoever made them (libvirt makes its own), and ipvtaps if airtap did:
-    others' ipvlans have the uplink's MAC and addresses of their own.
+    link: Link
+    role: Role
+    children: list[Link]
+
+    @property
+    def mode(self) -> str:
+        """The mode of the children; "" without any."""
+        return self.children[0].mode if self.children else ""
+
+
+def desired(
+    link: Link, children: list[Link], config: Config, current: UplinkState | None
+) -> Desired:
+    """Decide what should be at work on an uplink for its children. Blocks.
+
+    current is what is at work there: its kind counts where there are no children.
+    Raises Problem no-nl80211.
     """
-    ours = link.kind == "ipvtap" and link.group == GROUP
-    counts = ours or FAMILY.get(link.kind) == "macvtap"
-    return counts and link.parent_here and parent in (None, link.parent)
-
-
-def is_sociable(child: Link) -> bool:
-    """Whether the host may meet a child's guest: on a macvtap or ipvtap of mode bridge.
-
-    The other modes are there to keep guests apart, or to leave all to the switch.
-    """
-    return child.kind in MODES and child.mode == "bridge"
+    former_kind = current.role.kind if current else "macvtap"
+    kind = FAMILY[children[0].kind] if children else former_kind
+    role = role_for(link, kind, config)
+    if role.observes:
+        is_met = current is not None and current.has_host_access
+        children = _observable(children, is_met) if role.host_access else []
+    return Desired(link, role, children)
 
 
 def gives_its_mac(link: Link, kind: str, config: Config) -> bool:
-    """Whether guests on children of a kind get the uplink's MAC: as configured, else as needed.
+    """Tell whether guests on children of a kind get the uplink's MAC. Blocks.
 
-    Needed is it where the uplink takes one MAC only, and on ipvtaps, which have just one. Raises
-    Problem no-nl80211.
+    The configuration says so, or else the need: where the uplink takes one MAC only, and on
+    ipvtaps, which have just one. Raises Problem no-nl80211.
     """
     setting = config.parent(link.name).macnat
     if setting != "auto":
@@ -38,8 +54,21 @@ def gives_its_mac(link: Link, kind: str, config: Config) -> bool:
 
 
 def role_for(link: Link, kind: str, config: Config) -> Role:
-    """What is to be on at an uplink for children of a kind. Raises Problem no-nl80211."""
+    """Decide what is to be on at an uplink for children of a kind. Blocks.
+
+    Raises Problem no-nl80211.
+    """
     translate = gives_its_mac(link, kind, config)
     # Guests on ipvtaps that use the uplink's MAC are none to tell apart by theirs.
     apart = translate or kind == "macvtap"
     return Role(kind, translate, apart and config.parent(link.name).host_access)
+
+
+def _observable(children: list[Link], is_met: bool) -> list[Link]:
+    """Return those children that learn is to hear, without MAC NAT.
+
+    These are macvtaps of whichever mode, while the host may meet one of them: nobody shall pass
+    for the host. is_met tells whether it meets one already.
+    """
+    macvtaps = [child for child in children if child.kind == "macvtap"]
+    return macvtaps if is_met or any(map(supports_host_access, macvtaps)) else []

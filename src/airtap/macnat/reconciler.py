@@ -1,14 +1,14 @@
-"""The programs of MAC NAT and host access: on which uplinks, for which children, kept so.
+"""The reconciler: makes MAC NAT and host access on every uplink what they should be.
 
 An uplink of macvtaps needs them where it takes one MAC only, and where the host is to meet its
 guests; an uplink of ipvtaps always, as they deliver to its guests. "On" is said of an uplink that
 has them.
 
-Theory of operation. Level-triggered: a notification, a request or a start of the daemon only puts
-a device on a list to look at. _look_at() finds out from the kernel what the uplink is and what
-stands on it, and makes MAC NAT what it should be (macnat/policy.py): on while the uplink needs it
-and has children; off otherwise. Looking again changes nothing where all is well, so it may be done
-at any time: after somebody deleted the qdisc, after a crash, after the uplink's MAC changed.
+Theory of operation. Level-triggered: a notification, a request or a start of the daemon only
+enqueues a device. _reconcile() finds out from the kernel what the uplink is and what stands on it,
+asks policy.desired() what should be there, and _apply() makes it so: on while the uplink needs it
+and has children; off otherwise. To reconcile again changes nothing where all is well, so it may be
+done at any time: after somebody deleted the qdisc, after a crash, after the uplink's MAC changed.
 
 The maps are pinned (bpf/pins.py), so a daemon that ends leaves MAC NAT at work.
 """
@@ -17,34 +17,31 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from pyroute2 import AsyncIPRoute
 
 from ..bpf import pins
-from ..bpf.attach import detach
 from ..bpf.macnat import open_macnat
 from ..bpf.role import Role
-from ..config import MODES, Config
+from ..config import Config
 from ..errors import Problem
-from ..kernel import nl80211
-from ..kernel.addresses import Subnet, host_addresses
-from ..kernel.links import FAMILY, IFF_RUNNING, Link, LinkNotFound, Links
+from ..kernel.addresses import host_addresses
+from ..kernel.links import Link, LinkNotFound, Links
 from ..kernel.nl80211_events import WifiEvents
 from ..kernel.rtnl_events import Events
-from . import address_probe
+from . import policy
 from .binding_cache import BindingCache
 from .children import Children
-from .policy import is_child, role_for
-from .uplink import UplinkState
-from .workqueue import WorkQueue
+from .uplink import UplinkState, detach_all
+from .workqueue import EVERYTHING, Devices, WorkQueue
 
 log = logging.getLogger(__name__)
 
 # How long MAC NAT stays on without a child once one was announced: a guest that is started anew
 # finds it there, and to load the programs takes 0.1 s.
-_AWAIT_S = 300.0
+_HOLD_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class UplinkCallbacks:
 class Reconciler:
     """MAC NAT on all uplinks of this network namespace. Needs a running event loop.
 
-    config: gives the configuration that counts now.
+    config gives the configuration that counts now.
     """
 
     def __init__(
@@ -81,45 +78,42 @@ class Reconciler:
         self._links = links
         self._ipr = ipr
         self._uplinks: dict[int, UplinkState] = {}
-        self._former = BindingCache()
-        self._devices = Children(links, self.enqueue)
+        self._bindings = BindingCache()
+        self._children = Children(links, self.enqueue)
         self._changing = asyncio.Lock()
-        self._lookout = WorkQueue(self._look_at_some)
+        self._queue = WorkQueue(self._reconcile_devices)
         self._events = Events(self.enqueue)
         self._wifi_events = WifiEvents(self.enqueue)
-        self._asking = asyncio.create_task(self._ask_forever(), name="mac nat: addresses")
 
     async def close(self) -> None:
-        """Stop looking. What is attached goes on."""
+        """Reconcile no more. What is attached goes on."""
         self._events.close()
         self._wifi_events.close()
-        await self._lookout.close()
-        self._asking.cancel()
-        await asyncio.gather(self._asking, return_exceptions=True)
-        for active in self._uplinks.values():
-            active.close()
+        await self._queue.close()
+        for uplink in self._uplinks.values():
+            uplink.close()
 
     def enqueue(self, index: int | None = None) -> None:
-        """Have a look at a device soon; None: at all."""
-        self._lookout.enqueue(index)
+        """Have a device reconciled soon; None stands for all."""
+        self._queue.enqueue(index)
 
     async def recover(self) -> bool:
-        """Look at all, and remove what is left of uplinks that are gone.
+        """Reconcile all, and remove what is left of uplinks that are gone.
 
         Returns whether that succeeded; if not, it is tried again.
         """
         async with self._changing:
             try:
                 await host_addresses(self._ipr, 0)  # opens the socket while it can still fail early
-                await self._devices.note_all()
-                await self._look_at_all()
+                await self._children.note_all()
+                await self._reconcile_all()
             except (Problem, OSError) as exc:
                 log.error("MAC NAT: %s; trying again", exc)
                 self.enqueue()
                 return False
             for index, directory in list(pins.pinned()):
-                if index not in {*self._uplinks, *self._lookout.failing}:
-                    await clear(self._links, self._ipr, index)
+                if index not in {*self._uplinks, *self._queue.failing}:
+                    await detach_all(self._links, self._ipr, index)
                     pins.remove_pins(directory)
         return True
 
@@ -127,20 +121,21 @@ class Reconciler:
     async def ready_for_child(self, link: Link, kind: str) -> AsyncIterator[bool]:
         """See to it that MAC NAT is on, if link needs it, until its new child is known.
 
-        kind: of the child. Gives whether its guest gets the uplink's MAC. Raises Problem
-        no-macnat, LinkError.
+        kind is the child's. Gives whether its guest gets the uplink's MAC. Raises Problem
+        no-macnat, parent-busy, LinkError.
         """
-        role = await asyncio.to_thread(role_for, link, kind, self._config())
+        role = await asyncio.to_thread(policy.role_for, link, kind, self._config())
         if not role.translate and kind == "macvtap":  # the host can wait
             yield False
             return
         async with self._changing:
-            active, _ = await self._switch_on(link, role, self._config().parent(link.name).mode)
-            active.expected += 1
+            await self._make_room(link, role)
+            uplink = await self._switch_on(link, role, self._config().parent(link.name).mode)
+            uplink.hold()
         try:
             yield role.translate
         finally:
-            active.expected -= 1
+            uplink.release()
             self.enqueue(link.index)
 
     async def await_child(self, link: Link) -> None:
@@ -149,81 +144,89 @@ class Reconciler:
         Nothing is done where link does not need it. Raises Problem no-macnat, LinkError.
         """
         async with self.ready_for_child(link, "macvtap") as one_mac:
-            if one_mac and (active := self._uplinks.get(link.index)):
-                active.await_child(_AWAIT_S)
+            if one_mac and (uplink := self._uplinks.get(link.index)):
+                uplink.hold_for(_HOLD_S)
                 loop = asyncio.get_running_loop()
-                loop.call_later(_AWAIT_S + 1, self.enqueue, link.index)
+                loop.call_later(_HOLD_S + 1, self.enqueue, link.index)
 
     async def add_child(self, parent: Link, index: int, mac: str | None) -> None:
         """Guard and learn on a new child of parent before it is up. Raises Problem, LinkError.
 
         Where the LAN may hear all that its guest says, there is no hurry.
         """
-        active = self._uplinks.get(parent.index)
-        if active is None or active.role.observes:
+        uplink = self._uplinks.get(parent.index)
+        if uplink is None or uplink.role.observes:
             return
         async with self._changing:
-            if active := self._uplinks.get(parent.index):
-                await active.guard(index, mac)
+            if uplink := self._uplinks.get(parent.index):
+                await uplink.add_child(index, mac)
 
     def set_child_mac(self, index: int, mac: str) -> None:
         """Note the MAC of a child whose MAC was to be learned."""
-        for active in self._uplinks.values():
-            if index in active.children:
-                active.know(index, mac)
+        for uplink in self._uplinks.values():
+            if index in uplink.children:
+                uplink.set_mac(index, mac)
 
     def is_needed(self) -> bool:
+        """Tell whether MAC NAT or host access is on anywhere."""
         return bool(self._uplinks)
 
     def at(self, uplink_index: int) -> UplinkState | None:
-        """What is at work on an uplink; None without our programs."""
+        """Return what is at work on an uplink; None without our programs."""
         return self._uplinks.get(uplink_index)
 
     def bearer(self, uplink: Link, mac: str) -> str:
-        """The name of the guest device on an uplink whose guest has this MAC, or ""."""
-        active = self._uplinks.get(uplink.index)
-        for index, known in active.children.items() if active else ():
+        """Return the name of the device on an uplink whose guest has this MAC, or ""."""
+        current = self._uplinks.get(uplink.index)
+        for index, known in current.children.items() if current else ():
             if known == mac:
                 with suppress(LinkNotFound):
                     return self._links.name_of(index)
         return ""
 
-    async def _ask_forever(self) -> None:
-        while True:
-            await asyncio.sleep(address_probe.IDLE_S / 2)
-            for active in self._uplinks.values():
-                try:
-                    active.inquiries.ask_for_idle()
-                except OSError as exc:
-                    log.error("MAC NAT: %s", exc)
-
-    async def _look_at_some(self, suspects: set[int | None]) -> None:
+    async def _reconcile_devices(self, devices: Devices) -> None:
         async with self._changing:
-            if None in suspects:
-                await self._look_at_all()
+            if None in devices:
+                await self._reconcile_all()
             else:
-                await self._look_at_uplinks_of(suspects)
-            await self._greet(suspects)
+                await self._reconcile_uplinks_of(devices)
+            self._wifi_events.join()
+            if self._callbacks.is_awaiting():
+                for link in await self._children.some(devices):
+                    self._callbacks.on_seen(link)
 
-    async def _look_at_uplinks_of(self, suspects: set[int | None]) -> None:
+    async def _reconcile_all(self) -> None:
+        for index in await self._children.parents() | self._uplinks.keys():
+            await self._try(index, EVERYTHING)
+
+    async def _reconcile_uplinks_of(self, devices: Devices) -> None:
         by_uplink: dict[int, set[int]] = {}
-        for index in suspects:
-            if index is not None and (parent := await self._uplink_of(index)):
-                by_uplink.setdefault(parent, set()).add(index)
-        for parent, devices in by_uplink.items():
-            await self._try(parent, devices)
+        for device in devices:
+            if device is not None and (index := await self._uplink_of(device)):
+                by_uplink.setdefault(index, set()).add(device)
+        for index, some in by_uplink.items():
+            await self._try(index, frozenset(some))
 
-    async def _try(self, index: int, devices: set[int] | None) -> None:
-        """_look_at(); what fails at one uplink is tried again there, and no fault of others."""
+    async def _uplink_of(self, index: int) -> int:
+        """Return the uplink of a device: itself, or what it stands on; 0 for none."""
+        if index in self._uplinks or index in self._queue.failing:
+            return index
+        for parent, uplink in self._uplinks.items():
+            if index in uplink.children:
+                return parent
+        return await self._children.parent_of(index)
+
+    async def _try(self, index: int, devices: Devices) -> None:
+        """Reconcile an uplink; what fails there is tried again there, and no fault of others."""
         try:
-            await self._look_at(index, devices)
+            await self._reconcile(index, devices)
         except LinkNotFound:  # it has gone in the middle of that
             self.enqueue(index)
         except (Problem, OSError) as exc:
-            if self._lookout.failed(index, str(exc)):
+            if self._queue.back_off(index, str(exc)):
                 log.error("%s: MAC NAT and host access: %s", self._name(index), exc)
         else:
-            self._lookout.succeeded(index)
+            self._queue.forget(index)
 
     def _name(self, index: int) -> str:
         try:
@@ -231,165 +234,92 @@ class Reconciler:
         except LinkNotFound:
             return f"device {index}"
 
-    async def _greet(self, suspects: set[int | None]) -> None:
-        """Look whether an uplink that had gone is among the devices."""
-        self._wifi_events.join()
-        if not self._callbacks.is_awaiting():
-            return
-        for link in await self._devices.some(suspects):
-            self._callbacks.on_seen(link)
+    async def _reconcile(self, index: int, devices: Devices) -> None:
+        """Make an uplink, and those of its children that are among devices, what they should be.
 
-    async def _uplink_of(self, index: int) -> int:
-        """The uplink that a change at a device concerns: itself, or what it stands on; 0: none."""
-        if index in self._uplinks or index in self._lookout.failing:
-            return index
-        for parent, active in self._uplinks.items():
-            if index in active.children:
-                return parent
-        return await self._devices.parent_of(index)
-
-    async def _look_at_all(self) -> None:
-        for parent in await self._devices.parents() | self._uplinks.keys():
-            await self._try(parent, None)
-
-    async def _look_at(self, index: int, devices: set[int] | None) -> None:
-        """Make MAC NAT on one uplink what it should be.
-
-        devices: what is to be looked at, of the uplink itself and its children; None for all.
+        All of its children, where another role is desired for it than it has.
         """
-        active = self._uplinks.get(index)
-        link = await self._devices.find(index)
+        link = await self._children.find(index)
         if link is None:
-            self._lose(index)
+            self._forget(index)
             return
-        if active is None:
-            devices = None
-        children = await self._devices.children(index, devices)
-        kind = FAMILY[children[0].kind] if children else active.role.kind if active else "macvtap"
-        if active and active.role.kind != kind:  # the former ones are gone, or these could not be
-            await self._switch_off(active)
-            await self._look_at(index, None)
+        current = self._uplinks.get(index)
+        devices = devices if current else EVERYTHING
+        desired = await self._desired(link, devices)
+        if current and current.role != desired.role:
+            if current.role.kind != desired.role.kind:  # its children are gone, or never were
+                await self._switch_off(current)
+            devices = EVERYTHING
+            desired = await self._desired(link, devices)
+        await self._apply(desired, devices)
+
+    async def _desired(self, link: Link, devices: Devices) -> policy.Desired:
+        current = self._uplinks.get(link.index)
+        children = await self._children.children(link.index, devices)
+        found = await asyncio.to_thread(policy.desired, link, children, self._config(), current)
+        if found.role.observes:
+            heard = current.children if current else ()
+            due = self._children.due(found.children, heard, is_on=current is not None)
+            return replace(found, children=due)
+        return found
+
+    async def _apply(self, desired: policy.Desired, devices: Devices) -> None:
+        """Make an uplink, and its children among devices, what is desired."""
+        index = desired.link.index
+        uplink = self._uplinks.get(index)
+        if uplink is None and not desired.children:
             return
-        role = await asyncio.to_thread(role_for, link, kind, self._config())
-        if role.observes:
-            children = self._devices.observable(children, active) if role.on_parent else []
-        if active and active.role != role and devices is not None:
-            await self._look_at(index, None)
-        elif active or children:
-            await self._maintain(link, role, children, devices)
+        if uplink is None or not devices.isdisjoint({None, index}):
+            uplink = await self._switch_on(desired.link, desired.role, desired.mode)
+            if await uplink.update_network():
+                self._callbacks.on_moved(desired.link.name, partial(self._settle, index))
+        await uplink.sync_children(desired.children, devices)
+        if not uplink.is_needed():
+            await self._switch_off(uplink)
 
-    async def _maintain(
-        self, link: Link, role: Role, children: list[Link], devices: set[int] | None
-    ) -> None:
-        """Make an uplink on for its children, as long as there are any."""
-        active = self._uplinks.get(link.index)
-        if active is None or devices is None or link.index in devices:
-            mode = children[0].mode if children else ""
-            active, subnets = await self._switch_on(link, role, mode)
-            await self._locate(active, subnets)
-        await active.keep(children, devices)
-        if not active.is_needed():
-            await self._switch_off(active)
+    async def _make_room(self, link: Link, role: Role) -> None:
+        """Switch off what was on for children of another kind that are gone.
 
-    def _lose(self, index: int) -> None:
-        if active := self._uplinks.pop(index, None):
-            log.info("%s is gone", active.link.name)
-            active.close(remove=True)
-            self._callbacks.on_lost(active.link.name)
-
-    async def _switch_on(
-        self, link: Link, role: Role, mode: str
-    ) -> tuple[UplinkState, frozenset[Subnet]]:
-        """Programs on an uplink for a role, with all that must be known before a frame passes.
-
-        mode: of its children; "" to leave it as it is. Returned with it: the subnets that the
-        host is in there.
+        Raises Problem parent-busy.
         """
-        active = await self._vacated(link, role) or await self._open(link, role)
-        new = link.index not in self._uplinks
-        other = new or active.role != role
+        current = self._uplinks.get(link.index)
+        if current is None or current.role.kind == role.kind:
+            return
+        if current.is_held:
+            what = f"{link.name} is about to carry {current.role.kind} devices"
+            raise Problem("parent-busy", what, "a parent carries one kind of them")
+        if not current.children:
+            await self._switch_off(current)
+
+    async def _switch_on(self, link: Link, role: Role, mode: str) -> UplinkState:
+        """Have an uplink on for a role. mode is that of its children, "" to leave it as it is."""
+        current = self._uplinks.get(link.index)
+        uplink = current or await self._open(link, role)
         try:
-            former = active.nat.config.parent_mac(), active.nat.config.translates()
-            subnets = await active.set_up(link, role, mode)
-            if other:
-                await self._take_off(link, role)
-            if former != (link.mac, role.translate):
-                active.announce(link, translate=role.translate)
+            await uplink.set_up(link, role, mode)
         except BaseException:
-            if new:
-                active.close()
+            if current is None:
+                uplink.close()
             raise
-        self._uplinks[link.index] = active
-        if other:
-            log.info("%s is on for %s (%s)", role, link.name, role.kind)
-        active.link, active.role = link, role
-        return active, subnets
+        self._uplinks[link.index] = uplink
+        return uplink
 
     async def _open(self, link: Link, role: Role) -> UplinkState:
         # In a thread: the verifier takes 0.1 s over the programs.
         nat = await asyncio.to_thread(open_macnat, pins.pin_directory(link.index))
-        return UplinkState(link, role, nat, self._links, self._ipr, self._former, self.enqueue)
+        return UplinkState(link, role, nat, self._links, self._ipr, self._bindings, self.enqueue)
 
-    async def _locate(self, active: UplinkState, subnets: frozenset[Subnet]) -> None:
-        """Do what is to be done if an uplink is on another network. subnets: of the host there."""
-        link = active.link
-        if link.flags & IFF_RUNNING and active.locate(
-            await asyncio.to_thread(_ssid, link), subnets
-        ):
-            log.info("%s is on another network now", link.name)
-            self._callbacks.on_moved(link.name, partial(self._settle, link.index))
+    async def _switch_off(self, uplink: UplinkState) -> None:
+        await uplink.take_down()
+        self._uplinks.pop(uplink.link.index).close(remove=True)
+
+    def _forget(self, index: int) -> None:
+        """Forget an uplink that is gone. One that was not on is success."""
+        if uplink := self._uplinks.pop(index, None):
+            log.info("%s is gone", uplink.link.name)
+            uplink.close(remove=True)
+            self._callbacks.on_lost(uplink.link.name)
 
     def _settle(self, index: int) -> None:
-        if active := self._uplinks.get(index):
-            active.settle()
-
-    async def _vacated(self, link: Link, role: Role) -> UplinkState | None:
-        """What is on at an uplink; None if that was for children of another kind that are gone.
-
-        Raises Problem parent-busy.
-        """
-        active = self._uplinks.get(link.index)
-        if active is None or active.role.kind == role.kind:
-            return active
-        if active.expected:
-            what = f"{link.name} is about to carry {active.role.kind} devices"
-            raise Problem("parent-busy", what, "a parent carries one kind of them")
-        if active.children:
-            return active
-        await self._switch_off(active)
-        return None
-
-    async def _take_off(self, link: Link, role: Role) -> None:
-        """Take what has no place in a role off an uplink and its children."""
-        await detach(self._ipr, link.index, keep=role.on_parent)
-        for child in await self._links.dump():
-            if is_child(child, link.index):
-                keeps = role.translate or child.kind in MODES
-                await detach(self._ipr, child.index, role.on_child if keeps else ())
-
-    async def _switch_off(self, active: UplinkState) -> None:
-        await clear(self._links, self._ipr, active.link.index)
-        if active.role.translate and active.children:
-            active.announce(active.link, translate=False)
-        self._uplinks.pop(active.link.index).close(remove=True)
-        log.info("%s is off for %s", active.role, active.link.name)
-
-
-async def clear(links: Links, ipr: AsyncIPRoute, index: int) -> None:
-    """Take the programs off an uplink and its children, of whichever daemon they are.
-
-    What is not there, the uplink among it, is success. Raises LinkError.
-    """
-    children = [link.index for link in await links.dump() if is_child(link, index)]
-    for device in (*children, index):
-        await detach(ipr, device)
-
-
-def _ssid(link: Link) -> bytes:
-    """The name of a station's network; b"" for none, and for one that hides it."""
-    try:
-        name = nl80211.station_ssid(link.index) if nl80211.is_wifi(link.name) else None
-    except OSError as exc:
-        log.warning("cannot ask for the network of %s: %s", link.name, exc)
-        name = None
-    return (name or b"").strip(b"\0")
+        if uplink := self._uplinks.get(index):
+            uplink.settle()

@@ -1,14 +1,24 @@
-"""Which network an uplink is on, as far as the host can tell, and whether that is another now.
+"""Roaming: which network an uplink is on, and what another one means for its guests.
 
-A station knows its network's name (SSID), and a host its own subnets there. Between access points
-of one network neither changes; nor when a laptop wakes up where it fell asleep.
+A station knows its network's name (SSID), and a host its own subnets there (network attachment
+detection, RFC 4436, has the gateway as well). Between access points of one network neither changes;
+nor when a laptop wakes up where it fell asleep.
 """
 
+import asyncio
 import json
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import IPv4Address, ip_network
 
+from ..bpf.macnat import Macnat
+from ..bpf.records import Event
+from ..kernel import nl80211
 from ..kernel.addresses import Address, Subnet, overlap
+from ..kernel.links import Link
+
+log = logging.getLogger(__name__)
 
 Subnets = frozenset[Subnet]
 
@@ -17,9 +27,10 @@ Subnets = frozenset[Subnet]
 class Attachment:
     """What was last known of an uplink's network.
 
-    ssid: b"" before a station was on any, and without Wi-Fi. subnets: of the host's addresses
-    there. left: the subnets of the network before. unsettled: the name is new, and the host may
-    not have its new addresses yet.
+    ssid is b"" before a station was on any, and without Wi-Fi.
+    subnets are those of the host's addresses there.
+    left are the subnets of the network before.
+    unsettled tells that the name is new, and that the host may not have its new addresses yet.
     """
 
     ssid: bytes = b""
@@ -27,8 +38,8 @@ class Attachment:
     left: Subnets = frozenset()
     unsettled: bool = False
 
-    def after(self, ssid: bytes, subnets: Subnets) -> "tuple[Attachment, bool]":
-        """What is known once these were seen, and whether that is another network.
+    def update(self, ssid: bytes, subnets: Subnets) -> "tuple[Attachment, bool]":
+        """Return what is known once these were seen, and whether that is another network.
 
         What is not there (the carrier is away, the name is hidden, the host has no lease of a
         family yet) stays as it was.
@@ -45,12 +56,13 @@ class Attachment:
         return known, renamed or (resettled and not self.unsettled)
 
     def _is_resettled(self, subnets: Subnets) -> bool:
-        """Whether no subnet of a family that was there and is there is near one of before."""
+        """Tell whether no subnet of a family that was there and is there is near one of before."""
         common = _families(self.subnets) & _families(subnets)
         pairs = [(old, new) for old in self.subnets for new in subnets]
         return bool(common) and not any(overlap(old, new) for old, new in pairs)
 
     def to_text(self) -> str:
+        """Return this in the form that from_text() reads."""
         return json.dumps(
             {
                 "ssid": self.ssid.hex(),
@@ -62,7 +74,7 @@ class Attachment:
 
     @classmethod
     def from_text(cls, text: str) -> "Attachment":
-        """What to_text() has written; nothing known if it is something else."""
+        """Return what to_text() has written; nothing is known if it is something else."""
         try:
             known = json.loads(text)
             subnets, left = (frozenset(map(ip_network, known[key])) for key in ("subnets", "left"))
@@ -70,9 +82,95 @@ class Attachment:
         except (ValueError, KeyError, TypeError):
             return cls()
 
-    def has_left(self, address: Address) -> bool:
-        """Whether an address is of the network before this one, and not of this."""
+    def is_stale(self, address: Address) -> bool:
+        """Tell whether an address is of the network before this one, and not of this."""
         return _is_in(address, self.left) and not _is_in(address, self.subnets)
+
+
+class Roaming:
+    """Follows one uplink from network to network. Needs a running event loop.
+
+    All that guests have used is forgotten on another network, and of the one that was left it
+    stays so.
+    """
+
+    def __init__(self, nat: Macnat) -> None:
+        self._nat = nat
+        self._attachment = Attachment.from_text(nat.note.read())
+        self._is_settled = True
+        self._needs_renew: set[int] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def close(self) -> None:
+        """Leave all as it is."""
+        if self._sweep:
+            self._sweep.cancel()
+
+    def needs_renew(self, index: int) -> bool:
+        """Tell whether a child's guest was not heard with an IPv4 address on this network yet."""
+        return index in self._needs_renew
+
+    def update(self, ssid: bytes, subnets: Subnets, children: Iterable[int]) -> bool:
+        """Note where the uplink is with its children; return whether that is another network."""
+        before = self._attachment
+        self._attachment, moved = before.update(ssid, subnets)
+        self._is_settled = self._is_settled and not moved
+        if self._is_settled and self._attachment != before:
+            self.settle()
+        self._forget_stale(everything=moved)
+        if moved:
+            self._needs_renew = set(children)
+        return moved
+
+    def settle(self) -> None:
+        """Note that all is done that another network asks for, so the next airtapd leaves it."""
+        self._is_settled = True
+        self._nat.note.write(self._attachment.to_text())
+
+    def forget(self, index: int) -> None:
+        """Forget a child. One that is not known is success."""
+        self._needs_renew.discard(index)
+
+    def reject(self, event: Event) -> bool:
+        """Tell whether an event is of the network that was left; what it says is forgotten then.
+
+        Any other that tells of an IPv4 address shows that its guest has come along.
+        """
+        is_learned = event.what in ("learned", "moved")
+        if event.what == "suppressed" and self._attachment.left:
+            self._sweep_soon()
+        if event.address and self._attachment.is_stale(event.address):
+            if is_learned:
+                self._nat.addresses.forget(event.address, event.vlan)
+            return True
+        if is_learned and isinstance(event.address, IPv4Address):
+            self._needs_renew.discard(event.ifindex)
+        return False
+
+    def _sweep_soon(self) -> None:
+        """Forget in a second what a guest uses of the left network too often to be told of it."""
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(1.0, self._end_sweep)
+
+    def _end_sweep(self) -> None:
+        self._sweep = None
+        self._forget_stale(everything=False)
+
+    def _forget_stale(self, *, everything: bool) -> None:
+        """Forget addresses of the network that was left, or all of them."""
+        for entry in self._nat.addresses.all():
+            if everything or self._attachment.is_stale(entry.address):
+                self._nat.addresses.forget(entry.address, entry.vlan)
+
+
+def network_name(link: Link) -> bytes:
+    """Return the SSID of a station's network; b"" for none, and for one that hides it. Blocks."""
+    try:
+        name = nl80211.station_ssid(link.index) if nl80211.is_wifi(link.name) else None
+    except OSError as exc:
+        log.warning("cannot ask for the network of %s: %s", link.name, exc)
+        name = None
+    return (name or b"").strip(b"\0")
 
 
 def _families(subnets: Subnets) -> set[int]:
@@ -80,7 +178,7 @@ def _families(subnets: Subnets) -> set[int]:
 
 
 def _lacking(before: Subnets, now: Subnets) -> Subnets:
-    """Those of the families of which there are none now."""
+    """Return those of the families of which there are none now."""
     return frozenset(subnet for subnet in before if subnet.version not in _families(now))
 
 

@@ -1,27 +1,28 @@
-"""MAC NAT and host access at work on one uplink: its guests, what it reports, and questions to
-them."""
+"""MAC NAT and host access at work on one uplink: its programs, its guests, what they report."""
 
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address
 
 from pyroute2 import AsyncIPRoute
 
 from ..alias import Owner, guest_mac
+from ..bpf.attach import detach
 from ..bpf.macnat import Macnat
-from ..bpf.records import UNKNOWN_MAC, Event
+from ..bpf.records import UNKNOWN_MAC, Event, GuestCounters, Learned
 from ..bpf.role import Role
+from ..config import MODES
 from ..kernel.addresses import Subnet, host_addresses
-from ..kernel.links import GROUP, Link, LinkNotFound, Links
+from ..kernel.links import GROUP, IFF_RUNNING, Link, LinkNotFound, Links
 from ..kernel.packet_socket import send
-from ..packet.neighbour import gratuitous
 from .address_probe import AddressProbes
 from .binding_cache import BindingCache
-from .policy import is_sociable
-from .roaming import Attachment
+from .children import is_child, supports_host_access
+from .host_access import HostAccess
+from .roaming import Roaming, network_name
+from .workqueue import Devices
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +30,10 @@ log = logging.getLogger(__name__)
 class UplinkState:
     """MAC NAT and host access at work on one uplink. Needs a running event loop.
 
-    role: what is on. With translate, guests get the uplink's MAC; without, those of ipvtaps must
+    role is what is on. With translate, guests get the uplink's MAC; without, those of ipvtaps must
     use it, and those of macvtaps have their own on the wire.
-    children: ifindex to MAC, None while it is to be learned; know() and forget() change it.
-    meeting: those among them which the host may meet. stranded: those that have not been heard on
-    the network where the uplink is now.
-    expected: attaches under way, for whose sake it stays on without a child. inquiries: to guests.
-    on_spoke: called with the ifindex of a child whose guest has told its MAC.
+    children maps the ifindexes of guests' devices to their MACs, None while one is to be learned.
+    on_spoke is called with the ifindex of a child whose guest has told its MAC.
     """
 
     def __init__(
@@ -45,104 +43,186 @@ class UplinkState:
         nat: Macnat,
         links: Links,
         ipr: AsyncIPRoute,
-        former: BindingCache,
+        bindings: BindingCache,
         on_spoke: Callable[[int], None],
     ) -> None:
         self.link = link
         self.role = role
-        self.nat = nat
+        self._nat = nat
         self._links = links
         self._ipr = ipr
-        self.children: dict[int, str | None] = {}
-        self.meeting: set[int] = set()
-        self.stranded: set[int] = set()
-        self._where = Attachment.from_text(nat.note.read())
-        self._unsettled = False
-        self._sweeping: asyncio.TimerHandle | None = None
-        self.expected = 0
-        self._awaited = 0.0
-        self._former = former
+        self._is_on = False
+        self._subnets: frozenset[Subnet] = frozenset()
+        self._children: dict[int, str | None] = {}
+        self.children: Mapping[int, str | None] = self._children
+        self.tracer = nat.tracer
+        self._host_access = HostAccess(nat.host_access, self._children)
+        self._roaming = Roaming(nat)
+        self._bindings = bindings
+        self._holds = 0
+        self._held_until = 0.0
         self._on_spoke = on_spoke
-        self.inquiries = AddressProbes(nat, link.name)
+        self._probes = AddressProbes(nat, link.name)
         self._loop = asyncio.get_running_loop()
         self._events = nat.events.open(self._on_event)
         self._loop.add_reader(self._events, nat.events.consume)
 
     def close(self, *, remove: bool = False) -> None:
-        """End this object; what is attached goes on. remove: forget the pinned state too."""
+        """End this object; what is attached goes on. With remove, forget the pinned state too."""
         self._loop.remove_reader(self._events)
-        self.inquiries.close()
-        if self._sweeping:
-            self._sweeping.cancel()
+        self._probes.close()
+        self._roaming.close()
         if remove:
-            self.nat.remove()
+            self._nat.remove()
         else:
-            self.nat.close()
-
-    def await_child(self, seconds: float) -> None:
-        """Stay needed for so long, for a child that somebody else is to make."""
-        self._awaited = self._loop.time() + seconds
+            self._nat.close()
 
     @property
     def has_host_access(self) -> bool:
         """Whether the host meets a guest."""
-        return self.role.host_access and bool(self.meeting)
+        return self.role.host_access and self._host_access.is_used()
+
+    def host_meets(self, index: int) -> bool:
+        """Tell whether the host may meet a child's guest."""
+        return self._host_access.includes(index)
+
+    def needs_renew(self, index: int) -> bool:
+        """Tell whether a child's guest was not heard yet on the network where the uplink is now."""
+        return self._roaming.needs_renew(index)
+
+    def addresses(self) -> list[Learned]:
+        """Return the addresses of all guests. Raises BpfError."""
+        return self._nat.addresses.all()
+
+    def counters(self) -> dict[int, GuestCounters]:
+        """Return each guest's counters, by ifindex. Raises BpfError."""
+        return self._nat.guests.counters()
+
+    def hold(self) -> None:
+        """Keep this on without a child, for an attach that is under way, until release()."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """End a hold()."""
+        self._holds -= 1
+
+    def hold_for(self, seconds: float) -> None:
+        """Keep this on for so long, for a child that somebody else is to make."""
+        self._held_until = self._loop.time() + seconds
+
+    @property
+    def is_held(self) -> bool:
+        """Whether an attach is under way."""
+        return self._holds > 0
 
     def is_needed(self) -> bool:
-        """Whether there is a child, or is to be one."""
-        return bool(self.children or self.expected) or self._loop.time() < self._awaited
+        """Tell whether there is a child, or is to be one."""
+        return bool(self._children or self._holds) or self._loop.time() < self._held_until
 
-    async def set_up(self, link: Link, role: Role, mode: str) -> frozenset[Subnet]:
-        """Programs on the uplink for a role, with all that must be known before a frame passes.
+    async def set_up(self, link: Link, role: Role, mode: str) -> None:
+        """Put the programs for a role on the uplink, once they know all that they must know.
 
-        mode: of the children; "" to leave it as it is. Returns the subnets that the host is in
-        there. Raises BpfError, LinkError.
+        mode is that of the children; "" leaves it as it is. Raises BpfError, LinkError.
         """
-        self.nat.config.set_role(role, mode)
+        nat = self._nat
+        is_other = not self._is_on or self.role != role
+        before = nat.config.parent_mac(), nat.config.translates()
+        nat.config.set_role(role, mode)
         addresses = await host_addresses(self._ipr, link.index)
-        self.nat.hosts.set_addresses(addresses.own | addresses.gateways, addresses.broadcasts)
-        self.nat.hosts.set_on_link(addresses.on_link)
-        self.nat.config.set_parent(link.index, link.mac)
-        await self.nat.programs.attach(self._ipr, link.index, role.on_parent)
-        return addresses.subnets
+        nat.hosts.set_addresses(addresses.own | addresses.gateways, addresses.broadcasts)
+        nat.hosts.set_on_link(addresses.on_link)
+        nat.config.set_parent(link.index, link.mac)
+        await nat.programs.attach(self._ipr, link.index, role.on_parent)
+        if is_other:
+            await detach_all(self._links, self._ipr, link.index, keep=role)
+        if before != (link.mac, role.translate):
+            self._announce(link, translate=role.translate)
+        if is_other:
+            log.info("%s is on for %s (%s)", role, link.name, role.kind)
+        self.link, self.role, self._subnets, self._is_on = link, role, addresses.subnets, True
 
-    async def keep(self, children: list[Link], among: set[int] | None) -> None:
-        """Make the guests, among devices or all, those on the children that are there."""
-        known = self.nat.guests.macs()
-        gone = (known.keys() | self.children.keys()) - {link.index for link in children}
-        for index in gone if among is None else gone & among:
-            self.forget(index)
-        if among is None:
-            self._part_strangers()
+    async def take_down(self) -> None:
+        """Take the programs off the uplink and its children. Raises LinkError."""
+        await detach_all(self._links, self._ipr, self.link.index)
+        if self.role.translate and self._children:
+            self._announce(self.link, translate=False)
+        log.info("%s is off for %s", self.role, self.link.name)
+
+    async def update_network(self) -> bool:
+        """Find out where the uplink is, and return whether that is another network.
+
+        All that guests have used is forgotten then; call settle() once they have been seen to.
+        """
+        if not self.link.flags & IFF_RUNNING:
+            return False
+        name = await asyncio.to_thread(network_name, self.link)
+        moved = self._roaming.update(name, self._subnets, self._children)
+        if moved:
+            log.info("%s is on another network now", self.link.name)
+            self._bindings.clear(self.link.index)
+        return moved
+
+    def settle(self) -> None:
+        """Note that all is done that another network asks for."""
+        self._roaming.settle()
+
+    async def sync_children(self, children: list[Link], devices: Devices) -> None:
+        """Make the guests, among devices, those on the children that are there."""
+        macs = self._nat.guests.macs()
+        gone = (macs.keys() | self._children.keys()) - {link.index for link in children}
+        for index in gone if None in devices else gone & devices:
+            self._forget(index)
+        if None in devices:
+            self._host_access.remove_strangers()
         for link in children:
             try:
-                await self._keep_one(link, known.get(link.index, UNKNOWN_MAC))
+                await self._sync_child(link, macs.get(link.index, UNKNOWN_MAC))
             except LinkNotFound:
                 continue  # its own notification follows
             except OSError as exc:  # no fault of its siblings
                 log.error("%s: its guest is not heard: %s", link.name, exc)
 
-    async def guard(self, index: int, mac: str | None) -> None:
+    async def add_child(self, index: int, mac: str | None) -> None:
         """Guard a child and learn on it. Raises BpfError, LinkError.
 
-        mac: None if it is not known; it may have been learned since the kernel was asked.
+        mac is None if it is not known; it may have been learned since the kernel was asked.
         """
-        mac = mac or self.children.get(index)
-        if index not in self.children or self.children[index] != mac:
-            self.know(index, mac)
-        await self.nat.programs.attach(self._ipr, index, self.role.on_child)
+        mac = mac or self._children.get(index)
+        if index not in self._children or self._children[index] != mac:
+            self.set_mac(index, mac)
+        await self._nat.programs.attach(self._ipr, index, self.role.on_child)
 
-    async def _keep_one(self, link: Link, heard: str) -> None:
+    def set_mac(self, index: int, mac: str | None) -> None:
+        """Note a child, or its MAC; a guest that was here before has its addresses again.
+
+        Guests that use the uplink's MAC are not known by it. Raises BpfError.
+        """
+        if self._children.get(index) != mac:
+            self._host_access.yield_mac(index)
+        for other, known in list(self._children.items()):
+            # Of a guest that is quicker back than the news of its end.
+            if mac and known == mac and other != index and not _is_there(other):
+                self._forget(other)
+        self._nat.guests.add(index, mac)
+        self._children[index] = mac
+        if mac and self.role.translate:
+            bindings = self._bindings.take(self.link.index, mac)
+            self._nat.addresses.restore_bindings(index, mac, bindings)
+
+    async def _sync_child(self, link: Link, heard: str) -> None:
         """heard: the MAC that learn has."""
         foreign = link.kind == "macvtap" and link.group != GROUP
-        if foreign and link.index not in self.children:  # what daemon/broker.py gives ours
+        if foreign and link.index not in self._children:  # what daemon/taps.py gives ours
             self._links.keep_host_off(link.name)
             await self._links.set_allmulti(link.index)
-        await self.guard(link.index, await self._guest_mac(link, heard))
-        self.let_meet(link.index, self.role.host_access and is_sociable(link))
+        await self.add_child(link.index, await self._guest_mac(link, heard))
+        if self.role.host_access and supports_host_access(link):
+            self._host_access.add(link.index, self.link.mac)
+        else:
+            self._host_access.remove(link.index)
 
     async def _guest_mac(self, link: Link, heard: str) -> str | None:
-        """The MAC of a child's guest; None if it is a device of ours that still learns it.
+        """Return the MAC of a child's guest; None if it is a device of ours that still learns it.
 
         That of an ipvtap is written into the alias once heard, where status finds it.
         """
@@ -156,124 +236,49 @@ class UplinkState:
             log.info("%s: the guest is %s", link.name, heard)
         return guest_mac(link.mac, owner)
 
-    def know(self, index: int, mac: str | None) -> None:
-        """Note a child, or its MAC; a guest that was here before has its addresses again.
-
-        Guests that use the uplink's MAC are not known by it.
-        """
-        if self.children.get(index) != mac:
-            self._part(index)
-        for other, known in list(self.children.items()):
-            # Of a guest that is quicker back than the news of its end.
-            if mac and known == mac and other != index and not _is_there(other):
-                self.forget(other)
-        self.nat.guests.add(index, mac)
-        self.children[index] = mac
-        if mac and self.role.translate:
-            self.nat.addresses.restore_bindings(index, mac, self._former.take(self.link.index, mac))
-
-    def forget(self, index: int) -> None:
+    def _forget(self, index: int) -> None:
         """Forget a child. One that is not known is success."""
-        self.let_meet(index, False)
-        self.stranded.discard(index)
-        held = self.nat.guests.remove(index)
-        mac = self.children.pop(index, None)
+        self._host_access.remove(index)
+        self._roaming.forget(index)
+        held = self._nat.guests.remove(index)
+        mac = self._children.pop(index, None)
         if mac and self.role.translate:
-            self._former.note(self.link.index, mac, held)
+            self._bindings.note(self.link.index, mac, held)
 
-    def let_meet(self, index: int, may: bool) -> None:
-        """Have the host meet a child's guest, at its MAC, or not.
-
-        Of several with one MAC the first does; the uplink's own MAC is no guest's.
-        """
-        if not may:
-            self.meeting.discard(index)
-            self._part(index)
-            return
-        self.meeting.add(index)
-        mac = self.children.get(index)
-        if mac and mac != self.link.mac and self.nat.host_access.lookup(mac) not in self.children:
-            self.nat.host_access.add(mac, index)
-
-    def _part_strangers(self) -> None:
-        """Have the host meet nobody who is no child any more (of an earlier daemon)."""
-        for mac, index in self.nat.host_access.all().items():
-            if index not in self.meeting or self.children.get(index) != mac:
-                self.nat.host_access.remove(mac)
-
-    def _part(self, index: int) -> None:
-        mac = self.children.get(index)
-        if not mac or self.nat.host_access.lookup(mac) != index:
-            return
-        self.nat.host_access.remove(mac)
-        for other in self.meeting - {index}:
-            if self.children.get(other) == mac:
-                self.nat.host_access.add(mac, other)
-
-    def announce(self, link: Link, *, translate: bool) -> None:
+    def _announce(self, link: Link, *, translate: bool) -> None:
         """Tell the LAN at which MAC every guest's address is now.
 
-        translate: at that of link, the uplink; else at the guest's own.
+        With translate that is the MAC of link, the uplink; else it is the guest's own.
         """
-        entries = self.nat.addresses.all()
         frames = [
             gratuitous(entry.address, entry.vlan, link.mac if translate else entry.mac)
-            for entry in entries
+            for entry in self.addresses()
         ]
         send(link.name, frames)
-
-    def locate(self, ssid: bytes, subnets: frozenset[Subnet]) -> bool:
-        """Note where the uplink is; return whether that is another network.
-
-        All that guests have used is forgotten then, and of the network that was left it stays so.
-        """
-        before = self._where
-        self._where, moved = before.after(ssid, subnets)
-        self._unsettled |= moved
-        if not self._unsettled and self._where != before:
-            self.settle()
-        self._forget_left(everything=moved)
-        if moved:
-            self._former.clear(self.link.index)
-            self.stranded = set(self.children)
-        return moved
-
-    def _forget_left(self, *, everything: bool = False) -> None:
-        """Forget addresses of the network that was left, or all of them."""
-        for entry in self.nat.addresses.all():
-            if everything or self._where.has_left(entry.address):
-                self.nat.addresses.forget(entry.address, entry.vlan)
-
-    def settle(self) -> None:
-        """All that another network asks for is done: the next airtapd shall not do it again."""
-        self._unsettled = False
-        self.nat.note.write(self._where.to_text())
-
-    def _sweep(self) -> None:
-        """Forget in a second what a guest uses of the left network too often to be told of it."""
-        if self._sweeping is None:
-            self._sweeping = self._loop.call_later(1.0, self._swept)
-
-    def _swept(self) -> None:
-        self._sweeping = None
-        self._forget_left()
 
     def _on_event(self, event: Event) -> None:
         log.debug("%s: %s", self.link.name, event)
         if event.what == "mac-learned":
             self._on_spoke(event.ifindex)
-        if event.what == "suppressed" and self._where.left:
-            self._sweep()
-        if event.address and self._where.has_left(event.address):
-            if event.what in ("learned", "moved"):
-                self.nat.addresses.forget(event.address, event.vlan)
+        if self._roaming.reject(event) or event.address is None:
             return
-        if event.what in ("learned", "moved") and isinstance(event.address, IPv4Address):
-            self.stranded.discard(event.ifindex)
-        if event.address and event.reason == "guest-address":
-            self.inquiries.ask(event.address, event.vlan)
-        if event.address and event.what == "probed":
-            self.inquiries.ask_later(event.ifindex, event.address, event.vlan, event.mac)
+        if event.reason == "guest-address":
+            self._probes.probe(event.address, event.vlan, patience=0.0)
+        if event.what == "probed":
+            self._probes.probe_later(event.ifindex, event.address, event.vlan, event.mac)
+
+
+async def detach_all(links: Links, ipr: AsyncIPRoute, index: int, keep: Role | None = None) -> None:
+    """Take the programs off an uplink and its children, of whichever daemon they are.
+
+    With keep, those stay that have a place in this role. What is not there, the uplink among it,
+    is success. Raises LinkError.
+    """
+    for child in await links.dump():
+        if is_child(child, index):
+            stay = keep.on_child if keep and (keep.translate or child.kind in MODES) else ()
+            await detach(ipr, child.index, stay)
+    await detach(ipr, index, keep.on_parent if keep else ())
 
 
 def _is_there(index: int) -> bool:

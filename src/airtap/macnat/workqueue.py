@@ -1,7 +1,7 @@
-"""When devices are looked at: soon after something was said of them, and again where that failed.
+"""A work queue of devices: each is reconciled soon after it was enqueued, and again on failure.
 
 Notifications are gathered, as one change of somebody's causes a dozen. What fails is tried again
-ever less often.
+ever less often (exponential back-off).
 """
 
 import asyncio
@@ -16,9 +16,14 @@ _RETRY_S = 1.0
 _RETRY_MOST_S = 300.0
 
 
+# Ifindexes; None among them stands for all devices.
+Devices = frozenset[int | None]
+EVERYTHING: Devices = frozenset({None})
+
+
 @dataclass(frozen=True)
 class _Failure:
-    """What went wrong at a device, and when it is tried again: after wait, in s."""
+    """What went wrong at a device, and when it is tried again: after wait seconds."""
 
     wait: float
     said: str
@@ -26,35 +31,35 @@ class _Failure:
 
 
 class WorkQueue:
-    """Calls look with the ifindexes of devices to look at, None among them for all of them.
+    """Calls reconcile with the devices that were enqueued.
 
     It is not called while it runs. Needs a running event loop.
     """
 
-    def __init__(self, look: Callable[[set[int | None]], Awaitable[None]]) -> None:
-        self._look = look
-        self._suspects: set[int | None] = set()
+    def __init__(self, reconcile: Callable[[Devices], Awaitable[None]]) -> None:
+        self._reconcile = reconcile
+        self._enqueued: set[int | None] = set()
         self._failures: dict[int, _Failure] = {}
         self._wake = asyncio.Event()
-        self._task = asyncio.create_task(self._look_forever(), name="lookout")
+        self._task = asyncio.create_task(self._run(), name="mac nat: work queue")
 
     async def close(self) -> None:
-        """Look no more."""
+        """Reconcile no more."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
     def enqueue(self, index: int | None = None) -> None:
-        """Have a look at a device soon; None: at all."""
-        self._suspects.add(index)
+        """Have a device reconciled soon; None stands for all."""
+        self._enqueued.add(index)
         self._wake.set()
 
     @property
     def failing(self) -> Collection[int]:
-        """Where the last look failed."""
+        """The devices that wait to be tried again."""
         return self._failures.keys()
 
-    def failed(self, index: int, said: str) -> bool:
-        """Note a failure at a device, which is tried again. Tells whether this one is news."""
+    def back_off(self, index: int, said: str) -> bool:
+        """Note a failure at a device, which is tried again. Returns whether this one is news."""
         former = self._failures.get(index)
         if former:
             former.again.cancel()
@@ -63,21 +68,21 @@ class WorkQueue:
         self._failures[index] = _Failure(wait, said, again)
         return former is None or former.said != said
 
-    def succeeded(self, index: int) -> None:
-        """Note that all is well at a device."""
+    def forget(self, index: int) -> None:
+        """Forget the failures of a device: all is well there."""
         if failure := self._failures.pop(index, None):
             failure.again.cancel()
 
-    async def _look_forever(self) -> None:
+    async def _run(self) -> None:
         while True:
             await self._wake.wait()
             await asyncio.sleep(_GATHER_S)
             self._wake.clear()
-            suspects, self._suspects = self._suspects, set()
+            devices, self._enqueued = frozenset(self._enqueued), set()
             try:
-                await self._look(suspects)
+                await self._reconcile(devices)
             except Exception:
-                log.exception("cannot look at devices; they will be looked at again")
-                self._suspects |= suspects
+                log.exception("cannot reconcile devices; they will be tried again")
+                self._enqueued |= devices
                 await asyncio.sleep(_RETRY_S)
                 self._wake.set()

@@ -17,7 +17,8 @@ from ...errors import Problem
 from ...kernel import clsact, tap
 from ...kernel.clsact import Filter
 from ...kernel.links import FAMILY, GROUP, Link, LinkError
-from ...macnat.policy import gives_its_mac, is_child, is_sociable, role_for
+from ...macnat.children import is_child, supports_host_access
+from ...macnat.policy import gives_its_mac, role_for
 from ...uplink import Uplink, inspect
 from . import namespaces
 from .managers import Managers
@@ -171,7 +172,7 @@ class UplinkReader:
         if not guests or inspected.type in ("bridge", "other"):
             return None
         role = role_for(inspected.link, FAMILY[guests[0].kind], self._config)
-        meets = role.host_access and any(map(is_sociable, guests))
+        meets = role.host_access and any(map(supports_host_access, guests))
         return None if role.observes and not meets else replace(role, host_access=meets)
 
     def _needs_macnat(self, inspected: Uplink) -> bool:
