@@ -17,6 +17,7 @@ from ..config import MODES
 from ..kernel.addresses import Subnet, host_addresses
 from ..kernel.links import GROUP, IFF_RUNNING, Link, LinkNotFound, Links
 from ..kernel.packet_socket import send
+from ..packet.neighbour import gratuitous
 from .address_probe import AddressProbes
 from .binding_cache import BindingCache
 from .children import is_child, supports_host_access
