@@ -19,11 +19,11 @@ Notice = Callable[[str], None]
 
 
 class NoLease(Exception):
-    """There was none to be had; the text says how far it got."""
+    """There was none to be had. The text says how far it got."""
 
 
 class Lease:
-    """What a server leased. Use get(); release() when the guest goes."""
+    """What a server leased. get() makes one; release() is due when the guest goes."""
 
     def __init__(self, guest: TrialGuest, answer: Answer) -> None:
         self.answer = answer
@@ -35,7 +35,7 @@ class Lease:
         return IPv4Interface((self.answer.address, self.answer.network.prefixlen))
 
     async def release(self) -> None:
-        """Give it back: one message, which is not answered. Raises OSError, LinkError."""
+        """Give the lease back: by one message, which is not answered. Raises OSError, LinkError."""
         server = self.answer.server
         routers = () if server in self.answer.network else self.answer.routers
         # A router passes it on; to all if neither is known: a server hears that too.
@@ -50,7 +50,9 @@ class Lease:
 async def get(guest: TrialGuest, seconds: float, notice: Notice) -> Lease:
     """Ask for a lease and take the first that is offered, within so many seconds.
 
-    notice: is told what is waited for. Raises NoLease, OSError.
+    notice: is told what is waited for.
+
+    Raises NoLease, OSError.
     """
     exchange = _DhcpExchange(guest)
     seen = "no DHCP server answered"

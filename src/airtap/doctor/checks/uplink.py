@@ -31,8 +31,9 @@ _ALLOWS = {
 class DiagnosisContext:
     """What is around an uplink.
 
-    chains: of nftables, None if they could not be read. wanted: by uplink, who wants which kind of
-    device on it: (guest, kind). connect: see Guests.
+    chains: those of nftables, None if they could not be read.
+    wanted: by uplink, who wants which kind of device on it: (guest, kind).
+    connect: see Guests.
     """
 
     daemon: DaemonSnapshot
@@ -185,7 +186,7 @@ def kinds_agree(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[F
 
 
 def _agreement(name: str, wanted: Sequence[tuple[str, str]], setting: str, connect: str) -> str:
-    """Networks give macvtaps only, so where there is one all others follow."""
+    """Return what makes all want one kind: macvtap, where a network does, as it gives no other."""
     network = any(who.startswith("network ") for who, _ in wanted)
     kind = "macvtap" if network or setting == "auto" else setting
     odd = next((who for who, its in wanted if its != kind), "")

@@ -1,4 +1,4 @@
-"""Chains of nftables that frames of guests can meet. To read them takes CAP_NET_ADMIN."""
+"""Reads chains of nftables that frames of guests can meet, for which it takes CAP_NET_ADMIN."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The user whom the diagnosis is for, and what the ACL lets them use."""
+"""Reads for whom the diagnosis is, and what the ACL lets them use."""
 
 import os
 import pwd
@@ -21,9 +21,13 @@ _MOST_NETWORKS = 256
 
 @dataclass(frozen=True)
 class User:
-    """uid: of the user who has to be allowed: with sudo, the one who has typed it. sudo: so.
+    """The user who has to be allowed.
 
-    rules: of the ACL as this user may read it; or why there are none. no_acl: there is no file.
+    uid: with sudo, that of the user who has typed it.
+    root: whether the diagnosis itself runs as root.
+    sudo: whether by sudo.
+    rules: those of the ACL as this user may read it, or why there are none.
+    no_acl: whether there is no file.
     """
 
     uid: int
@@ -39,8 +43,10 @@ class User:
 class Session:
     """The user's own libvirt.
 
-    file: its qemu.conf. helper: the bridge_helper there, "" without one; usable: whether it is
-    there. networks: those that airtap made for it. ours: airtap's own helper.
+    file: its qemu.conf.
+    helper: the bridge_helper that is set there, "" without one, and usable: whether it can be run.
+    networks: those that airtap made for it.
+    ours: airtap's own helper.
     """
 
     file: str
@@ -51,7 +57,7 @@ class Session:
 
 
 async def read(acl_path: str) -> User:
-    """Who asks, and what they may. sudo(8) says who they were before."""
+    """Read who asks, and what they may. sudo(8) says who they were before."""
     uid = os.geteuid()
     peer = _sudo_user() if uid == 0 else None
     no_acl = False
@@ -67,9 +73,9 @@ async def read(acl_path: str) -> User:
 
 
 async def session(user: User) -> Session | None:
-    """The user's libvirt of their own, as they may read it; None for root's.
+    """Read the user's libvirt of their own, as they may read it; None for root's.
 
-    None too where root may not take on their rights.
+    It is None too where root may not take on their rights.
     """
     if user.uid == 0:
         return None
