@@ -20,7 +20,7 @@ from .checks import libvirt as libvirt_checks
 from .checks.kernel import Needs
 from .checks.libvirt import Guests
 from .checks.macnat import is_incomplete
-from .checks.uplink import DiagnosisContext
+from .checks.uplink import Context
 from .finding import Finding, problem
 from .sources import daemon, hooks, kernel, kernel_log, libvirt, managers, netfilter, user
 from .sources.netfilter import Chain
@@ -88,11 +88,11 @@ def _each(checks: Iterable[Callable[..., Iterable[Finding]]], *facts: object) ->
 
 async def _context(
     asked: daemon.DaemonSnapshot, guests: Guests | None, unseen: list[str]
-) -> DiagnosisContext:
+) -> Context:
     who = await user.read(asked.config.acl)
     if asked.config_problem:  # which ACL counts is not known
         who = replace(who, rules=asked.config_problem)
-    return DiagnosisContext(
+    return Context(
         daemon=asked,
         user=who,
         managers=managers.read(),
@@ -103,7 +103,7 @@ async def _context(
 
 
 async def _settled(
-    netlink: Links, wanted: set[str], target: Target, context: DiagnosisContext, unseen: list[str]
+    netlink: Links, wanted: set[str], target: Target, context: Context, unseen: list[str]
 ) -> tuple[list[UplinkSnapshot], list[Finding]]:
     """Read the uplinks, and once more if airtapd may be about to do something to them."""
     read = partial(_uplinks, wanted, target, context, unseen)
@@ -220,11 +220,7 @@ async def _of_aliases(
 
 
 async def _uplinks(
-    wanted: set[str],
-    target: Target,
-    context: DiagnosisContext,
-    unseen: list[str],
-    links: Sequence[Link],
+    wanted: set[str], target: Target, context: Context, unseen: list[str], links: Sequence[Link]
 ) -> tuple[list[UplinkSnapshot], list[Finding]]:
     """Read those of the wanted uplinks that are there, and what kept others from being read."""
     found: list[UplinkSnapshot] = []
@@ -261,7 +257,7 @@ def _propose(links: Sequence[Link], settings: Config) -> str:
 
 
 def _needs(
-    found: Sequence[UplinkSnapshot], settings: Config, context: DiagnosisContext, target: Target
+    found: Sequence[UplinkSnapshot], settings: Config, context: Context, target: Target
 ) -> Needs:
     kinds = {FAMILY[each.child.kind]: each.name for each in found if each.child}
     if not target.device:

@@ -9,7 +9,7 @@ Whatever ends this process ends the guest: namespace and tap are there by its de
 import asyncio
 import os
 import socket
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface
 from pathlib import Path
@@ -246,7 +246,7 @@ class TrialGuest:
         await forget_neighbour(self._ipr, self._index, address)
         end = again = loop.time()
         end += seconds
-        with self._pinger(address) as pinger:
+        with closing(self._pinger(address)) as pinger:
             while loop.time() < end:
                 if loop.time() >= again:
                     pinger.send()
@@ -272,7 +272,7 @@ class TrialGuest:
 
     async def ping(self, address: Address, seconds: float) -> Echo:
         """Ping an address. Raises OSError."""
-        with self._pinger(address) as pinger:
+        with closing(self._pinger(address)) as pinger:
             return await ping(pinger, seconds)
 
     def _pinger(self, address: Address) -> Pinger:

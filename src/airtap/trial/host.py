@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_interface
 
 from pyroute2 import AsyncIPRoute
@@ -74,7 +74,7 @@ class TrialHost:
 
     async def ping(self, address: Address, seconds: float) -> Echo:
         """Ping an address out of the device. Raises OSError."""
-        with Pinger(address, self.name) as pinger:
+        with closing(Pinger(address, self.name)) as pinger:
             return await ping(pinger, seconds)
 
 

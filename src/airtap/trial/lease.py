@@ -61,10 +61,11 @@ async def get(guest: TrialGuest, seconds: float, notice: Notice) -> Lease:
             with guest.packets() as packets:
                 while True:
                     notice("a DHCP server to make an offer")
-                    offer = await exchange.ask(packets, exchange.discover(), (dhcp.OFFER,))
+                    discover = dhcp.discover(exchange.xid, exchange.mac)
+                    offer = await exchange.ask(packets, discover, (dhcp.OFFER,))
                     notice(f"{offer.server} to confirm its offer of {offer.address}")
                     seen = f"{offer.server} offered {offer.address} and did not confirm it"
-                    request = exchange.request(offer)
+                    request = dhcp.request(exchange.xid, exchange.mac, offer)
                     answer = await exchange.ask(packets, request, (dhcp.ACK, dhcp.NAK))
                     if answer.kind == dhcp.ACK:
                         return Lease(guest, answer)
@@ -80,14 +81,8 @@ class _DhcpExchange:
 
     def __init__(self, guest: TrialGuest) -> None:
         self._guest = guest
-        self._mac = octets(guest.mac)
-        self._xid = _number()
-
-    def discover(self) -> bytes:
-        return dhcp.discover(self._xid, self._mac)
-
-    def request(self, offer: Answer) -> bytes:
-        return dhcp.request(self._xid, self._mac, offer)
+        self.mac = octets(guest.mac)
+        self.xid = _number()
 
     async def ask(self, packets: socket.socket, packet: bytes, kinds: tuple[int, ...]) -> Answer:
         """Send a packet, again and again, until an answer of these kinds comes."""
@@ -107,7 +102,7 @@ class _DhcpExchange:
         loop = asyncio.get_running_loop()
         while True:
             packet = await loop.sock_recv(packets, dhcp.LARGEST + 1)
-            answer = dhcp.read(packet, self._xid, self._mac)
+            answer = dhcp.read(packet, self.xid, self.mac)
             if answer and answer.kind in kinds:
                 return answer
 

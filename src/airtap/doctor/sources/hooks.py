@@ -104,7 +104,7 @@ def _since(name: str) -> float:
     libvirt looks for HOOK and for executables in HOOK.d (src/util/virhook.c: virHookCheck). The
     change time of a file tells when it got here, or was made executable.
     """
-    files = [DIRECTORY / name, *_entries(DIRECTORY / f"{name}.d")]
+    files = [DIRECTORY / name, *(DIRECTORY / f"{name}.d").glob("*")]
     times = [file.stat().st_ctime for file in files if file.is_file() and os.access(file, os.X_OK)]
     return min(times, default=0.0)
 
@@ -114,13 +114,6 @@ def _born(directory: Path) -> float:
     asked = ["stat", "--format=%W", str(directory)]
     told = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
     return float(told or 0)
-
-
-def _entries(directory: Path) -> list[Path]:
-    try:
-        return list(directory.iterdir())
-    except OSError:
-        return []
 
 
 def _version(tree: Path) -> str:

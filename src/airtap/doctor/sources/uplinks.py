@@ -23,10 +23,7 @@ from . import namespaces
 from .managers import Managers
 from .namespaces import Stranger
 
-_SYSCTLS = {
-    "disable_ipv6": "ipv6/conf/{}/disable_ipv6",
-    "arp_ignore": "ipv4/conf/{}/arp_ignore",
-}
+_SYSCTLS = {"disable_ipv6": "ipv6/conf/{}/disable_ipv6", "arp_ignore": "ipv4/conf/{}/arp_ignore"}
 _BRIDGE_SYSCTLS = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
 
 
@@ -52,6 +49,10 @@ class DeviceSnapshot:
     manager: tuple[str, str]
     qdisc: str
     filters: tuple[Filter, ...]
+
+    @property
+    def name(self) -> str:
+        return self.link.name
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ async def read(acl_path: str) -> User:
     except Problem as problem:
         rules, no_acl = problem, isinstance(problem.__cause__, FileNotFoundError)
     who = peer.uid if peer else uid
-    return User(who, _name(who), uid == 0, peer is not None, acl_path, rules, no_acl)
+    return User(who, _name_and_home(who)[0], uid == 0, peer is not None, acl_path, rules, no_acl)
 
 
 async def session(user: User) -> Session | None:
@@ -81,7 +81,7 @@ async def session(user: User) -> Session | None:
         return None
     peer = _sudo_user() if user.sudo else None
     if peer:
-        file = _home(user.uid) / ".config/libvirt/qemu.conf"
+        file = _name_and_home(user.uid)[1] / ".config/libvirt/qemu.conf"
         with suppress(Problem):
             return await with_rights_of(peer, partial(_session, file))
         return None
@@ -113,15 +113,9 @@ def _sudo_user() -> Peer | None:
     return Peer(0, uid, entry.pw_gid, tuple(groups)) if uid else None
 
 
-def _name(uid: int) -> str:
+def _name_and_home(uid: int) -> tuple[str, Path]:
     try:
-        return pwd.getpwuid(uid).pw_name
+        entry = pwd.getpwuid(uid)
     except KeyError:
-        return f"user {uid}"
-
-
-def _home(uid: int) -> Path:
-    try:
-        return Path(pwd.getpwuid(uid).pw_dir)
-    except KeyError:
-        return Path("/nonexistent")
+        return f"user {uid}", Path("/nonexistent")
+    return entry.pw_name, Path(entry.pw_dir)
