@@ -38,8 +38,10 @@ class Acl:
     def allows(self, names: set[str], also_known_as: frozenset[str] = frozenset()) -> bool:
         """Decide on one device, given the names by which the kernel knows it.
 
-        False if any of its names is denied (by name or by ``all``); else true if any of
-        names is allowed; else false. also_known_as: names by which it was not asked for.
+        Returns False if any of its names is denied (by name or by ``all``); else true if any of
+        names is allowed; else false.
+
+        also_known_as: names by which it was not asked for.
         """
         if self.deny_all or (names | also_known_as) & self.deny:
             return False
@@ -87,7 +89,7 @@ def _load_into(acl: Acl, path: str, seen: dict[tuple[int, int], int]) -> None:
 
 
 def _read(path: str, seen: dict[tuple[int, int], int]) -> bytes:
-    """The bytes of a file not read before; b"" for one that was, which adds no rule."""
+    """Return the bytes of a file; b"" for one that was read before, which adds no rule."""
     try:
         # O_NONBLOCK: an include could be a FIFO, and open() would wait for its writer.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -141,7 +143,7 @@ def _lines(content: bytes) -> list[bytes]:
 
 
 def _parse(line: bytes, where: str) -> tuple[bytes, bytes] | None:
-    """One line as (command, argument), or None for a comment or an empty line."""
+    """Return one line as (command, argument), or None for a comment or an empty line."""
     line = line.split(b"\0", 1)[0].lstrip(_SPACE)
     if not line or line.startswith(b"#"):
         return None

@@ -50,18 +50,19 @@ class Config:
     limits: Limits = Limits()
 
     def parent(self, name: str) -> Parent:
-        """The settings of the uplink called name, defaults if the file has none."""
+        """Return the settings of an uplink, or defaults if the file has none."""
         return self.parents.get(name, Parent())
 
     def candidates(self, name: str) -> tuple[str, ...]:
-        """What a user may mean by name, in order: devices, and DEFAULT_ROUTE for its device.
+        """Return what a user may mean by name, in order: devices, and DEFAULT_ROUTE for its device.
 
-        Not repeated: an alias names devices, never another alias. uplink.choose() takes one.
+        That is not repeated: an alias names devices, never another alias. uplink.choose() takes
+        one.
         """
         return self.aliases.get(name, (name,))
 
     def is_choice(self, name: str) -> bool:
-        """Whether the device that name stands for is chosen anew for each guest."""
+        """Return whether the device that name stands for is chosen anew for each guest."""
         targets = self.candidates(name)
         return len(targets) > 1 or DEFAULT_ROUTE in targets
 
@@ -70,7 +71,7 @@ def load(path: str | None) -> Config:
     """Read the configuration file at path; None is $AIRTAP_CONFIG, else the default path.
 
     Only at the default path it may be absent. Raises Problem config-unreadable or config-invalid,
-    naming the file and the key.
+    which name the file and the key.
     """
     path = path or os.environ.get("AIRTAP_CONFIG")
     chosen = path or DEFAULT_PATH
@@ -141,7 +142,7 @@ def _parent(table: Mapping[str, Any], name: str) -> Parent:
 
 
 def _targets(value: object, where: str) -> tuple[str, ...]:
-    """What an alias stands for: one device, or a list of them in order."""
+    """Return what an alias stands for: one device, or a list of them in order."""
     names = value if isinstance(value, list) else [value]
     if not 0 < len(names) <= _MAX_TARGETS:
         raise _invalid(f"{where} is a list of {len(names)} devices", f"name 1 to {_MAX_TARGETS}")

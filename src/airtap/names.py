@@ -58,7 +58,7 @@ def mac_address(text: str) -> str:
 
 
 def octets(mac: str) -> bytes:
-    """A MAC address as it stands in a frame. Raises ValueError if that is not six octets."""
+    """Return a MAC address as it stands in a frame. Raises ValueError if that is not six octets."""
     found = bytes.fromhex(mac.replace(":", ""))
     if len(found) != 6:
         raise ValueError(f"not a MAC address: {mac}")
@@ -66,14 +66,14 @@ def octets(mac: str) -> bytes:
 
 
 def random_mac() -> str:
-    """A MAC address that is nobody's: locally administered (IEEE 802, 8.2)."""
+    """Return a MAC address that is nobody's: a locally administered one (IEEE 802, 8.2)."""
     octets = bytearray(os.urandom(6))
     octets[0] = octets[0] & 0xFC | 0x02
     return octets.hex(":")
 
 
 def domain_uuid(text: str) -> str:
-    """Return text if it is the UUID of a libvirt domain, as libvirt spells it. Raises Problem."""
+    """Return text if it is a UUID as libvirt spells a domain's. Raises Problem bad-uuid."""
     if not _UUID.fullmatch(text):
         raise Problem("bad-uuid", f"{text[:64]!r} is not the UUID of a libvirt domain")
     return text

@@ -135,9 +135,8 @@ def test_airtapd_of_another_version(lan: Lan) -> None:
     shutil.copytree(sandbox.TREE / "src/airtap", other / "airtap")
     (other / "airtap/__init__.py").write_text('__version__ = "0.0.7"\n')
     daemon = Airtapd(config=MACNAT_ON)
-    start = (
-        f"import sys; sys.path.insert(0, {str(other)!r}); import airtap.daemon.main as d; d.main()"
-    )
+    older = f"import sys; sys.path.insert(0, {str(other)!r})"
+    start = f"{older}; from airtap.daemon.main import main; main()"
     daemon.program = [sys.executable, "-c", start]
     try:
         with daemon:

@@ -21,7 +21,7 @@ from airtap.doctor import contents
 from airtap.doctor.checks import daemon, devices, firewall, host, kernel, libvirt, macnat, uplink
 from airtap.doctor.checks.kernel import Needs
 from airtap.doctor.checks.libvirt import Guests
-from airtap.doctor.checks.uplink import DiagnosisContext
+from airtap.doctor.checks.uplink import Context
 from airtap.doctor.finding import Finding, ok, parent_table, problem, summary, warning, word
 from airtap.doctor.sources.daemon import DaemonSnapshot
 from airtap.doctor.sources.hooks import HookFile
@@ -46,7 +46,7 @@ from tests.unit.links import ETH0
 
 UP = replace(ETH0, flags=ETH0.flags | IFF_LOWER_UP)
 KERNEL = Kernel("6.12", {}, "", True, "devtmpfs", True)
-CONTEXT = DiagnosisContext(
+CONTEXT = Context(
     DaemonSnapshot("/run/airtap/airtapd.sock"),
     User(0, "root", True, False, "/etc/airtap/bridge.conf", Acl(allow_all=True)),
     Managers(frozenset(), False),
@@ -79,7 +79,7 @@ def a_device(link: Link, **changes: Any) -> DeviceSnapshot:
     return replace(plain, **changes)
 
 
-def looked_at(subject: UplinkSnapshot, context: DiagnosisContext = CONTEXT) -> dict[str, Finding]:
+def looked_at(subject: UplinkSnapshot, context: Context = CONTEXT) -> dict[str, Finding]:
     """What every check of uplinks has to say, but for what is well."""
     found = [f for check in contents.UPLINK for f in check(subject, context)]
     return {f.id: f for f in found if f.level != "ok"}

@@ -8,26 +8,10 @@ code.
 
 from .checks import daemon, devices, firewall, host, kernel, libvirt, macnat, uplink
 
-KERNEL = (
-    kernel.kinds,
-    kernel.clsact,
-    kernel.programs,
-    kernel.tun,
-    kernel.vhost_net,
-    kernel.dev,
-)
-DAEMON = (
-    daemon.configuration,
-    daemon.answers,
-    daemon.socket_mode,
-    daemon.version,
-    daemon.lost,
-)
+KERNEL = (kernel.kinds, kernel.clsact, kernel.programs, kernel.tun, kernel.vhost_net, kernel.dev)
+DAEMON = (daemon.configuration, daemon.answers, daemon.socket_mode, daemon.version, daemon.lost)
 ACL = (host.acl,)
-NAMED = (
-    host.uplinks,
-    host.absent,
-)
+NAMED = (host.uplinks, host.absent)
 UPLINK = (
     uplink.type_of,
     uplink.carrier,
@@ -53,16 +37,8 @@ UPLINK = (
     devices.managed,
     devices.guests,
 )
-HOOK = (
-    libvirt.hook_file,
-    libvirt.hook_active,
-)
-LIBVIRT = (
-    libvirt.answers,
-    libvirt.networks,
-    libvirt.cards,
-    libvirt.clones,
-)
+HOOK = (libvirt.hook_file, libvirt.hook_active)
+LIBVIRT = (libvirt.answers, libvirt.networks, libvirt.cards, libvirt.clones)
 SESSION = (libvirt.session,)
 LOG = (host.denials,)
 UNSEEN = (host.unseen,)

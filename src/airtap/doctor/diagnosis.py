@@ -1,4 +1,4 @@
-"""A diagnosis: read what is to be known of a target, and have every check look at it."""
+"""Makes a diagnosis: reads what is to be known of a target, and has every check look at it."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ from .checks import libvirt as libvirt_checks
 from .checks.kernel import Needs
 from .checks.libvirt import Guests
 from .checks.macnat import is_incomplete
-from .checks.uplink import DiagnosisContext
+from .checks.uplink import Context
 from .finding import Finding, problem
 from .sources import daemon, hooks, kernel, kernel_log, libvirt, managers, netfilter, user
 from .sources.netfilter import Chain
@@ -88,11 +88,11 @@ def _each(checks: Iterable[Callable[..., Iterable[Finding]]], *facts: object) ->
 
 async def _context(
     asked: daemon.DaemonSnapshot, guests: Guests | None, unseen: list[str]
-) -> DiagnosisContext:
+) -> Context:
     who = await user.read(asked.config.acl)
     if asked.config_problem:  # which ACL counts is not known
         who = replace(who, rules=asked.config_problem)
-    return DiagnosisContext(
+    return Context(
         daemon=asked,
         user=who,
         managers=managers.read(),
@@ -103,9 +103,9 @@ async def _context(
 
 
 async def _settled(
-    netlink: Links, wanted: set[str], target: Target, context: DiagnosisContext, unseen: list[str]
+    netlink: Links, wanted: set[str], target: Target, context: Context, unseen: list[str]
 ) -> tuple[list[UplinkSnapshot], list[Finding]]:
-    """_uplinks(), with time for airtapd to do what it may be about to."""
+    """Read the uplinks, and once more if airtapd may be about to do something to them."""
     read = partial(_uplinks, wanted, target, context, unseen)
     found, failed = await read(await netlink.dump())
     if not context.daemon.silence and any(map(is_incomplete, found)):
@@ -115,7 +115,7 @@ async def _settled(
 
 
 async def _kernel(found: Sequence[UplinkSnapshot], needs: Needs) -> kernel.Kernel:
-    """Programs that are attached need not be tried."""
+    """Read what the kernel can do, without loading programs that are attached already."""
     at_work = any(each.role and not is_incomplete(each) for each in found)
     load = bool(needs.programs) and os.geteuid() == 0 and not at_work
     machine = await kernel.read(load=load)
@@ -131,7 +131,7 @@ async def _of_system(who: user.User, unseen: list[str]) -> list[Finding]:
 
 
 async def _target(name: str | None, settings: Config, netlink: Links) -> Target | None:
-    """None if name is no device's, and so may be a domain's."""
+    """Return what a name stands for; None if it is no device's, and so may be a domain's."""
     if name is None:
         return Target()
     device = await uplinks.choose(netlink, settings, name) if name in settings.aliases else name
@@ -143,7 +143,7 @@ async def _target(name: str | None, settings: Config, netlink: Links) -> Target 
 
 
 def _domain(name: str, guests: Guests | None) -> str:
-    """The UUID of a domain that was named."""
+    """Return the UUID of a domain that was named. Raises Problem no-such-subject."""
     where = "and libvirt does not run here"
     if guests:
         for domain in guests.libvirt.domains:
@@ -157,7 +157,7 @@ def _domain(name: str, guests: Guests | None) -> str:
 
 
 def _libvirt(uri: str | None, settings: Config, links: Sequence[Link]) -> Guests | None:
-    """None where there is no libvirt."""
+    """Ask libvirt; None where there is none."""
     if uri is None and not hooks.is_in_use():
         return None
     asked = libvirt.read(uri or SYSTEM, settings, [link.name for link in links])
@@ -189,7 +189,7 @@ def _names(
     guests: Guests | None,
     asked: daemon.DaemonSnapshot,
 ) -> set[str]:
-    """The uplinks to look at."""
+    """Return the names of the uplinks to look at."""
     if target.device:
         return {target.device}
     by_domain = {
@@ -210,20 +210,19 @@ def _names(
 async def _of_aliases(
     netlink: Links, settings: Config, wanted: set[str], *, everything: bool
 ) -> set[str]:
-    """Names, and what those that are aliases stand for; everything: or any alias."""
+    """Return names, and what those that are aliases stand for.
+
+    everything: whether to add what any alias stands for.
+    """
     aliases = settings.aliases if everything else wanted & settings.aliases.keys()
     targets = {target for alias in aliases for target in settings.candidates(alias)}
     return wanted | set(await uplinks.devices(netlink, targets))
 
 
 async def _uplinks(
-    wanted: set[str],
-    target: Target,
-    context: DiagnosisContext,
-    unseen: list[str],
-    links: Sequence[Link],
+    wanted: set[str], target: Target, context: Context, unseen: list[str], links: Sequence[Link]
 ) -> tuple[list[UplinkSnapshot], list[Finding]]:
-    """Those of the wanted that are there, and what kept others from being read."""
+    """Read those of the wanted uplinks that are there, and what kept others from being read."""
     found: list[UplinkSnapshot] = []
     failed: list[Finding] = []
     there = [link for link in links if link.name in wanted][:_MOST_UPLINKS]
@@ -251,14 +250,14 @@ async def _uplinks(
 
 
 def _propose(links: Sequence[Link], settings: Config) -> str:
-    """An uplink that a guest could be connected to."""
+    """Return an uplink that a guest could be connected to, "" if there is none."""
     there = {link.name for link in links}
     known = [*settings.parents, *sorted(names(links, settings))]
     return next((name for name in known if name in there), "")
 
 
 def _needs(
-    found: Sequence[UplinkSnapshot], settings: Config, context: DiagnosisContext, target: Target
+    found: Sequence[UplinkSnapshot], settings: Config, context: Context, target: Target
 ) -> Needs:
     kinds = {FAMILY[each.child.kind]: each.name for each in found if each.child}
     if not target.device:
@@ -278,7 +277,7 @@ def _needs(
 
 
 def run(name: str | None, uri: str | None) -> list[Finding]:
-    """diagnose(), outside of a loop. Raises KeyboardInterrupt at once."""
+    """Run diagnose() to its end, outside of a loop. Raises KeyboardInterrupt at once."""
     return asyncio.run(_interruptible(name, uri))
 
 

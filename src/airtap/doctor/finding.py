@@ -5,7 +5,8 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 LEVELS = (OK, WARNING, PROBLEM)
@@ -14,7 +15,7 @@ _MOST = 600
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")  # TOML 1.0, "Keys"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
     """One thing that was looked at. Programs get these fields as they are.
 
@@ -29,9 +30,10 @@ class Finding:
     level: str
     id: str
     subject: str
+    _: KW_ONLY
     what: str
-    evidence: str = ""
-    remedy: str = ""
+    evidence: str
+    remedy: str
 
     def __post_init__(self) -> None:
         for name in ("subject", "what", "evidence"):
@@ -40,23 +42,13 @@ class Finding:
                 object.__setattr__(self, name, text[: _MOST - 3] + "...")
 
 
+# It works, but less well or less safely than it should, or perhaps not; and: it does not work.
+warning, problem = partial(Finding, WARNING), partial(Finding, PROBLEM)
+
+
 def ok(id: str, subject: str, *, what: str, evidence: str = "") -> Finding:
     """Find that all is well, or not in use."""
-    return Finding(level=OK, id=id, subject=subject, what=what, evidence=evidence)
-
-
-def warning(id: str, subject: str, *, what: str, evidence: str, remedy: str) -> Finding:
-    """Find what works, but less well or less safely than it should, or perhaps does not work."""
-    return Finding(
-        level=WARNING, id=id, subject=subject, what=what, evidence=evidence, remedy=remedy
-    )
-
-
-def problem(id: str, subject: str, *, what: str, evidence: str, remedy: str) -> Finding:
-    """Find what does not work."""
-    return Finding(
-        level=PROBLEM, id=id, subject=subject, what=what, evidence=evidence, remedy=remedy
-    )
+    return Finding(OK, id, subject, what=what, evidence=evidence, remedy="")
 
 
 def summary(findings: Iterable[Finding]) -> dict[str, object]:

@@ -217,12 +217,9 @@ def _message(
     address: the client's own.
     broadcast: whether answers are to come to all, as it has no address yet.
     """
-    none, flags = ANYBODY.packed, _BROADCAST_FLAG if broadcast else 0
-    head = struct.pack(
-        _BOOTP,
-        *(_BOOTREQUEST, _ETHERNET, 6, 0, xid, 0, flags, address.packed, none, none, none),
-        *(mac, b"", b"", _MAGIC),
-    )
+    flags = _BROADCAST_FLAG if broadcast else 0
+    head = struct.pack("!BBBBIHH", _BOOTREQUEST, _ETHERNET, 6, 0, xid, 0, flags)
+    head += address.packed + 3 * ANYBODY.packed + mac.ljust(16, b"\0") + bytes(64 + 128) + _MAGIC
     told = {
         Option.MESSAGE_TYPE: bytes((kind,)),
         Option.CLIENT: bytes((_ETHERNET,)) + mac,

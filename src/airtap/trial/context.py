@@ -14,11 +14,15 @@ from .steps import ProgressCallbacks, Trial
 
 @dataclass
 class TrialContext:
-    """One trial under way. seconds: for each step.
+    """One trial under way.
 
-    macs: of the gateways that have been resolved. gateway4, gateway6: None while none is known.
-    own6: the guest's IPv6 address by autoconfiguration. mac_nat: whether it is on. meets_host:
-    whether host access is; None while not known.
+    seconds: how long a step may take.
+    gateway4, gateway6: None while none is known.
+    address6: the guest's IPv6 address by autoconfiguration.
+    mac_nat: whether that is on.
+    meets_host: whether host access is on; None while that is not known.
+    macs: those of the gateways that have been resolved.
+    before: frames that the guest had sent and received when the step began.
     """
 
     host: TrialHost
@@ -42,12 +46,12 @@ class TrialContext:
         return self.maybe_guest
 
     def begin(self) -> None:
-        """A step begins: frames are counted from here."""
+        """Count frames from here, as a step begins."""
         guest = self.maybe_guest
         self.before = (guest.sent, guest.received) if guest else (0, 0)
 
     async def frames(self) -> str:
-        """What passed the guest's device since the step began, and what airtapd saw there."""
+        """Tell what passed the guest's device since the step began, and what airtapd saw there."""
         sent, received = self.guest.sent - self.before[0], self.guest.received - self.before[1]
         came = "none came" if received == 0 else f"{_frames(received)} came"
         left = "no frame left" if sent == 0 else f"{_frames(sent)} left"
@@ -67,7 +71,7 @@ class TrialContext:
 
 
 def resolution(address: Address) -> str:
-    """What finds the MAC of an address, for people."""
+    """Name what finds the MAC of an address, for people."""
     return "ARP" if address.version == 4 else "neighbour discovery"
 
 

@@ -1,4 +1,5 @@
-"""The first steps: is the uplink fit, can airtapd make a device on it, is MAC NAT as needed?"""
+"""The first steps: whether the uplink is fit, airtapd can make a device on it, and MAC NAT is as
+needed."""
 
 from ..ipc import aio
 from ..uplink import is_up
@@ -10,7 +11,10 @@ _ONE_MAC = "a Wi-Fi station may send with its own MAC only"
 
 
 async def look_at_uplink(context: TrialContext) -> str:
-    """Up and with carrier. airtapd would bring it up, which is not for a trial to do."""
+    """See that the uplink is up and has a carrier.
+
+    airtapd would bring it up, which is not for a trial to do.
+    """
     host = context.host
     link = await host.link()
     if not link.up:
@@ -22,7 +26,7 @@ async def look_at_uplink(context: TrialContext) -> str:
 
 
 async def make_device(context: TrialContext) -> str:
-    """By airtapd, as it is for QEMU."""
+    """Have airtapd make a device, as it does for QEMU, and a guest behind it."""
     trial, host = context.trial, context.host
     kind = None if trial.kind == "bridge" else trial.kind
     trial.device, tap = await aio.attach(host.name, trial.mac, kind)
@@ -34,7 +38,7 @@ async def make_device(context: TrialContext) -> str:
 
 
 async def look_at_mac_nat(context: TrialContext) -> str:
-    """On, or not needed as far as can be told beforehand."""
+    """See that MAC NAT is on, or not needed as far as can be told beforehand."""
     host = context.host
     uplink, _ = await aio.status(host.name, context.trial.device)
     off = f'macnat = "off" is set for {host.name}'

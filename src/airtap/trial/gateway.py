@@ -1,4 +1,4 @@
-"""A gateway, as the guest finds and pings it, over IPv4 or IPv6."""
+"""How a guest finds and pings a gateway, over IPv4 or IPv6."""
 
 from ..kernel.addresses import Address
 from .context import TrialContext, resolution
@@ -6,7 +6,7 @@ from .steps import Failed
 
 
 async def resolve(context: TrialContext, gateway: Address) -> str:
-    """By the guest's own kernel."""
+    """Have the guest's own kernel find out the gateway's MAC."""
     how = resolution(gateway)
     context.progress.waits(f"{gateway} to answer {how}")
     mac = await context.guest.resolve(gateway, context.seconds)
@@ -18,7 +18,7 @@ async def resolve(context: TrialContext, gateway: Address) -> str:
 
 
 async def ping(context: TrialContext, gateway: Address) -> str:
-    """One that resolves and does not answer pings is set up so: no failure."""
+    """Ping a gateway. One that resolves and does not answer is set up so: that is no failure."""
     context.progress.waits(f"{gateway} to answer a ping")
     echo = await context.guest.ping(gateway, context.seconds)
     if echo.seconds is None:
@@ -27,7 +27,7 @@ async def ping(context: TrialContext, gateway: Address) -> str:
 
 
 def one_mac_hint(context: TrialContext) -> str:
-    """What may be amiss where nothing comes back."""
+    """Return what may be amiss where nothing comes back."""
     host = context.host
     if host.type == "bridge":
         return (

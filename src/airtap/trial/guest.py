@@ -9,7 +9,7 @@ Whatever ends this process ends the guest: namespace and tap are there by its de
 import asyncio
 import os
 import socket
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface
 from pathlib import Path
@@ -62,7 +62,11 @@ _SYSCTLS = {
 
 @dataclass(frozen=True)
 class GuestAddress6:
-    """An IPv6 address of the guest's. ready: nobody else was found to have it."""
+    """An IPv6 address of the guest's.
+
+    ready: whether nobody else was found to have it.
+    duplicate: whether somebody else was.
+    """
 
     interface: IPv6Interface
     ready: bool
@@ -70,13 +74,14 @@ class GuestAddress6:
 
 
 class TrialGuest:
-    """A guest of MAC mac behind an open tap, from start() to close().
+    """A guest behind an open tap, from start() to close().
 
-    sent, received: frames that it gave to the tap, and took from it.
+    mac: the guest's.
+    sent, received: how many frames it gave to the tap, and took from it.
     """
 
     def __init__(self, descriptor: int, mac: str) -> None:
-        """descriptor: of the tap; the guest owns it from now on."""
+        """descriptor is that of the tap; the guest owns it from now on."""
         self.mac = mac
         self.sent = self.received = 0
         self._outside = descriptor
@@ -84,14 +89,14 @@ class TrialGuest:
         self._undo.callback(os.close, descriptor)
 
     async def start(self) -> None:
-        """Raises Problem no-guest; close() is due all the same."""
+        """Make the guest. Raises Problem no-guest; close() is due all the same."""
         try:
             await self._make()
         except OSError as exc:
             raise Problem("no-guest", f"cannot make a guest in a namespace: {reason(exc)}") from exc
 
     async def close(self) -> None:
-        """Let it go, and the tap with it; closing twice is fine."""
+        """Let the guest go, and the tap with it; closing twice is fine."""
         await self._undo.aclose()
 
     async def _make(self) -> None:
@@ -131,7 +136,7 @@ class TrialGuest:
         self.received += self._carry(self._outside, self._inside)
 
     def _carry(self, source: int, sink: int) -> int:
-        """Carry the frames that wait, up to a burst; returns how many."""
+        """Carry the frames that wait, up to a burst, and return how many."""
         carried = 0
         for _ in range(_BURST):
             try:
@@ -150,7 +155,7 @@ class TrialGuest:
     # IPv4.
 
     async def take_address(self, address: IPv4Address, network: IPv4Network) -> None:
-        """Have an address of a network that is on the link. Raises Problem no-guest."""
+        """Take an address of a network that is on the link. Raises Problem no-guest."""
         try:
             await self._ipr.addr(
                 "add", index=self._index, address=str(address), prefixlen=network.prefixlen
@@ -170,7 +175,7 @@ class TrialGuest:
             )
 
     def packets(self) -> socket.socket:
-        """A socket for IPv4 packets, whether or not there is an address. The caller closes it."""
+        """Open a socket for IPv4 packets, with or without an address. The caller closes it."""
         return self._packet_socket(socket.SOCK_DGRAM, ETH_P_IP)
 
     def send_packet(self, packets: socket.socket, packet: bytes, to: str | None = None) -> None:
@@ -178,11 +183,11 @@ class TrialGuest:
         packets.sendto(packet, (self.name, ETH_P_IP, 0, 0, octets(to) if to else BROADCAST))
 
     def send_waiting(self) -> None:
-        """Give to the tap what has been sent and still waits: for the guest's last words."""
+        """Give to the tap what has been sent and still waits: the guest's last words."""
         self._carry_out()
 
     async def resolve_unconfigured(self, address: IPv4Address, seconds: float) -> str | None:
-        """Ask by ARP who has an address, as one that has none of its own; the MAC that answers."""
+        """Ask by ARP who has an address, as one without its own; return the MAC that answers."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         with self._packet_socket(socket.SOCK_RAW, ETH_P_ARP) as frames:
@@ -213,7 +218,7 @@ class TrialGuest:
     # IPv6.
 
     async def addresses6(self) -> list[GuestAddress6]:
-        """The guest's IPv6 addresses, also the link-local one."""
+        """Return the guest's IPv6 addresses, the link-local one included."""
         found = []
         async for message in await self._ipr.addr("dump", family=socket.AF_INET6):
             if message["index"] == self._index:
@@ -226,7 +231,7 @@ class TrialGuest:
         return found
 
     async def router6(self) -> IPv6Address | None:
-        """The router that the guest has heard advertise itself."""
+        """Return the router that the guest has heard advertise itself."""
         found = None
         async for message in await self._ipr.route("dump", family=socket.AF_INET6):
             if message["dst_len"] == 0 and message.get("oif") == self._index:
@@ -241,7 +246,7 @@ class TrialGuest:
         await forget_neighbour(self._ipr, self._index, address)
         end = again = loop.time()
         end += seconds
-        with self._pinger(address) as pinger:
+        with closing(self._pinger(address)) as pinger:
             while loop.time() < end:
                 if loop.time() >= again:
                     pinger.send()
@@ -252,7 +257,7 @@ class TrialGuest:
         return None
 
     async def is_on_link(self, address: Address) -> bool:
-        """Whether the guest reaches an address without a router."""
+        """Return whether the guest reaches an address without a router."""
         if address.is_link_local:
             return True
         try:
@@ -262,11 +267,12 @@ class TrialGuest:
         return route.get("gateway") is None
 
     async def mac_of(self, address: Address) -> str | None:
-        """The MAC that the guest knows of an address."""
+        """Return the MAC that the guest knows of an address."""
         return await neighbour_mac(self._ipr, self._index, address)
 
     async def ping(self, address: Address, seconds: float) -> Echo:
-        with self._pinger(address) as pinger:
+        """Ping an address. Raises OSError."""
+        with closing(self._pinger(address)) as pinger:
             return await ping(pinger, seconds)
 
     def _pinger(self, address: Address) -> Pinger:

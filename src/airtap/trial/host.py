@@ -1,8 +1,8 @@
-"""What the host knows of the uplink that is tried. Looked at, never changed."""
+"""What the host knows of the uplink that is tried. It is looked at, and never changed."""
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_interface
 
 from pyroute2 import AsyncIPRoute
@@ -21,7 +21,7 @@ _IFA_F_TENTATIVE = 0x40
 
 
 class TrialHost:
-    """The host on one of its devices. As open_host() makes it."""
+    """The host on one of its devices, as open_host() makes it."""
 
     def __init__(self, links: Links, ipr: AsyncIPRoute, found: uplink.Uplink) -> None:
         self._links = links
@@ -31,19 +31,20 @@ class TrialHost:
         self.type = found.type
 
     async def link(self) -> Link:
-        """The device as it is now. Raises LinkNotFound."""
+        """Return the device as it is now. Raises LinkNotFound."""
         return await self._links.by_index(self._index)
 
     async def child(self) -> tuple[str, str]:
-        """A macvlan or ipvlan device that stands on it: its name and the kind of guests beside it.
+        """Return the name of a macvlan or ipvlan device on it, and the kind of guests beside that.
 
-        Empty if there is none.
+        Both are "" if there is none.
         """
         child = await uplink.a_child(self._links, await self.link())
         return (child.name, FAMILY[child.kind]) if child else ("", "")
 
     async def addresses(self, family: int) -> list[Interface]:
-        """Its addresses of IPv4 or IPv6 (4 or 6) that are ready for use, with their networks."""
+        """Return its addresses of IPv4 or IPv6 (4 or 6) that are ready for use, with their
+        networks."""
         found = []
         af = socket.AF_INET6 if family == 6 else socket.AF_INET
         async for message in await self._ipr.addr("dump", family=af):
@@ -54,12 +55,12 @@ class TrialHost:
         return found
 
     async def gateways4(self) -> list[IPv4Address]:
-        """Its IPv4 gateways there. Raises LinkError."""
+        """Return its IPv4 gateways there. Raises LinkError."""
         found = (await host_addresses(self._ipr, self._index)).gateways
         return sorted(address for address in found if isinstance(address, IPv4Address))
 
     async def hears_routers(self) -> bool:
-        """Whether it has a default route there that a router has advertised."""
+        """Return whether it has a default route there that a router has advertised."""
         found = False
         async for message in await self._ipr.route("dump", family=socket.AF_INET6):
             advertised = message["proto"] == _RTPROT_RA and message["dst_len"] == 0
@@ -68,18 +69,18 @@ class TrialHost:
         return found
 
     async def knows(self, address: Address) -> bool:
-        """Whether an address there has answered its ARP or neighbour discovery. Raises LinkError"""
+        """Return whether an address there has answered its ARP or ND. Raises LinkError."""
         return await neighbour_mac(self._ipr, self._index, address) is not None
 
     async def ping(self, address: Address, seconds: float) -> Echo:
-        """Raises OSError."""
-        with Pinger(address, self.name) as pinger:
+        """Ping an address out of the device. Raises OSError."""
+        with closing(Pinger(address, self.name)) as pinger:
             return await ping(pinger, seconds)
 
 
 @asynccontextmanager
 async def open_host(device: str) -> AsyncIterator[TrialHost]:
-    """The host on the device called device. Raises Problem no-such-device, no-nl80211, OSError."""
+    """Open the host on a device. Raises Problem no-such-device, no-nl80211, OSError."""
     async with open_links() as links, rtnetlink() as ipr:
         try:
             link = await links.by_name(device)

@@ -1,4 +1,4 @@
-"""Host and guest: each reaches the other, where host access is on."""
+"""Whether host and guest reach each other, where host access is on."""
 
 import asyncio
 
@@ -46,7 +46,7 @@ async def host_to_guest(context: TrialContext, family: int) -> str:
 
 
 async def _ends(context: TrialContext, family: int) -> tuple[Address, Address]:
-    """The guest's address and the host's, with no router between. Raises Skipped."""
+    """Return the guest's address and the host's, with no router between. Raises Skipped."""
     name = context.host.name
     if not await _meets_host(context):
         raise Skipped(
@@ -72,7 +72,7 @@ def _own(context: TrialContext, family: int) -> list[Interface]:
 
 
 async def _meets_host(context: TrialContext) -> bool:
-    """Whether host access is on; asked for a while, as it may come a little later, but once."""
+    """Return whether host access is on. It may come a little later, which is waited for once."""
     if context.meets_host is None and context.trial.kind == "bridge":
         context.meets_host = True
     loop = asyncio.get_running_loop()

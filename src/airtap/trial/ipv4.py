@@ -1,4 +1,4 @@
-"""IPv4: a lease, and the gateway."""
+"""The steps of IPv4: a lease, and the gateway."""
 
 from . import gateway, lease
 from .context import TrialContext
@@ -7,7 +7,7 @@ from .steps import Failed, Skipped
 
 
 async def get_lease(context: TrialContext) -> str:
-    """From the LAN's DHCP server, for the guest's MAC."""
+    """Get a lease of the LAN's DHCP server, for the guest's MAC."""
     try:
         context.lease = await lease.get(context.guest, context.seconds, context.progress.waits)
     except NoLease as exc:
@@ -21,7 +21,7 @@ async def get_lease(context: TrialContext) -> str:
 
 
 async def resolve_gateway(context: TrialContext) -> str:
-    """By ARP: of the lease's router, or without a lease of the host's."""
+    """Resolve the lease's router by ARP, or without a lease the host's."""
     if context.lease is None:
         return await _resolve_hosts_gateway(context)
     if context.gateway4 is None:
@@ -30,7 +30,7 @@ async def resolve_gateway(context: TrialContext) -> str:
 
 
 async def _resolve_hosts_gateway(context: TrialContext) -> str:
-    """Does anything pass at all? A question that takes no address."""
+    """See whether anything passes at all, by a question that takes no address."""
     gateways = await context.host.gateways4()
     if not gateways:
         raise Skipped(f"neither the guest nor the host has a gateway on {context.host.name}")
@@ -44,6 +44,7 @@ async def _resolve_hosts_gateway(context: TrialContext) -> str:
 
 
 async def ping_gateway(context: TrialContext) -> str:
+    """Ping the gateway of the lease."""
     if context.lease is None:
         raise Skipped("the guest has no IPv4 address")
     if context.gateway4 is None or context.gateway4 not in context.macs:

@@ -1,4 +1,4 @@
-"""IPv6: an address by autoconfiguration (SLAAC), and the router that offers it.
+"""The steps of IPv6: an address by autoconfiguration (SLAAC), and the router that offers it.
 
 A network need not offer IPv6. It does not, if neither the guest nor the host has heard a router.
 """
@@ -14,7 +14,7 @@ _LOOK_S = 0.1
 
 
 async def autoconfigure(context: TrialContext) -> str:
-    """The guest's kernel solicits routers since the guest is up."""
+    """Wait for an address. The guest's kernel solicits routers since the guest is up."""
     context.progress.waits("a router advertisement, and for an IPv6 address by it")
     own = await _wait_for_address(context)
     if not own:
@@ -39,7 +39,7 @@ async def autoconfigure(context: TrialContext) -> str:
 
 
 async def _wait_for_address(context: TrialContext) -> list[GuestAddress6]:
-    """The guest's addresses, once there is one by autoconfiguration or time is up."""
+    """Return the guest's addresses, once one is autoconfigured or time is up."""
     loop = asyncio.get_running_loop()
     end = loop.time() + context.seconds
     while True:
@@ -60,13 +60,14 @@ def _usable(own: list[GuestAddress6], link_local: bool) -> GuestAddress6 | None:
 
 
 async def resolve_gateway(context: TrialContext) -> str:
-    """By neighbour discovery."""
+    """Resolve the router by neighbour discovery."""
     if context.gateway6 is None:
         raise Skipped("no IPv6 router is known")
     return await gateway.resolve(context, context.gateway6)
 
 
 async def ping_gateway(context: TrialContext) -> str:
+    """Ping the router."""
     if context.gateway6 is None or context.gateway6 not in context.macs:
         raise Skipped("no IPv6 router is resolved")
     return await gateway.ping(context, context.gateway6)

@@ -19,11 +19,11 @@ Notice = Callable[[str], None]
 
 
 class NoLease(Exception):
-    """There was none to be had; the text says how far it got."""
+    """There was none to be had. The text says how far it got."""
 
 
 class Lease:
-    """What a server leased. Use get(); release() when the guest goes."""
+    """What a server leased. get() makes one; release() is due when the guest goes."""
 
     def __init__(self, guest: TrialGuest, answer: Answer) -> None:
         self.answer = answer
@@ -35,7 +35,7 @@ class Lease:
         return IPv4Interface((self.answer.address, self.answer.network.prefixlen))
 
     async def release(self) -> None:
-        """Give it back: one message, which is not answered. Raises OSError, LinkError."""
+        """Give the lease back: by one message, which is not answered. Raises OSError, LinkError."""
         server = self.answer.server
         routers = () if server in self.answer.network else self.answer.routers
         # A router passes it on; to all if neither is known: a server hears that too.
@@ -50,7 +50,9 @@ class Lease:
 async def get(guest: TrialGuest, seconds: float, notice: Notice) -> Lease:
     """Ask for a lease and take the first that is offered, within so many seconds.
 
-    notice: is told what is waited for. Raises NoLease, OSError.
+    notice: is told what is waited for.
+
+    Raises NoLease, OSError.
     """
     exchange = _DhcpExchange(guest)
     seen = "no DHCP server answered"
@@ -59,10 +61,11 @@ async def get(guest: TrialGuest, seconds: float, notice: Notice) -> Lease:
             with guest.packets() as packets:
                 while True:
                     notice("a DHCP server to make an offer")
-                    offer = await exchange.ask(packets, exchange.discover(), (dhcp.OFFER,))
+                    discover = dhcp.discover(exchange.xid, exchange.mac)
+                    offer = await exchange.ask(packets, discover, (dhcp.OFFER,))
                     notice(f"{offer.server} to confirm its offer of {offer.address}")
                     seen = f"{offer.server} offered {offer.address} and did not confirm it"
-                    request = exchange.request(offer)
+                    request = dhcp.request(exchange.xid, exchange.mac, offer)
                     answer = await exchange.ask(packets, request, (dhcp.ACK, dhcp.NAK))
                     if answer.kind == dhcp.ACK:
                         return Lease(guest, answer)
@@ -78,14 +81,8 @@ class _DhcpExchange:
 
     def __init__(self, guest: TrialGuest) -> None:
         self._guest = guest
-        self._mac = octets(guest.mac)
-        self._xid = _number()
-
-    def discover(self) -> bytes:
-        return dhcp.discover(self._xid, self._mac)
-
-    def request(self, offer: Answer) -> bytes:
-        return dhcp.request(self._xid, self._mac, offer)
+        self.mac = octets(guest.mac)
+        self.xid = _number()
 
     async def ask(self, packets: socket.socket, packet: bytes, kinds: tuple[int, ...]) -> Answer:
         """Send a packet, again and again, until an answer of these kinds comes."""
@@ -105,7 +102,7 @@ class _DhcpExchange:
         loop = asyncio.get_running_loop()
         while True:
             packet = await loop.sock_recv(packets, dhcp.LARGEST + 1)
-            answer = dhcp.read(packet, self._xid, self._mac)
+            answer = dhcp.read(packet, self.xid, self.mac)
             if answer and answer.kind in kinds:
                 return answer
 

@@ -34,7 +34,7 @@ class Echo:
 
 
 class Pinger:
-    """Sends echo requests to one address out of one device, from __enter__ to __exit__."""
+    """Sends echo requests to one address out of one device, until close()."""
 
     def __init__(self, address: Address, device: str) -> None:
         """Raises OSError."""
@@ -45,10 +45,8 @@ class Pinger:
         self.refused = ""
         self._socket = _open(self._six, device)
 
-    def __enter__(self) -> "Pinger":
-        return self
-
-    def __exit__(self, *_error: object) -> None:
+    def close(self) -> None:
+        """Close the socket."""
         self._socket.close()
 
     def send(self) -> None:

@@ -7,7 +7,11 @@ PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
 
 class Failed(Exception):
-    """A step failed. seen: what was seen. hint: what to do, "" for the doctor alone."""
+    """A step failed.
+
+    seen: what was seen.
+    hint: what to do, "" for the doctor alone.
+    """
 
     def __init__(self, seen: str, hint: str = "") -> None:
         super().__init__(seen, hint)
@@ -23,8 +27,11 @@ class Skipped(Exception):
 class Step:
     """One step and its outcome.
 
-    name: stable, for programs. result: PASSED, FAILED or SKIPPED. seconds: how long it took.
-    detail: what was seen. hint: what to do, where it failed.
+    name: stable, for programs.
+    result: PASSED, FAILED or SKIPPED.
+    seconds: how long it took.
+    detail: what was seen.
+    hint: what to do, where it failed.
     """
 
     name: str
@@ -36,9 +43,11 @@ class Step:
 
 @dataclass
 class Trial:
-    """A trial of one kind: "macvtap", "ipvtap", or "bridge".
+    """A trial of one kind of device.
 
-    device: the guest's, "" if none was made. not_tried: why there are no steps.
+    kind: "macvtap", "ipvtap", or "bridge".
+    device: the guest's, "" if none was made.
+    not_tried: why there are no steps, "" if there are.
     """
 
     kind: str
@@ -58,7 +67,11 @@ class Trial:
 
 @dataclass
 class Report:
-    """All trials on a device. asked: as the user called it. type: as airtap status has it."""
+    """All trials on a device.
+
+    asked: its name as the user called it.
+    type: as airtap status has it.
+    """
 
     asked: str
     device: str
@@ -84,7 +97,7 @@ class Report:
 
 
 class ProgressCallbacks(Protocol):
-    """Is told of a trial as it happens."""
+    """What is told of a trial as it happens."""
 
     def trial(self, trial: Trial) -> None:
         """A trial begins; one that is not tried says so."""
@@ -93,7 +106,7 @@ class ProgressCallbacks(Protocol):
         """A step begins."""
 
     def waits(self, what: str) -> None:
-        """What the step waits for now."""
+        """The step waits for this now."""
 
     def end(self, step: Step) -> None:
         """A step has ended."""

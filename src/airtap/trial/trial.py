@@ -1,7 +1,7 @@
 """airtap try, from beginning to end. STEPS is what is tried, once for each kind of device.
 
-The host looks on: of its network nothing is changed. All that a trial makes is there by
-descriptors of this process, so that its end, of whatever kind, undoes it.
+The host looks on: of its network nothing is changed. All that a trial makes is there by descriptors
+of this process, so that its end, of whatever kind, undoes it.
 """
 
 import time
@@ -45,9 +45,12 @@ STEPS: tuple[tuple[str, Method], ...] = (
 
 
 async def run(name: str, kind: str | None, seconds: float, progress: ProgressCallbacks) -> Report:
-    """Try guests behind name, a device or an alias.
+    """Try guests on a device.
 
-    kind: the only one to try; None for all that the device can carry. seconds: for each step.
+    name: the device's, or an alias.
+    kind: the only one to try; None for all that the device can carry.
+    seconds: how long each step may take.
+
     Raises Problem: nothing could be tried at all.
     """
     try:
@@ -72,7 +75,7 @@ async def run(name: str, kind: str | None, seconds: float, progress: ProgressCal
 
 
 async def _trials(host: TrialHost, kind: str | None) -> list[Trial]:
-    """Which kinds to try on a device, and which not, and why."""
+    """Return which kinds to try on a device, and which not, and why."""
     if host.type == "bridge":
         if kind:
             raise Problem(
@@ -87,7 +90,7 @@ async def _trials(host: TrialHost, kind: str | None) -> list[Trial]:
 
 
 async def _try(context: TrialContext, only: bool) -> None:
-    """Go through the steps with a new guest. only: it is this kind that was asked for."""
+    """Go through the steps with a new guest. only: whether it is this kind that was asked for."""
     try:
         for name, method in FIRST:
             if not await _step(context, name, method, only):
@@ -99,7 +102,7 @@ async def _try(context: TrialContext, only: bool) -> None:
 
 
 async def _step(context: TrialContext, name: str, method: Method, only: bool) -> bool:
-    """Do a step and tell of it; returns whether to go on."""
+    """Do a step and tell of it; return whether to go on."""
     context.progress.begin(name)
     context.begin()
     began = time.monotonic()

@@ -7,7 +7,7 @@ from ...refusals import Refusal
 from ..finding import Finding, problem, sysctl_of, warning, word
 from ..sources.uplinks import UplinkSnapshot
 from .daemon import start
-from .uplink import DiagnosisContext
+from .uplink import Context
 
 _ARP_IGNORE_ALL = 8  # Documentation/networking/ip-sysctl.rst
 _UNMANAGED = {
@@ -27,7 +27,7 @@ _REFUSED = {
 }
 
 
-def up(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
+def up(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """Tell which devices of airtap's guests are down.
 
     Devices of others are not looked at: libvirt takes its own down while their guest is paused
@@ -37,37 +37,34 @@ def up(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
     """
     for device in uplink.devices:
         if device.owner and not device.link.up and device.held is not False:
-            name = device.link.name
             yield problem(
                 "device-down",
-                name,
+                device.name,
                 what="it is down, so its guest neither sends nor receives",
-                evidence=f"ip link show {name}: no UP",
-                remedy=f"ip link set dev {word(name)} up",
+                evidence=f"ip link show {device.name}: no UP",
+                remedy=f"ip link set dev {word(device.name)} up",
             )
 
 
-def nodes(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
+def nodes(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """Tell which nodes in /dev are another device's than their name says.
 
     Yields problem tap-node.
     """
     for device in uplink.devices:
         if device.wrong_node:
-            name = device.link.name
-            ours = device.owner is not None
+            removal = "ip link del" if device.owner is None else "airtap release"
+            node = f"/sys/class/net/{device.name}/tap{device.link.index}/dev"
             yield problem(
                 "tap-node",
-                name,
+                device.name,
                 what=f"{device.node} is not its node, but another namespace's device's, or none",
-                evidence=f"/sys/class/net/{name}/tap{device.link.index}/dev against {device.node}",
-                remedy=f"airtap release {word(name)}, and start its guest anew"
-                if ours
-                else f"ip link del {word(name)}, and start its guest anew",
+                evidence=f"{node} against {device.node}",
+                remedy=f"{removal} {word(device.name)}, and start its guest anew",
             )
 
 
-def stale(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
+def stale(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
     """Tell which devices nobody holds any more, while airtapd does not see to it.
 
     Yields warning device-stale.
@@ -77,14 +74,14 @@ def stale(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding
         if device.held is False and not of_libvirt and context.daemon.silence:
             yield warning(
                 "device-stale",
-                device.link.name,
+                device.name,
                 what="nobody holds it any more; airtapd removes it when it starts",
                 evidence=f"F_OFD_GETLK of {device.node}",
                 remedy=start(context.daemon, context.user),
             )
 
 
-def host_kept_off(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
+def host_kept_off(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """Tell on which guests' devices the host itself may speak.
 
     Yields warning host-on-device.
@@ -92,7 +89,7 @@ def host_kept_off(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterato
     if uplink.role is None:
         return
     for device in uplink.devices:
-        name, values = device.link.name, device.sysctls
+        name, values = device.name, device.sysctls
         wanted = {"ipv6": ("disable_ipv6", 1), "ipv4": ("arp_ignore", _ARP_IGNORE_ALL)}
         wrong = {
             sysctl_of(family, name, key): (values[key], should)
@@ -110,7 +107,7 @@ def host_kept_off(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterato
             )
 
 
-def addresses(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
+def addresses(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """Tell on which guests' devices the host has an address.
 
     Yields problem address-on-device.
@@ -118,17 +115,16 @@ def addresses(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Fi
     for device in uplink.devices:
         found = [each for each in device.addresses if not ip_address(each).is_link_local]
         if found:
-            name = device.link.name
             yield problem(
                 "address-on-device",
-                name,
+                device.name,
                 what="the host has an address on a guest's device, and takes what is for the guest",
-                evidence=f"ip address show {name}: {', '.join(found[:8])}",
-                remedy=f"ip address flush dev {word(name)}",
+                evidence=f"ip address show {device.name}: {', '.join(found[:8])}",
+                remedy=f"ip address flush dev {word(device.name)}",
             )
 
 
-def managed(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
+def managed(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """Tell which guests' devices a network manager of the host has taken.
 
     Yields warning managed-device.
@@ -138,14 +134,14 @@ def managed(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Find
         if manager:
             yield warning(
                 "managed-device",
-                device.link.name,
+                device.name,
                 what=f"{manager} manages a guest's device, and may configure it or take it down",
                 evidence=evidence,
                 remedy=_UNMANAGED[manager],
             )
 
 
-def guests(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
+def guests(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
     """Tell what airtapd reports of guests that are not well.
 
     Yields warning guest-stranded or guest-refused.

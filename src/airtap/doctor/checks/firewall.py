@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ..finding import PROBLEM, WARNING, Finding, ok, warning, word
 from ..sources.netfilter import Chain, Rule
 from ..sources.uplinks import UplinkSnapshot
-from .uplink import DiagnosisContext
+from .uplink import Context
 
 _BRIDGE_NF = {
     "ip": ("bridge-nf-call-iptables",),
@@ -73,13 +73,13 @@ def way(chain: Chain, device: str) -> Way:
     return Way(chain, tuple(met), passes)
 
 
-def devices(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
+def devices(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
     """Tell which chains of nftables on guests' devices or the uplink drop frames.
 
     Yields ok; problem nft-netdev-drops, where all frames are dropped; warning nft-netdev-drops,
     where some may be.
     """
-    names = [uplink.name, *(device.link.name for device in uplink.devices)]
+    names = [uplink.name, *(device.name for device in uplink.devices)]
     chains = [chain for chain in context.chains or () if chain.hook != "forward"]
     for name, chain in [(n, c) for n in names for c in chains if n in c.devices]:
         found = way(chain, name)
@@ -109,7 +109,7 @@ def devices(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Findi
             )
 
 
-def bridges(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
+def bridges(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
     """Tell which chains of nftables drop what a bridge forwards.
 
     Yields problem bridge-forward-drop or bridge-nf-call, where all frames are dropped; warning

@@ -7,12 +7,12 @@ from ...kernel.clsact import EGRESS, Filter, Hook
 from ..finding import OK, PROBLEM, WARNING, Finding, ok, warning, word
 from ..sources.uplinks import DeviceSnapshot, UplinkSnapshot
 from .daemon import start
-from .uplink import DiagnosisContext
+from .uplink import Context
 
 _OURS = "airtap_"
 
 
-def on_uplink(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
+def on_uplink(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
     """Tell whether airtap's programs are attached to the uplink, and see frames first.
 
     Yields ok; problem macnat-not-attached, ingress-qdisc or foreign-filter; warning
@@ -25,7 +25,7 @@ def on_uplink(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Fin
         yield ok("macnat", uplink.name, what="MAC NAT goes on with the first guest")
 
 
-def on_devices(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
+def on_devices(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
     """Tell the same of guests' devices, with one ok for all that are well.
 
     Yields ok; problem macnat-not-attached, ingress-qdisc or foreign-filter; warning
@@ -67,12 +67,9 @@ def missing(wanted: Collection[str], filters: Collection[Filter]) -> list[Hook]:
 
 
 def _attached(
-    place: UplinkSnapshot | DeviceSnapshot,
-    wanted: Sequence[str],
-    role: Role,
-    context: DiagnosisContext,
+    place: UplinkSnapshot | DeviceSnapshot, wanted: Sequence[str], role: Role, context: Context
 ) -> Iterator[Finding]:
-    name, filters = place.link.name, place.filters
+    name, filters = place.name, place.filters
     level = PROBLEM if role.translate else WARNING
     grave = "MAC NAT does not work there"
     what = grave if role.translate else "the host does not meet guests there"
@@ -155,5 +152,5 @@ def _direction(each: Filter) -> str:
     return "egress" if each.direction == EGRESS else "ingress"
 
 
-def _look_again(context: DiagnosisContext) -> str:
+def _look_again(context: Context) -> str:
     return "systemctl reload airtapd" if context.daemon.systemd else "see airtapd's log"

@@ -28,11 +28,12 @@ _ALLOWS = {
 
 
 @dataclass(frozen=True)
-class DiagnosisContext:
+class Context:
     """What is around an uplink.
 
-    chains: of nftables, None if they could not be read. wanted: by uplink, who wants which kind of
-    device on it: (guest, kind). connect: see Guests.
+    chains: those of nftables, None if they could not be read.
+    wanted: by uplink, who wants which kind of device on it: (guest, kind).
+    connect: see Guests.
     """
 
     daemon: DaemonSnapshot
@@ -43,7 +44,7 @@ class DiagnosisContext:
     connect: str = ""
 
 
-def type_of(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
+def type_of(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """Tell of which type an uplink is, and what follows for guests.
 
     Yields ok.
@@ -55,7 +56,7 @@ def type_of(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Find
     yield ok("uplink-type", uplink.name, what=f"{type}: {what}", evidence=uplink.link.mac)
 
 
-def carrier(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
+def carrier(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """Tell whether the uplink is up and has a carrier.
 
     Yields ok; problem link-down or no-carrier; warning link-down or no-carrier, where nobody uses
@@ -91,7 +92,7 @@ def carrier(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Find
         )
 
 
-def holder(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
+def holder(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """Tell what an attach to the uplink would get, or would be refused with.
 
     Yields ok; problem parent-busy, bad-parent or bad-mode.
@@ -136,7 +137,7 @@ def _way_out(uplink: UplinkSnapshot, refused: Problem) -> str:
     return refused.hint or "choose another uplink"
 
 
-def strangers(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
+def strangers(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """Tell whether a container has devices on the uplink beside which guests can get none.
 
     Yields ok; problem parent-held-elsewhere.
@@ -165,7 +166,7 @@ def strangers(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Fi
     )
 
 
-def kinds_agree(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
+def kinds_agree(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
     """Tell whether guests and networks of libvirt and airtap.toml want one kind of device.
 
     Yields warning kinds-mixed.
@@ -185,7 +186,7 @@ def kinds_agree(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[F
 
 
 def _agreement(name: str, wanted: Sequence[tuple[str, str]], setting: str, connect: str) -> str:
-    """Networks give macvtaps only, so where there is one all others follow."""
+    """Return what makes all want one kind: macvtap, where a network does, as it gives no other."""
     network = any(who.startswith("network ") for who, _ in wanted)
     kind = "macvtap" if network or setting == "auto" else setting
     odd = next((who for who, its in wanted if its != kind), "")
@@ -194,7 +195,7 @@ def _agreement(name: str, wanted: Sequence[tuple[str, str]], setting: str, conne
     return f"airtap domain connect {word(odd)} --parent {word(name)} --kind {kind}{connect}"
 
 
-def bridged(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
+def bridged(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """Tell which ports of a bridge lead to a LAN that takes one MAC only.
 
     Yields problem bridge-on-one-mac.
@@ -209,7 +210,7 @@ def bridged(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Find
         )
 
 
-def macnat_wanted(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
+def macnat_wanted(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """Tell whether MAC NAT is switched off where nothing works without it.
 
     Yields problem macnat-off-station.
@@ -225,7 +226,7 @@ def macnat_wanted(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterato
         )
 
 
-def driver(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
+def driver(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """Tell what is known of the uplink's driver.
 
     Yields ok; warning driver-arp-offload or driver-br-ext.
@@ -252,7 +253,7 @@ def driver(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Findi
         yield ok("driver", link.name, what=f"no trouble is known of the driver {name}")
 
 
-def iwd(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
+def iwd(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
     """Tell whether iwd removes the uplink when it restarts.
 
     Yields warning iwd-recreates.
@@ -268,7 +269,7 @@ def iwd(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
         )
 
 
-def arp(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
+def arp(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """Tell whether the host answers ARP requests on the uplink.
 
     Reverse path filters, strict ones too, do no harm.
@@ -290,7 +291,7 @@ def arp(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]
     )
 
 
-def ipv6(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding]:
+def ipv6(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """Tell whether the host itself has IPv6 on the uplink.
 
     Yields ok.
@@ -299,7 +300,7 @@ def ipv6(uplink: UplinkSnapshot, _context: DiagnosisContext) -> Iterator[Finding
         yield ok("ipv6", uplink.name, what="the host has no IPv6 there; guests may have it")
 
 
-def acl(uplink: UplinkSnapshot, context: DiagnosisContext) -> Iterator[Finding]:
+def acl(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
     """Tell whether the ACL allows the uplink to the user.
 
     Yields ok; problem acl-denied; warning acl-denied for root by sudo, who names the uplink.

@@ -19,11 +19,14 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class DaemonSnapshot:
-    """silence: why it does not answer, "" if it does; absent: whether nobody listens there;
-    refused: whether that is for the mode of the socket. mode: of the socket, None without one.
+    """What airtapd, its socket and its configuration are like.
 
-    systemd: whether that runs here. config: what airtap.toml says, or its defaults where it is
-    invalid (config_problem).
+    silence: why airtapd does not answer, "" if it does.
+    absent: whether nobody listens at its socket.
+    refused: whether it is the socket's mode that keeps us out.
+    mode: the socket's, None if there is none.
+    systemd: whether that runs here.
+    config: what airtap.toml says, or its defaults where it is invalid (config_problem).
     """
 
     path: str

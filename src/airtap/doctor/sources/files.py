@@ -1,4 +1,4 @@
-"""Files that others have written: read up to a bound, and waiting for nobody."""
+"""Reads files that others have written, up to a bound, and waits for nobody."""
 
 import os
 import stat
@@ -8,7 +8,7 @@ _MOST_BYTES = 1 << 20
 
 
 def text(file: Path) -> str:
-    """Of a regular file; "" of anything else, which may wait, or act on being opened.
+    """Return the text of a regular file; "" for anything else, which may wait, or act when opened.
 
     Raises OSError.
     """
@@ -21,7 +21,7 @@ def text(file: Path) -> str:
 
 
 def text_or_nothing(file: Path) -> str:
-    """As text(); "" too of what cannot be read."""
+    """Return what text() does, and "" also for what cannot be read."""
     try:
         return text(file)
     except OSError:

@@ -27,13 +27,18 @@ _OUR_TREE = Path(__file__).parents[3]
 
 @dataclass(frozen=True)
 class HookFile:
-    """One of NAMES.
+    """One of libvirt's hooks of airtap.
 
-    error: why the file cannot be read, "" if it can; hidden: from this user. ours: whether it
-    runs airtap. version: of the airtap that it runs, "" where there is none (any more).
-    since: when the first program was there that makes libvirt call this hook at all, s since 1970;
-    0 for none. place_since: when its directory was made, 0 if that is not known: files are
-    replaced at upgrades, directories not. daemons: that run it.
+    name: one of NAMES.
+    error: why the file cannot be read, "" if it can.
+    hidden: whether it is this user who cannot read it.
+    ours: whether it runs airtap.
+    tree: the directory of the airtap that it runs, and version: of that, "" where there is none.
+    since: when the first program was there that makes libvirt call this hook at all, in s since
+    1970; 0 for none.
+    place_since: when the hook's directory was made, 0 if that is not known: an upgrade replaces
+    files, but not directories.
+    daemons: those that run the hook.
     """
 
     name: str
@@ -51,16 +56,17 @@ class HookFile:
 
 
 def is_in_use() -> bool:
-    """Whether the system's libvirt runs, or starts when somebody connects to it."""
+    """Return whether the system's libvirt runs, or starts when somebody connects to it."""
     return system_listens() or bool(_daemons("qemu"))
 
 
 def read() -> list[HookFile]:
+    """Read each of libvirt's hooks of airtap."""
     return [_read(name) for name in NAMES]
 
 
 def _daemons(hook: str) -> tuple[Process, ...]:
-    """Those of root: anybody can give a process of theirs that name."""
+    """Return those of root: anybody can give a process of theirs that name."""
     return tuple(each for each in processes.named(*_DAEMONS[hook]) if each.uid == 0)
 
 
@@ -93,11 +99,12 @@ def _read(name: str) -> HookFile:
 
 
 def _since(name: str) -> float:
-    """libvirt looks for HOOK and for executables in HOOK.d (src/util/virhook.c: virHookCheck).
+    """Return when the first program was there that libvirt takes for this hook.
 
-    The change time of a file: when it got here, or was made executable.
+    libvirt looks for HOOK and for executables in HOOK.d (src/util/virhook.c: virHookCheck). The
+    change time of a file tells when it got here, or was made executable.
     """
-    files = [DIRECTORY / name, *_entries(DIRECTORY / f"{name}.d")]
+    files = [DIRECTORY / name, *(DIRECTORY / f"{name}.d").glob("*")]
     times = [file.stat().st_ctime for file in files if file.is_file() and os.access(file, os.X_OK)]
     return min(times, default=0.0)
 
@@ -107,13 +114,6 @@ def _born(directory: Path) -> float:
     asked = ["stat", "--format=%W", str(directory)]
     told = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
     return float(told or 0)
-
-
-def _entries(directory: Path) -> list[Path]:
-    try:
-        return list(directory.iterdir())
-    except OSError:
-        return []
 
 
 def _version(tree: Path) -> str:

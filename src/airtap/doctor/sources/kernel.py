@@ -1,4 +1,4 @@
-"""What this kernel can do."""
+"""Reads what this kernel can do."""
 
 import errno
 import os
@@ -26,10 +26,13 @@ _MOST_BYTES = 8 << 20
 
 @dataclass(frozen=True)
 class Kernel:
-    """modules: what is known of each driver: there, not there, or None for cannot tell.
+    """What this kernel can do.
 
-    tun: why /dev/net/tun is of no use, or "". dev: the file system on /dev. no_macnat: why the
-    programs cannot be loaded, None if they can or it was not tried. tried: whether that is known.
+    modules: by driver whether it is there, None where that cannot be told.
+    tun: why /dev/net/tun is of no use, "" if it is.
+    dev: the file system on /dev.
+    no_macnat: why the programs cannot be loaded, None if they can or it was not tried.
+    tried: whether that is known.
     """
 
     release: str
@@ -43,10 +46,12 @@ class Kernel:
 
 
 async def read(*, load: bool) -> Kernel:
-    """load: whether to try MAC NAT's programs on this kernel, which takes root and half a second.
+    """Read what this kernel can do.
 
     As root the kernel is asked for macvtap and ipvtap, which loads their modules, as the first
     guest would; else the lists of modules are read.
+
+    load: whether to try MAC NAT's programs on this kernel, which takes root and half a second.
     """
     release = platform.release()
     listed = _listed(Path("/lib/modules") / release)
@@ -80,7 +85,7 @@ async def _has_kind(kind: str) -> bool | None:
 
 
 def _listed(directory: Path) -> frozenset[str] | None:
-    """The modules that this kernel has, built in or as files; None if that is not known."""
+    """Return the modules that this kernel has, built in or as files; None if that is not known."""
     found: set[str] = set()
     for name in ("modules.builtin", "modules.dep"):
         try:
@@ -93,7 +98,7 @@ def _listed(directory: Path) -> frozenset[str] | None:
 
 
 def module_name(path: str) -> str:
-    """kernel/net/sched/cls_bpf.ko.xz is cls_bpf."""
+    """Return a module's name by its path: kernel/net/sched/cls_bpf.ko.xz is cls_bpf."""
     return path.rpartition("/")[2].partition(".")[0].replace("-", "_")
 
 
@@ -120,7 +125,7 @@ def _tun() -> str:
 
 
 def file_system(mount_point: str) -> str:
-    """The type of what is mounted there, the last one if there are several; "" for nothing."""
+    """Return the type of what is mounted there, of several the last; "" for nothing."""
     found = ""
     for line in Path("/proc/self/mounts").read_text(errors="replace").splitlines():
         _, target, kind, *_ = line.split(" ")
@@ -137,5 +142,5 @@ def _load() -> Problem | None:
 
 
 def missing(kernel: Kernel, names: Collection[str]) -> list[str]:
-    """Those of the modules that this kernel is known to lack."""
+    """Return those of the modules that this kernel is known to lack."""
     return [name for name in names if kernel.modules.get(name) is False]

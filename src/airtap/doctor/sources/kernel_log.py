@@ -1,6 +1,6 @@
-"""Denials of AppArmor and SELinux in the kernel's log, or in auditd's.
+"""Reads denials of AppArmor and SELinux in the kernel's log, or in auditd's.
 
-The log is read as far as it goes, and no further than some bounds; anything may stand in it.
+The log is read as far as it goes, and no further than some bounds. Anything may stand in it.
 """
 
 import os
@@ -26,7 +26,11 @@ _STAMP = re.compile(r"audit\((\d{1,12})\.\d+:\d+\)")
 
 @dataclass(frozen=True)
 class Denials:
-    """last: the text of the last denial; "" for none. unread: why the log could not be read."""
+    """What a log tells of denials.
+
+    last: the text of the last one, "" for none.
+    unread: why the log could not be read, "" if it could.
+    """
 
     count: int
     last: str
@@ -35,6 +39,7 @@ class Denials:
 
 
 def read() -> Denials:
+    """Read the kernel's log, and auditd's if there is nothing in that."""
     unread = ""
     try:
         found, source = list(denials(_kmsg(), time.time())), _KMSG
@@ -48,7 +53,7 @@ def read() -> Denials:
 
 
 def denials(lines: Iterable[str], now: float) -> Iterator[str]:
-    """Those of the lines that tell of a denial of ours in the last day. now: s since 1970."""
+    """Give those of the lines that tell of a denial of ours in the last day. now: s since 1970."""
     for line in lines:
         stamp = _STAMP.search(line)
         if _DENIED.search(line) and _OURS.search(line):
@@ -58,10 +63,11 @@ def denials(lines: Iterable[str], now: float) -> Iterator[str]:
 
 
 def of_kernel(record: str) -> str:
-    """The text of a record that the kernel itself wrote; "" for what a program has written there.
+    """Return the text of a record that the kernel itself wrote; "" for what a program has written.
 
-    "PRIORITY,SEQUENCE,TIME,FLAGS;TEXT", the facility in the priority's upper bits: 0 is the
-    kernel's, and no writer of /dev/kmsg can have that (kernel/printk/printk.c: devkmsg_write).
+    A record is "PRIORITY,SEQUENCE,TIME,FLAGS;TEXT", with the facility in the priority's upper bits:
+    0 is the kernel's, and no writer of /dev/kmsg can have that (kernel/printk/printk.c:
+    devkmsg_write).
     """
     head, separator, text = record.partition(";")
     priority = head.partition(",")[0]

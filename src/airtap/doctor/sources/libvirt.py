@@ -1,4 +1,4 @@
-"""Networks and domains, asked of a libvirt daemon that answers in time."""
+"""Reads networks and domains of a libvirt daemon that answers in time."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ _ANSWER_S = 30.0
 
 @dataclass(frozen=True)
 class CheckedNic:
-    """A NIC, and whether a guest gets through by it, and why or why not."""
+    """A network card of a domain, and what the connectivity check says of it: works, and why."""
 
     nic: "Nic"
     works: bool | None
@@ -28,6 +28,8 @@ class CheckedNic:
 
 @dataclass(frozen=True)
 class CheckedDomain:
+    """A domain and its network cards."""
+
     name: str
     uuid: str
     nics: tuple[CheckedNic, ...]
@@ -35,7 +37,11 @@ class CheckedDomain:
 
 @dataclass(frozen=True)
 class Libvirt:
-    """silence: why it was not asked, or did not answer; None if it did. devices: there are."""
+    """What a libvirt daemon tells.
+
+    silence: why it was not asked, or did not answer; None if it did.
+    devices: names of the network devices of this host.
+    """
 
     uri: str
     silence: Problem | None = None
@@ -46,7 +52,7 @@ class Libvirt:
 
 
 def read(uri: str, settings: Config, devices: Iterable[str]) -> Libvirt:
-    """devices: names of those of this host."""
+    """Ask a libvirt daemon. devices: names of the network devices of this host."""
     try:
         return within(_ANSWER_S, lambda: _read(uri, settings, frozenset(devices)))
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""Programs that configure network devices by themselves, and whether they have taken ours.
+"""Reads which programs configure network devices by themselves, and whether they have taken ours.
 
 NetworkManager writes /run/NetworkManager/devices/IFINDEX (src/core/nm-config.c:
 nm_config_device_state_write), systemd-networkd /run/systemd/netif/links/IFINDEX. Both are written
@@ -20,13 +20,17 @@ _IWD_CONF = Path("/etc/iwd/main.conf")
 
 @dataclass(frozen=True)
 class Managers:
-    """running: by name. iwd_keeps: whether iwd leaves devices as it finds them."""
+    """The managers that run.
+
+    running: their names.
+    iwd_keeps: whether iwd leaves devices as it finds them.
+    """
 
     running: frozenset[str]
     iwd_keeps: bool
 
     def holder(self, ifindex: int) -> tuple[str, str]:
-        """Who manages a device, and the file that says so; ("", "") for nobody."""
+        """Return who manages a device, and the file that says so; ("", "") for nobody."""
         file = _NM_DEVICES / str(ifindex)
         if _NM in self.running and values(text_or_nothing(file)).get("managed") == "true":
             return _NM, f"{file}: managed=true"
@@ -39,6 +43,7 @@ class Managers:
 
 def read() -> Managers:
     # The kernel keeps 15 characters of a process's name.
+    """Read which managers run."""
     known = {name[:15]: name for name in (_NM, _NETWORKD, _IWD)}
     running = frozenset(known[process.name] for process in processes.named(*known))
     keeps = values(text_or_nothing(_IWD_CONF)).get("UseDefaultInterface", "").lower() == "true"
@@ -46,6 +51,6 @@ def read() -> Managers:
 
 
 def values(text: str) -> Mapping[str, str]:
-    """KEY=VALUE lines, of whatever section."""
+    """Return what the lines KEY=VALUE say, of whatever section."""
     pairs = (line.partition("=") for line in text.splitlines() if not line.startswith("#"))
     return {key.strip(): value.strip() for key, separator, value in pairs if separator}

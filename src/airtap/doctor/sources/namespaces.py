@@ -1,4 +1,4 @@
-"""Devices on our uplinks that live in other network namespaces: containers'.
+"""Reads which devices on our uplinks live in other network namespaces: containers'.
 
 A parent has one rx_handler, whoever's child takes it, and `ip link` shows none of theirs. So each
 namespace that a process or a name keeps is asked, by a socket that a thread opens in it.
@@ -25,7 +25,11 @@ _ANSWER_S = 2.0
 
 @dataclass(frozen=True)
 class Stranger:
-    """A macvlan or ipvlan in another namespace. parent: ifindex here. where: whose it is."""
+    """A macvlan or ipvlan in another namespace.
+
+    parent: an ifindex of this namespace.
+    where: whose the device is, for people.
+    """
 
     name: str
     kind: str
@@ -34,7 +38,7 @@ class Stranger:
 
 
 async def read() -> tuple[list[Stranger], int]:
-    """Those in namespaces that we may enter, and how many namespaces were too many to look at.
+    """Return those in namespaces that we may enter, and how many were too many to look at.
 
     Others than root see none.
     """
@@ -51,7 +55,7 @@ async def read() -> tuple[list[Stranger], int]:
 
 
 def _others() -> Iterator[tuple[str, str]]:
-    """One path for each network namespace but our own, and what it is known by."""
+    """Give one path for each network namespace but our own, after what it is known by."""
     seen = {_identity("/proc/self/ns/net")}
     named = [entry for root in _NAMED if os.path.isdir(root) for entry in Path(root).iterdir()]
     for entry in named:

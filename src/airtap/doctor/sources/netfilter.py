@@ -1,4 +1,4 @@
-"""Chains of nftables that frames of guests can meet. To read them takes CAP_NET_ADMIN."""
+"""Reads chains of nftables that frames of guests can meet, for which it takes CAP_NET_ADMIN."""
 
 import asyncio
 import os
@@ -19,8 +19,11 @@ _LEGACY = "/proc/net/ip_tables_names"
 # nf_inet_hooks, nf_dev_hooks).
 _FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 7: "bridge", 10: "ip6"}
 _HOOKS = {
-    **{("netdev", 0): "ingress", ("netdev", 1): "egress", ("inet", 5): "ingress"},
-    **{(family, 2): "forward" for family in ("inet", "ip", "bridge", "ip6")},
+    "inet": {2: "forward", 5: "ingress"},
+    "ip": {2: "forward"},
+    "netdev": {0: "ingress", 1: "egress"},
+    "bridge": {2: "forward"},
+    "ip6": {2: "forward"},
 }
 
 
@@ -91,7 +94,7 @@ def _family(message: Any) -> str:
 def _chain(message: Any) -> Chain | None:
     """Return a base chain as a message tells of it; None for one that guests do not meet."""
     hook, family = message.get_attr("NFTA_CHAIN_HOOK"), _family(message)
-    place = hook and _HOOKS.get((family, hook.get_attr("NFTA_HOOK_HOOKNUM")))
+    place = hook and _HOOKS.get(family, {}).get(hook.get_attr("NFTA_HOOK_HOOKNUM"))
     if not place:
         return None
     several = hook.get_attr("NFTA_HOOK_DEVS")

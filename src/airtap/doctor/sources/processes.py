@@ -1,4 +1,4 @@
-"""Daemons that bear on guests' networks, by their names in /proc."""
+"""Finds daemons that bear on guests' networks, by their names in /proc."""
 
 import os
 import time
@@ -8,7 +8,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """uid: the real one. started: s since 1970."""
+    """A process.
+
+    uid: the real one.
+    started: when, in s since 1970.
+    """
 
     pid: int
     name: str
@@ -17,7 +21,7 @@ class Process:
 
 
 def named(*names: str) -> list[Process]:
-    """Processes of these names in our network namespace: a container's are none of ours.
+    """Return processes of these names in our network namespace: a container's are none of ours.
 
     Which namespace that is, the kernel tells of a user's own processes, and root. It keeps 15
     characters of a name (proc(5)).

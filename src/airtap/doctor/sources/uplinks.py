@@ -1,4 +1,4 @@
-"""Uplinks and the guests' devices on them: links, qdiscs and filters, sysctls, nodes."""
+"""Reads uplinks and the guests' devices on them: links, qdiscs and filters, sysctls, nodes."""
 
 import os
 import socket
@@ -24,10 +24,7 @@ from . import namespaces
 from .managers import Managers
 from .namespaces import Stranger
 
-_SYSCTLS = {
-    "disable_ipv6": "ipv6/conf/{}/disable_ipv6",
-    "arp_ignore": "ipv4/conf/{}/arp_ignore",
-}
+_SYSCTLS = {"disable_ipv6": "ipv6/conf/{}/disable_ipv6", "arp_ignore": "ipv4/conf/{}/arp_ignore"}
 _BRIDGE_SYSCTLS = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
 
 
@@ -35,10 +32,11 @@ _BRIDGE_SYSCTLS = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
 class DeviceSnapshot:
     """A guest's device.
 
-    owner: None for those that others made, such as libvirt. node: of its tap; wrong_node: whether
-    that of its name is another device's. held: whether a process has it open; None if that was not
-    asked, or cannot be told. addresses: of the host's on it. manager: who configures it, and by
-    which evidence.
+    owner: None for devices that others made, such as libvirt.
+    node: of its tap, and wrong_node: whether the node of that name is another device's.
+    held: whether a process has it open; None if that was not asked, or cannot be told.
+    addresses: those that the host has on it.
+    manager: who configures it, and by which evidence.
     """
 
     link: Link
@@ -53,15 +51,20 @@ class DeviceSnapshot:
     qdisc: str
     filters: tuple[Filter, ...]
 
+    @property
+    def name(self) -> str:
+        return self.link.name
+
 
 @dataclass(frozen=True)
 class UplinkSnapshot:
     """A device that guests stand on, or are to.
 
-    asked: named on the command line. one_of_several: of an alias. children: macvlans and ipvlans
-    on it here, and strangers elsewhere. child: what uplink.a_child() finds. role: what should be
-    on it for the guests that are there, None without any. ports: of a bridge, those of no guest
-    that take one MAC only.
+    asked: whether it was named on the command line.
+    one_of_several: whether an alias names others beside it.
+    children: macvlans and ipvlans on it here, and strangers: those elsewhere.
+    role: what should be on it for the guests that are there, None without any.
+    ports: of a bridge, those of no guest that take one MAC only.
     """
 
     inspected: Uplink
@@ -89,13 +92,16 @@ class UplinkSnapshot:
 
     @property
     def child(self) -> Link | None:
+        """What uplink.a_child() finds."""
         return self.children[0] if self.children else None
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What is dumped at once. addresses, qdiscs: by ifindex; strangers: of all uplinks.
+    """What is dumped at once.
 
+    qdiscs, addresses: by ifindex.
+    strangers: those of all uplinks.
     unseen: what could not be looked at, for people; "" for nothing.
     """
 
@@ -107,7 +113,7 @@ class Surroundings:
 
 
 async def surroundings(ipr: AsyncIPRoute, links: Collection[Link]) -> Surroundings:
-    """links: of Links.dump(). Raises LinkError."""
+    """Dump what is around uplinks. links: those of Links.dump(). Raises LinkError."""
     addresses: dict[int, tuple[str, ...]] = {}
     try:
         async for message in await ipr.addr("dump"):
@@ -122,7 +128,7 @@ async def surroundings(ipr: AsyncIPRoute, links: Collection[Link]) -> Surroundin
 
 
 class UplinkReader:
-    """Reads uplinks of one moment."""
+    """Reads uplinks as they are at one moment."""
 
     def __init__(
         self,
@@ -133,7 +139,7 @@ class UplinkReader:
         *,
         guarded: bool,
     ) -> None:
-        """guarded: airtapd sees to devices that nobody holds."""
+        """guarded tells whether airtapd sees to devices that nobody holds."""
         self._ipr = ipr
         self._around = around
         self._links = around.links
@@ -142,7 +148,7 @@ class UplinkReader:
         self._guarded = guarded
 
     async def uplink(self, link: Link, *, asked: bool) -> UplinkSnapshot:
-        """Raises Problem no-nl80211, LinkError."""
+        """Read an uplink and the devices on it. Raises Problem no-nl80211, LinkError."""
         inspected = inspect(link)
         settings = self._config.parent(link.name)
         on_it = [each for each in self._links if each.parent == link.index and each.parent_here]
@@ -167,7 +173,7 @@ class UplinkReader:
         )
 
     def _role(self, inspected: Uplink, children: Collection[Link]) -> Role | None:
-        """What should be on for the guests that are there."""
+        """Return what should be on an uplink for the guests that are there."""
         guests = [each for each in children if is_child(each)]
         if not guests or inspected.type in ("bridge", "other"):
             return None
@@ -212,12 +218,15 @@ class UplinkReader:
         )
 
     def _doubts(self, link: Link) -> bool:
-        """Whether a check asks who holds it: to ask gives a guest's device a second queue."""
+        """Return whether a check asks who holds a device.
+
+        To ask gives a guest's device a second queue, so it is not asked without need.
+        """
         return link.group == GROUP and not (link.up and self._guarded)
 
 
 def names(links: Collection[Link], config: Config) -> set[str]:
-    """The uplinks that carry guests, and parents of the configuration."""
+    """Return the uplinks that carry guests, and parents of the configuration."""
     by_index = {link.index: link.name for link in links}
     carriers = {link.parent for link in links if link.kind in MODES and link.parent_here}
     carriers |= {link.master for link in links if link.group == GROUP and link.kind == "tun"}
@@ -255,7 +264,8 @@ def _driver(name: str) -> str:
 
 
 def _sysctls(name: str) -> dict[str, int]:
-    """Of a device; where the kernel takes the higher one of all's and its own, that."""
+    """Return a device's sysctls; of one of which the kernel takes the highest, all's if that is
+    higher."""
     found = {}
     for key, path in _SYSCTLS.items():
         values = [_number(f"/proc/sys/net/{path.format(each)}") for each in (name, "all")]

@@ -1,4 +1,4 @@
-"""The user whom the diagnosis is for, and what the ACL lets them use."""
+"""Reads for whom the diagnosis is, and what the ACL lets them use."""
 
 import os
 import pwd
@@ -21,9 +21,13 @@ _MOST_NETWORKS = 256
 
 @dataclass(frozen=True)
 class User:
-    """uid: of the user who has to be allowed: with sudo, the one who has typed it. sudo: so.
+    """The user who has to be allowed.
 
-    rules: of the ACL as this user may read it; or why there are none. no_acl: there is no file.
+    uid: with sudo, that of the user who has typed it.
+    root: whether the diagnosis itself runs as root.
+    sudo: whether by sudo.
+    rules: those of the ACL as this user may read it, or why there are none.
+    no_acl: whether there is no file.
     """
 
     uid: int
@@ -39,8 +43,10 @@ class User:
 class Session:
     """The user's own libvirt.
 
-    file: its qemu.conf. helper: the bridge_helper there, "" without one; usable: whether it is
-    there. networks: those that airtap made for it. ours: airtap's own helper.
+    file: its qemu.conf.
+    helper: the bridge_helper that is set there, "" without one, and usable: whether it can be run.
+    networks: those that airtap made for it.
+    ours: airtap's own helper.
     """
 
     file: str
@@ -51,7 +57,7 @@ class Session:
 
 
 async def read(acl_path: str) -> User:
-    """Who asks, and what they may. sudo(8) says who they were before."""
+    """Read who asks, and what they may. sudo(8) says who they were before."""
     uid = os.geteuid()
     peer = _sudo_user() if uid == 0 else None
     no_acl = False
@@ -63,19 +69,19 @@ async def read(acl_path: str) -> User:
     except Problem as problem:
         rules, no_acl = problem, isinstance(problem.__cause__, FileNotFoundError)
     who = peer.uid if peer else uid
-    return User(who, _name(who), uid == 0, peer is not None, acl_path, rules, no_acl)
+    return User(who, _name_and_home(who)[0], uid == 0, peer is not None, acl_path, rules, no_acl)
 
 
 async def session(user: User) -> Session | None:
-    """The user's libvirt of their own, as they may read it; None for root's.
+    """Read the user's libvirt of their own, as they may read it; None for root's.
 
-    None too where root may not take on their rights.
+    It is None too where root may not take on their rights.
     """
     if user.uid == 0:
         return None
     peer = _sudo_user() if user.sudo else None
     if peer:
-        file = _home(user.uid) / ".config/libvirt/qemu.conf"
+        file = _name_and_home(user.uid)[1] / ".config/libvirt/qemu.conf"
         with suppress(Problem):
             return await with_rights_of(peer, partial(_session, file))
         return None
@@ -107,15 +113,9 @@ def _sudo_user() -> Peer | None:
     return Peer(0, uid, entry.pw_gid, tuple(groups)) if uid else None
 
 
-def _name(uid: int) -> str:
+def _name_and_home(uid: int) -> tuple[str, Path]:
     try:
-        return pwd.getpwuid(uid).pw_name
+        entry = pwd.getpwuid(uid)
     except KeyError:
-        return f"user {uid}"
-
-
-def _home(uid: int) -> Path:
-    try:
-        return Path(pwd.getpwuid(uid).pw_dir)
-    except KeyError:
-        return Path("/nonexistent")
+        return f"user {uid}", Path("/nonexistent")
+    return entry.pw_name, Path(entry.pw_dir)
