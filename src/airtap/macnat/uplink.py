@@ -211,7 +211,7 @@ class UplinkState:
             self._nat.addresses.restore_bindings(index, mac, bindings)
 
     async def _sync_child(self, link: Link, heard: str) -> None:
-        """heard: the MAC that learn has."""
+        """Make a guest the one on a child that is there. heard is the MAC that learn has."""
         foreign = link.kind == "macvtap" and link.group != GROUP
         if foreign and link.index not in self._children:  # what daemon/taps.py gives ours
             self._links.keep_host_off(link.name)
@@ -238,7 +238,7 @@ class UplinkState:
         return guest_mac(link.mac, owner)
 
     def _forget(self, index: int) -> None:
-        """Forget a child. One that is not known is success."""
+        """Forget a child. It is no error that it is not known."""
         self._host_access.remove(index)
         self._roaming.forget(index)
         held = self._nat.guests.remove(index)
@@ -272,8 +272,8 @@ class UplinkState:
 async def detach_all(links: Links, ipr: AsyncIPRoute, index: int, keep: Role | None = None) -> None:
     """Take the programs off an uplink and its children, of whichever daemon they are.
 
-    With keep, those stay that have a place in this role. What is not there, the uplink among it,
-    is success. Raises LinkError.
+    With keep, those stay that have a place in this role. It is no error that something is not
+    there, the uplink among it. Raises LinkError.
     """
     for child in await links.dump():
         if is_child(child, index):
