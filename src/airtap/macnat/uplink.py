@@ -34,7 +34,7 @@ class UplinkState:
     role is what is on. With translate, guests get the uplink's MAC; without, those of ipvtaps must
     use it, and those of macvtaps have their own on the wire.
     children maps the ifindexes of guests' devices to their MACs, None while one is to be learned.
-    on_spoke is called with the ifindex of a child whose guest has told its MAC.
+    on_mac_learned is called with the ifindex of a child whose guest has told its MAC.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class UplinkState:
         links: Links,
         ipr: AsyncIPRoute,
         bindings: BindingCache,
-        on_spoke: Callable[[int], None],
+        on_mac_learned: Callable[[int], None],
     ) -> None:
         self.link = link
         self.role = role
@@ -62,7 +62,7 @@ class UplinkState:
         self._bindings = bindings
         self._holds = 0
         self._held_until = 0.0
-        self._on_spoke = on_spoke
+        self._on_mac_learned = on_mac_learned
         self._probes = AddressProbes(nat, link.name)
         self._loop = asyncio.get_running_loop()
         self._events = nat.events.open(self._on_event)
@@ -260,7 +260,7 @@ class UplinkState:
     def _on_event(self, event: Event) -> None:
         log.debug("%s: %s", self.link.name, event)
         if event.what == "spoke":
-            self._on_spoke(event.ifindex)
+            self._on_mac_learned(event.ifindex)
         if self._roaming.reject(event) or event.address is None:
             return
         if event.reason == "guest-address":
