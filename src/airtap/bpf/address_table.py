@@ -34,7 +34,10 @@ class AddressTable:
         return None if value is None else unpack_learned(key, value)
 
     def forget(self, address: Address, vlan: int) -> None:
-        """Delete a learned address; whoever uses it next has it. Not there: success."""
+        """Delete a learned address; whoever uses it next has it.
+
+        It is no error that nobody has it.
+        """
         self._table.delete(pack_key(address, vlan))
 
     def forget_guest(self, ifindex: int) -> list[Learned]:

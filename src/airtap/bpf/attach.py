@@ -27,7 +27,7 @@ class Programs:
         return self._object.program(name)
 
     def inject(self, ifindex: int, frame: bytes) -> None:
-        """Have a guest receive a frame of ours. A guest that is gone or down: success.
+        """Have a guest receive a frame of ours. It is no error that the guest is gone or down.
 
         Raises BpfError.
         """
@@ -61,9 +61,9 @@ class Programs:
 
 
 async def detach(ipr: AsyncIPRoute, ifindex: int, keep: Collection[str] = ()) -> None:
-    """Take programs off a device, parent or child, of whichever version. Not there: success.
+    """Take programs off a device, parent or child, of whichever version.
 
     keep names those that stay; without any, the clsact goes too unless a filter that is not ours
-    is on it. Raises LinkError.
+    is on it. It is no error that neither program nor device is there. Raises LinkError.
     """
     await clsact.detach(ipr, ifindex, [HOOKS[name] for name in keep])

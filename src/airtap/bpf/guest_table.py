@@ -31,7 +31,7 @@ class GuestTable:
             self._addresses.set_mac(ifindex, mac)
 
     def remove(self, ifindex: int) -> list[Learned]:
-        """Forget a guest and return the addresses it had. Not there: success.
+        """Forget a guest and return the addresses it had. It is no error that it is not there.
 
         Where learn is still attached, everything that the guest sends is dropped from now on.
         """

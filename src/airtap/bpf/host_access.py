@@ -26,7 +26,7 @@ class HostAccessTable:
         self.update_listeners()
 
     def remove(self, mac: str) -> None:
-        """Have the host meet nobody at a MAC. Not there: success."""
+        """Have the host meet nobody at a MAC. It is no error that it meets nobody."""
         self._macs.delete(pack_mac(mac))
         self.update_listeners()
 

@@ -62,8 +62,9 @@ class Macnat:
 def open_macnat(directory: Path | None) -> Macnat:
     """Load the programs, on the maps that are pinned in directory, or on new ones pinned there.
 
-    directory: of pin_directory(); None to pin nothing. Pins whose layout is another version's are
-    replaced: addresses are then learned anew. Raises Problem no-macnat, saying what is missing.
+    directory is one of pin_directory(), or None to pin nothing. Pins whose layout is another
+    version's are replaced: addresses are then learned anew. Raises Problem no-macnat, saying what
+    is missing.
     """
     try:
         content = (resources.files("airtap") / "bpf/macnat.bpf.o").read_bytes()

@@ -35,7 +35,7 @@ class HostAccess:
             self._table.add(mac, index)
 
     def remove(self, index: int) -> None:
-        """Have the host meet a child's guest no more. One that it does not meet is success."""
+        """Have the host meet a child's guest no more. It is no error that it does not."""
         self._allowed.discard(index)
         self.yield_mac(index)
 

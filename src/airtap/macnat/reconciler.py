@@ -237,7 +237,7 @@ class Reconciler:
     async def _reconcile(self, index: int, devices: Devices) -> None:
         """Make an uplink, and those of its children that are among devices, what they should be.
 
-        All of its children, where another role is desired for it than it has.
+        All of its children are looked at where it is to have another role than it has.
         """
         link = await self._children.find(index)
         if link is None:
@@ -247,13 +247,14 @@ class Reconciler:
         devices = devices if current else EVERYTHING
         desired = await self._desired(link, devices)
         if current and current.role != desired.role:
-            if current.role.kind != desired.role.kind:  # its children are gone, or never were
+            if current.role.kind != desired.role.kind:  # their parent carries one kind
                 await self._switch_off(current)
             devices = EVERYTHING
             desired = await self._desired(link, devices)
         await self._apply(desired, devices)
 
     async def _desired(self, link: Link, devices: Devices) -> policy.Desired:
+        """Find out what should be at work on an uplink, for its children among devices."""
         current = self._uplinks.get(link.index)
         children = await self._children.children(link.index, devices)
         found = await asyncio.to_thread(policy.desired, link, children, self._config(), current)
@@ -314,7 +315,7 @@ class Reconciler:
         self._uplinks.pop(uplink.link.index).close(remove=True)
 
     def _forget(self, index: int) -> None:
-        """Forget an uplink that is gone. One that was not on is success."""
+        """Forget an uplink that is gone. It is no error that it was not on."""
         if uplink := self._uplinks.pop(index, None):
             log.info("%s is gone", uplink.link.name)
             uplink.close(remove=True)

@@ -128,7 +128,7 @@ class Roaming:
         self._nat.note.write(self._attachment.to_text())
 
     def forget(self, index: int) -> None:
-        """Forget a child. One that is not known is success."""
+        """Forget a child. It is no error that it is not known."""
         self._needs_renew.discard(index)
 
     def reject(self, event: Event) -> bool:

@@ -34,7 +34,7 @@ class UplinkState:
     role is what is on. With translate, guests get the uplink's MAC; without, those of ipvtaps must
     use it, and those of macvtaps have their own on the wire.
     children maps the ifindexes of guests' devices to their MACs, None while one is to be learned.
-    on_spoke is called with the ifindex of a child whose guest has told its MAC.
+    on_mac_learned is called with the ifindex of a child whose guest has told its MAC.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class UplinkState:
         links: Links,
         ipr: AsyncIPRoute,
         bindings: BindingCache,
-        on_spoke: Callable[[int], None],
+        on_mac_learned: Callable[[int], None],
     ) -> None:
         self.link = link
         self.role = role
@@ -62,7 +62,7 @@ class UplinkState:
         self._bindings = bindings
         self._holds = 0
         self._held_until = 0.0
-        self._on_spoke = on_spoke
+        self._on_mac_learned = on_mac_learned
         self._probes = AddressProbes(nat, link.name)
         self._loop = asyncio.get_running_loop()
         self._events = nat.events.open(self._on_event)
@@ -211,7 +211,7 @@ class UplinkState:
             self._nat.addresses.restore_bindings(index, mac, bindings)
 
     async def _sync_child(self, link: Link, heard: str) -> None:
-        """heard: the MAC that learn has."""
+        """Make a guest the one on a child that is there. heard is the MAC that learn has."""
         foreign = link.kind == "macvtap" and link.group != GROUP
         if foreign and link.index not in self._children:  # what daemon/taps.py gives ours
             self._links.keep_host_off(link.name)
@@ -238,7 +238,7 @@ class UplinkState:
         return guest_mac(link.mac, owner)
 
     def _forget(self, index: int) -> None:
-        """Forget a child. One that is not known is success."""
+        """Forget a child. It is no error that it is not known."""
         self._host_access.remove(index)
         self._roaming.forget(index)
         held = self._nat.guests.remove(index)
@@ -260,7 +260,7 @@ class UplinkState:
     def _on_event(self, event: Event) -> None:
         log.debug("%s: %s", self.link.name, event)
         if event.what == "mac-learned":
-            self._on_spoke(event.ifindex)
+            self._on_mac_learned(event.ifindex)
         if self._roaming.reject(event) or event.address is None:
             return
         if event.reason == "guest-address":
@@ -272,8 +272,8 @@ class UplinkState:
 async def detach_all(links: Links, ipr: AsyncIPRoute, index: int, keep: Role | None = None) -> None:
     """Take the programs off an uplink and its children, of whichever daemon they are.
 
-    With keep, those stay that have a place in this role. What is not there, the uplink among it,
-    is success. Raises LinkError.
+    With keep, those stay that have a place in this role. It is no error that something is not
+    there, the uplink among it. Raises LinkError.
     """
     for child in await links.dump():
         if is_child(child, index):

@@ -31,9 +31,9 @@ class _Failure:
 
 
 class WorkQueue:
-    """Calls reconcile with the devices that were enqueued.
+    """Calls reconcile with the devices that were enqueued, once it has ended for those before.
 
-    It is not called while it runs. Needs a running event loop.
+    Needs a running event loop.
     """
 
     def __init__(self, reconcile: Callable[[Devices], Awaitable[None]]) -> None:
