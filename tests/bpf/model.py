@@ -9,36 +9,26 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 from tests.bpf.rig import BROADCAST, MULTICAST, OTHERHOST
+from tests.bpf.view import (
+    ARP,
+    IPV4,
+    IPV6,
+    Address,
+    View,
+    destination,
+    dhcp_client,
+    egress_dhcp,
+    group_mac,
+    is_ipv4_arp,
+    is_link_control,
+    is_unassignable,
+    nd_message,
+)
 
-Address = IPv4Address | IPv6Address
 Place = tuple[Address, int]
 
-TAGS = (b"\x81\x00", b"\x88\xa8")
-ARP, IPV4, IPV6 = b"\x08\x06", b"\x08\x00", b"\x86\xdd"
-LINK_CONTROL = (b"\x88\x8e", b"\x88\xc7", b"\x88\xb4", b"\x89\x0d")
 QUOTA = {4: 16, 6: 32}
 EVERYBODY = b"\xff" * 6
-
-
-@dataclass
-class View:
-    """What a frame carries: ethertype behind at most one tag, and the payload's offset."""
-
-    ethertype: bytes
-    at: int
-    vlan: int
-    stacked: bool
-
-    @classmethod
-    def of(cls, frame: bytes, tag: int | None) -> "View":
-        tags = [] if tag is None else [tag & 0xFFF]
-        at = 14
-        while (kind := frame[at - 2 : at]) in TAGS and len(frame) >= at + 4:
-            tags.append(int.from_bytes(frame[at : at + 2], "big") & 0xFFF)
-            at += 4
-        cut = kind in TAGS  # one more, which does not end
-        stacked = len(tags) + cut > 1
-        return cls(b"" if cut or stacked else kind, at, tags[0] if tags else 0, stacked)
 
 
 @dataclass(eq=False)
@@ -333,91 +323,3 @@ class Model:
         mac = self.guests[holder.ifindex].mac
         assert mac is not None
         return mac
-
-
-def is_unassignable(address: Address) -> bool:
-    return (
-        address.is_unspecified
-        or address.is_multicast
-        or address.is_loopback
-        or address == IPv4Address("255.255.255.255")
-    )
-
-
-def is_link_control(view: View, to: bytes) -> bool:
-    """Ethertypes and group addresses (IEEE 802.1Q 8.6.3) that a switch or station keeps."""
-    reserved = to[:5] == b"\x01\x80\xc2\0\0" and to[5] < 16
-    return view.ethertype in LINK_CONTROL or reserved
-
-
-def is_ipv4_arp(data: bytes) -> bool:
-    return data[:2] in (b"\0\1", b"\0\6") and data[2:6] == b"\x08\0\x06\x04"
-
-
-def group_mac(group: Address) -> bytes:
-    if group.version == 6:
-        return b"\x33\x33" + group.packed[12:]
-    return b"\x01\0\x5e" + bytes([group.packed[1] & 0x7F]) + group.packed[2:]
-
-
-def egress_dhcp(data: bytes) -> bytes:
-    header = (data[0] & 0xF) * 4 if data else 0
-    length = int.from_bytes(data[2:4], "big")
-    message = data[header : header + 20]
-    if len(message) < 20 or header < 20 or length < header + 20 or data[0] >> 4 != 4:
-        return data
-    later = int.from_bytes(data[6:8], "big") & 0x1FFF
-    if data[9] != 17 or later or int.from_bytes(message[4:6], "big") < 20:
-        return data
-    if message[2:4] != b"\0\x43" or message[8] != 1:
-        return data
-    at = header + 18
-    return data[:at] + bytes([data[at] | 0x80]) + data[at + 1 :]
-
-
-def dhcp_client(data: bytes) -> bytes | None:
-    """The client's MAC in a DHCP server's answer. None: it is something else, or in a packet with
-    IP options, in the later part of a fragmented one, or cut."""
-    later = int.from_bytes(data[6:8], "big") & 0x1FFF
-    if data[0] & 0xF != 5 or data[9] != 17 or later or len(data) < 62:
-        return None
-    return data[56:62] if data[22:24] == b"\0\x44" and data[28] == 2 else None
-
-
-def destination(view: View, data: bytes) -> Address | None:
-    """Whom a packet is for."""
-    if view.ethertype == ARP and len(data) >= 28 and is_ipv4_arp(data):
-        return IPv4Address(data[24:28])
-    if view.ethertype == IPV4 and len(data) >= 20 and data[0] >> 4 == 4:
-        return IPv4Address(data[16:20])
-    if view.ethertype == IPV6 and len(data) >= 40 and data[0] >> 4 == 6:
-        return IPv6Address(data[24:40])
-    return None
-
-
-def nd_message(data: bytes) -> bytes | None:
-    """The ND message in an IPv6 packet. None: something else. Empty: cannot be told, or ND in a
-    fragment."""
-    following, at, fragment = data[6], 40, False
-    for _ in range(8):
-        if following == 58:
-            kind = data[at : at + 1]
-            if not kind:
-                return b""
-            if not 133 <= kind[0] <= 137:
-                return None
-            return b"" if fragment else data[at:]
-        if following not in (0, 43, 44, 60):
-            return None
-        header = data[at : at + 4]
-        if len(header) < 4:
-            return b""
-        if following == 44:
-            if int.from_bytes(header[2:4], "big") >> 3:
-                return None
-            fragment = True
-            at += 8
-        else:
-            at += (header[1] + 1) * 8
-        following = header[0]
-    return b""

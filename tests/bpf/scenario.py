@@ -23,25 +23,28 @@ from tests.bpf.frames import (
     PARENT,
     ROUTER,
     VLAN,
-    dhcp_to_client,
-    dhcp_to_server,
     frames,
     guest4,
     guest6,
+    packed,
+    senders,
+    tags,
+)
+from tests.bpf.model import Model
+from tests.bpf.pointed import (
+    dhcp_to_client,
+    dhcp_to_server,
     guest_ip,
     guest_nd,
     guest_other,
     lan_arp,
     lan_ip,
     lan_nd,
-    packed,
-    senders,
-    tags,
     to_sibling,
 )
-from tests.bpf.model import Address, Model
 from tests.bpf.rig import BROADCAST, HOST, MULTICAST, OTHERHOST, Rig
 from tests.bpf.sums import transport_sum
+from tests.bpf.view import Address
 
 HOSTS: set[Address] = {ip_address(text) for text in (HOST4, GATEWAY4, HOST6, GATEWAY6)}
 Step = tuple[object, ...]

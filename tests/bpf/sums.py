@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scapy.layers.inet import IP, in4_chksum
 from scapy.layers.inet6 import IPv6, in6_chksum
 
-from tests.bpf.model import IPV4, IPV6, View, nd_message
+from tests.bpf.view import IPV4, IPV6, View, nd_message
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,7 @@
 #ifndef AIRTAP_ADDRESSES_H
 #define AIRTAP_ADDRESSES_H
 
-#include <stdbool.h>
-#include <linux/bpf.h>
 #include <linux/in6.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 #include "ethernet.h"
 #include "maps.h"
 #include "trace_note.h"

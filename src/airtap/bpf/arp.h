@@ -5,11 +5,6 @@
 #ifndef AIRTAP_ARP_H
 #define AIRTAP_ARP_H
 
-#include <stdbool.h>
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 #include "addresses.h"
 #include "deliver.h"
 #include "ethernet.h"
@@ -41,7 +36,7 @@ static __always_inline bool is_ethernet_ipv4(const struct arp *arp)
 }
 
 static __always_inline int check_arp(struct __sk_buff *skb, struct frame *f, struct claim *c,
-				    struct table *table)
+				     struct table *table)
 {
 	struct arp arp;
 
@@ -81,7 +76,7 @@ static __always_inline int egress_arp(struct __sk_buff *skb, __u32 l3, const str
  *   to a probe, whose target is 0.0.0.0 (RFC 5227 2.1.1)
  */
 static __noinline int ingress_arp(struct __sk_buff *skb, struct frame *f, const struct config *cfg,
-				bool to_us, bool from_us)
+				  bool to_us, bool from_us)
 {
 	struct key key = { .vlan = f->vlan };
 	struct entry *entry;

@@ -5,9 +5,7 @@
 #ifndef AIRTAP_DELIVER_H
 #define AIRTAP_DELIVER_H
 
-#include <linux/bpf.h>
 #include <linux/if_packet.h>
-#include <bpf/bpf_helpers.h>
 #include "ethernet.h"
 #include "maps.h"
 

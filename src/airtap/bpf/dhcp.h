@@ -5,13 +5,9 @@
 #ifndef AIRTAP_DHCP_H
 #define AIRTAP_DHCP_H
 
-#include <stdbool.h>
-#include <linux/bpf.h>
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/udp.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 #include "ethernet.h"
 #include "maps.h"
 

@@ -5,13 +5,8 @@
 #ifndef AIRTAP_FROM_GUEST_H
 #define AIRTAP_FROM_GUEST_H
 
-#include <stdbool.h>
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 #include "addresses.h"
 #include "arp.h"
 #include "ethernet.h"
@@ -30,7 +25,7 @@ static __always_inline int check_ipv4(struct __sk_buff *skb, struct frame *f, st
 }
 
 static __always_inline int check_ipv6(struct __sk_buff *skb, struct frame *f, struct claim *c,
-				     struct table *table)
+				      struct table *table)
 {
 	struct ipv6hdr ip;
 	int verdict, at;
@@ -47,22 +42,20 @@ static __always_inline int check_ipv6(struct __sk_buff *skb, struct frame *f, st
 	return at ? check_nd(skb, at, c, table) : PASS;
 }
 
-/* The first frame of an ipvtap's guest says its MAC. The uplink's own it may not have. */
-static __always_inline bool is_initial_mac(struct claim *c, const struct mac *guest)
-{
-	struct config *cfg = configuration();
-
-	if (!cfg || cfg->kind != IPVTAP || !is_zero(guest->w))
-		return false;
-	return !is_zero(c->mac.w) && !(c->mac.w[0] & bpf_htons(0x0100)) &&
-	       !same(c->mac.w, cfg->parent.w);
-}
-
 static __always_inline bool is_uplink_mac(const struct mac *mac)
 {
 	struct config *cfg = configuration();
 
 	return cfg && same(mac->w, cfg->parent.w);
+}
+
+/* The first frame of an ipvtap's guest says its MAC. The uplink's own it may not have. */
+static __always_inline bool is_initial_mac(struct claim *c, const struct mac *guest)
+{
+	struct config *cfg = configuration();
+
+	return cfg && cfg->kind == IPVTAP && is_zero(guest->w) && !is_zero(c->mac.w) &&
+	       !is_group(c->mac.w) && !is_uplink_mac(&c->mac);
 }
 
 /* Check all that the fast path did not. A device that user space did not announce has no voice:

@@ -5,15 +5,10 @@
 #ifndef AIRTAP_FROM_UPLINK_H
 #define AIRTAP_FROM_UPLINK_H
 
-#include <stdbool.h>
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 #include "addresses.h"
 #include "arp.h"
 #include "deliver.h"
@@ -24,7 +19,7 @@
 
 /* An access point may send a group's packet to each station's own MAC: RFC 1112 6.4 backwards. */
 static __always_inline int ingress_ipv4(struct __sk_buff *skb, struct frame *f,
-				      const struct config *cfg, __u32 to, bool dhcp)
+					const struct config *cfg, __u32 to, bool dhcp)
 {
 	struct entry *entry;
 	struct key key = { .vlan = f->vlan };
@@ -51,7 +46,7 @@ static __always_inline int ingress_ipv4(struct __sk_buff *skb, struct frame *f,
  * yet is still there.
  */
 static __always_inline int ingress_ipv6(struct __sk_buff *skb, struct frame *f,
-				      const struct config *cfg, struct in6_addr *to)
+					const struct config *cfg, struct in6_addr *to)
 {
 	__u16 group[] = { 0x3333, to->s6_addr16[6], to->s6_addr16[7] };
 	__u16 solicited[] = { 0x3333, bpf_htons(0xff00 | to->s6_addr[13]), to->s6_addr16[7] };

@@ -24,14 +24,9 @@
 #ifndef AIRTAP_HOST_ACCESS_H
 #define AIRTAP_HOST_ACCESS_H
 
-#include <stdbool.h>
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 #include "addresses.h"
 #include "dhcp.h"
 #include "ethernet.h"

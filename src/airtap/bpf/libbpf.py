@@ -1,7 +1,7 @@
-"""libbpf.so.1, version 1.0 and later: its functions, its words and its errors.
+"""libbpf.so.1, version 1.0 and later: its functions, what it says, and its errors.
 
-bpf_object.py and bpf_map.py are what one works with. They raise BpfError with the kernel's errno
-and, where an object could not be loaded, what libbpf and the verifier said.
+object.py and map.py are what one works with. They raise BpfError with the kernel's errno and, where
+an object could not be loaded, with what libbpf and the verifier said.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ _LOG_LINES = 12
 class BpfError(OSError):
     """A bpf(2) call failed. Its strerror says which, why, and what libbpf and the verifier said.
 
-    text: the words of libbpf and the verifier alone.
+    text: what libbpf and the verifier said, alone.
     """
 
     def __init__(self, number: int, what: str, text: str = "") -> None:
@@ -68,7 +68,7 @@ _log: list[str] = []
 
 @cache
 def library() -> Any:
-    """The library, its functions typed. Raises NoLibbpf."""
+    """Load the library and type its functions. Raises NoLibbpf."""
     try:
         loaded = ctypes.CDLL("libbpf.so.1", use_errno=True)
         for name, (result, arguments) in _FUNCTIONS.items():
@@ -95,26 +95,26 @@ _keep_c = _PRINT(_keep)
 
 
 def _said() -> str:
-    """The last lines of what libbpf has said since it was last asked."""
+    """Return the last lines of what libbpf has said since it was last asked."""
     lines = [line.strip() for line in _log if line.strip()]
     forget_said()
     return " | ".join(lines[-_LOG_LINES:])
 
 
 def forget_said() -> None:
-    """Start anew with what libbpf says."""
+    """Forget what libbpf has said so far."""
     _log.clear()
 
 
 def check(result: int, what: str) -> int:
-    """The result of a call, or what went wrong at what. Raises BpfError."""
+    """Return the result of a call, or raise BpfError that says what failed."""
     if result < 0:
         raise BpfError(-result, what, _said())
     return result
 
 
 def checked(pointer: int | None, what: str) -> int:
-    """As check(), of a call that returns a pointer."""
+    """Do as check(), for a call that returns a pointer."""
     if not pointer:
         raise BpfError(ctypes.get_errno(), what, _said())
     return pointer

@@ -55,8 +55,6 @@
  * checksum_pending() refuses that. Elsewhere it forges a source address in that guest's own
  * packet, to which no answer comes back, as any host of the LAN can.
  */
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
 #include "from_guest.h"
 #include "from_uplink.h"
 #include "host_access.h"
@@ -64,47 +62,20 @@
 #include "to_uplink.h"
 #include "trace.h"
 
-SEC("tc")
-int from_guest(struct __sk_buff *skb)
-{
-	trace(skb, FROM_GUEST);
-	return traced(skb, FROM_GUEST, observed(skb, handle_from_guest(skb)));
-}
+#define PROGRAM(name, number, verdict)                  \
+	SEC("tc")                                       \
+	int name(struct __sk_buff *skb)                 \
+	{                                               \
+		trace(skb, number);                     \
+		return traced(skb, number, verdict);    \
+	}
 
-SEC("tc")
-int to_uplink(struct __sk_buff *skb)
-{
-	trace(skb, TO_UPLINK);
-	return traced(skb, TO_UPLINK, handle_to_uplink(skb));
-}
-
-SEC("tc")
-int from_uplink(struct __sk_buff *skb)
-{
-	trace(skb, FROM_UPLINK);
-	return traced(skb, FROM_UPLINK, handle_from_uplink(skb));
-}
-
-SEC("tc")
-int to_sibling(struct __sk_buff *skb)
-{
-	trace(skb, TO_SIBLING);
-	return traced(skb, TO_SIBLING, handle_to_sibling(skb));
-}
-
-SEC("tc")
-int uplink_egress(struct __sk_buff *skb)
-{
-	trace(skb, UPLINK_EGRESS);
-	return traced(skb, UPLINK_EGRESS, handle_uplink_egress(skb));
-}
-
-SEC("tc")
-int to_host(struct __sk_buff *skb)
-{
-	trace(skb, TO_HOST);
-	return traced(skb, TO_HOST, handle_to_host(skb));
-}
+PROGRAM(from_guest, FROM_GUEST, observed(skb, handle_from_guest(skb)))
+PROGRAM(to_host, TO_HOST, handle_to_host(skb))
+PROGRAM(uplink_egress, UPLINK_EGRESS, handle_uplink_egress(skb))
+PROGRAM(to_uplink, TO_UPLINK, handle_to_uplink(skb))
+PROGRAM(to_sibling, TO_SIBLING, handle_to_sibling(skb))
+PROGRAM(from_uplink, FROM_UPLINK, handle_from_uplink(skb))
 
 /* User space runs this (BPF_PROG_TEST_RUN) on a frame for the guest of device cb[0]. */
 SEC("tc")

@@ -24,7 +24,7 @@ class Map:
         self.value_size = value_size
 
     def lookup(self, key: bytes) -> bytes | None:
-        """The value of a key, or None. Raises BpfError."""
+        """Return the value of a key, or None. Raises BpfError."""
         self._fits(key, self.key_size)
         value = ctypes.create_string_buffer(self.value_size)
         result = library().bpf_map_lookup_elem(self.fd, key, value)
@@ -35,21 +35,21 @@ class Map:
         self._update(key, value, _BPF_ANY)
 
     def insert(self, key: bytes, value: bytes) -> bool:
-        """Set the value of a key that is not there; false if it is. Raises BpfError."""
+        """Set the value of a key that is not there; return false if it is. Raises BpfError."""
         return self._update(key, value, _BPF_NOEXIST, errno.EEXIST)
 
     def replace(self, key: bytes, value: bytes) -> bool:
-        """Set the value of a key that is there; false if it is not. Raises BpfError."""
+        """Set the value of a key that is there; return false if it is not. Raises BpfError."""
         return self._update(key, value, _BPF_EXIST, errno.ENOENT)
 
     def delete(self, key: bytes) -> bool:
-        """Delete a key; false if it is not there. Raises BpfError."""
+        """Delete a key; return false if it is not there. Raises BpfError."""
         self._fits(key, self.key_size)
         result = library().bpf_map_delete_elem(self.fd, key)
         return self._done(result, "delete in", errno.ENOENT)
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Every key of a hash map and its value. Raises BpfError.
+        """Yield every key of a hash map and its value. Raises BpfError.
 
         In batches: unlike the walk by BPF_MAP_GET_NEXT_KEY this does not begin again when a key
         is deleted meanwhile (kernel/bpf/hashtab.c: __htab_map_lookup_and_delete_batch).
@@ -87,7 +87,10 @@ class Map:
         return self._done(result, "write", refusal)
 
     def _done(self, result: int, what: str, refusal: int) -> bool:
-        """Whether a call did it; refusal: the errno that only says that it did not, 0 for none."""
+        """Tell whether a call did it.
+
+        refusal: the errno that only says that it did not, 0 for none.
+        """
         if refusal and result == -refusal:
             return False
         check(result, f"{what} map {self.name}")
@@ -99,7 +102,10 @@ class Map:
 
 
 class Ring:
-    """The reading end of a ring buffer map. fd: readable when there is something to consume()."""
+    """The reading end of a ring buffer map.
+
+    fd: a descriptor that is readable when there is something to consume().
+    """
 
     def __init__(self, ring: Map, on_sample: Callable[[bytes], None]) -> None:
         """on_sample: called by consume() with each sample. Raises BpfError."""

@@ -10,66 +10,46 @@
 #include <bpf/bpf_helpers.h>
 #include "abi.h"
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct config);
-} config SEC(".maps");
+/* One value. */
+#define SINGLE(name, contents)                          \
+	struct {                                        \
+		__uint(type, BPF_MAP_TYPE_ARRAY);       \
+		__uint(max_entries, 1);                 \
+		__type(key, __u32);                     \
+		__type(value, contents);                \
+	} name SEC(".maps")
+
+/* A hash table that takes memory for what is in it. */
+#define TABLE(name, entries, index, contents)           \
+	struct {                                        \
+		__uint(type, BPF_MAP_TYPE_HASH);        \
+		__uint(max_entries, entries);           \
+		__uint(map_flags, BPF_F_NO_PREALLOC);   \
+		__type(key, index);                     \
+		__type(value, contents);                \
+	} name SEC(".maps")
+
+SINGLE(config, struct config);
 
 /* Addresses of the host and its gateways, in any VLAN (key.vlan is 0). */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 8192);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct key);
-	__type(value, __u32);
-} hosts SEC(".maps");
+TABLE(hosts, 8192, struct key, __u32);
 
 /* What the host reaches on the uplink without a router. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct on_link);
-} on_links SEC(".maps");
+SINGLE(on_links, struct on_link);
 
 /* Devices under watch, written by user space. MAC all zero: not known yet, nothing is learned.
  * An ipvtap's is then the first that its guest uses; a macvtap must bear it, so user space learns
  * that. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, GUESTS);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u32);
-	__type(value, struct mac);
-} guests SEC(".maps");
+TABLE(guests, GUESTS, __u32, struct mac);
 
 /* Guests that the host may meet, by MAC; written by user space. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, GUESTS);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct mac);
-	__type(value, __u32);
-} macs SEC(".maps");
+TABLE(macs, GUESTS, struct mac, __u32);
 
 /* Their devices once more, to go through; written by user space. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct listeners);
-} listeners SEC(".maps");
+SINGLE(listeners, struct listeners);
 
 /* What the programs keep of each of them; user space makes and deletes it. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, GUESTS);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u32);
-	__type(value, struct table);
-} tables SEC(".maps");
+TABLE(tables, GUESTS, __u32, struct table);
 
 /* 1024 more than all slots: broadcast addresses, and entries between delete and reuse. */
 struct {
@@ -79,20 +59,10 @@ struct {
 	__type(value, struct entry);
 } addresses SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct statistics);
-} statistics SEC(".maps");
+SINGLE(statistics, struct statistics);
 
 /* What user space wants to find again, if it ends and comes back. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct note);
-} note SEC(".maps");
+SINGLE(note, struct note);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -100,13 +70,7 @@ struct {
 } events SEC(".maps");
 
 /* To the ifindex of the guest's device; written by user space. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 256);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct who);
-	__type(value, __u32);
-} tracees SEC(".maps");
+TABLE(tracees, 256, struct who, __u32);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -5,14 +5,9 @@
 #ifndef AIRTAP_NDP_H
 #define AIRTAP_NDP_H
 
-#include <stdbool.h>
-#include <linux/bpf.h>
 #include <linux/icmpv6.h>
-#include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ipv6.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 #include "addresses.h"
 #include "ethernet.h"
 #include "ipv6.h"
@@ -26,7 +21,7 @@
 /* An advertisement claims its target. A solicitation asks for one, from nobody's address to detect
  * a duplicate. c->key is the packet's source. */
 static __always_inline int check_nd(struct __sk_buff *skb, __u32 at, struct claim *c,
-				   struct table *table)
+				    struct table *table)
 {
 	struct {
 		struct icmp6hdr icmp;
@@ -63,7 +58,7 @@ static __always_inline __u32 nd_options(__u8 type)
 
 /* Put the uplink's MAC into one link-layer address option, and the change into the checksum. */
 static __always_inline int egress_nd_option(struct __sk_buff *skb, __u32 nd, __u32 at,
-					const __u16 *old, const struct mac *parent)
+					    const __u16 *old, const struct mac *parent)
 {
 	__u16 from[4] = { old[0], old[1], old[2], 0 };
 	__u16 to[4] = { parent->w[0], parent->w[1], parent->w[2], 0 };

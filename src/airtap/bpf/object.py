@@ -1,7 +1,7 @@
 """Compiled BPF objects and their programs. Both raise BpfError.
 
-Every descriptor has an owner that closes it: Object those of its maps and programs, Ring the one
-that it waits on.
+Every descriptor has an owner that closes it: an Object closes those of its maps and programs, and a
+Ring the one that it waits on.
 """
 
 import ctypes
@@ -64,7 +64,10 @@ class _ProgramInfo(ctypes.Structure):
 
 @dataclass(frozen=True)
 class ProgramInfo:
-    """What the kernel says of a program. tag: a hash of its instructions, without its maps."""
+    """What the kernel says of a program.
+
+    tag: a hash of its instructions, without its maps.
+    """
 
     id: int
     tag: str
@@ -73,7 +76,10 @@ class ProgramInfo:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What came out of a program that ran on one frame. duration: ns for each repetition."""
+    """What came out of a program that ran on one frame.
+
+    duration: how many ns each repetition took.
+    """
 
     verdict: int
     frame: bytes
@@ -89,7 +95,7 @@ class Program:
         self.fd = fd
 
     def info(self) -> ProgramInfo:
-        """Raises BpfError."""
+        """Ask the kernel about the program. Raises BpfError."""
         return _program_info(self.fd)
 
     def test_run(
@@ -98,6 +104,8 @@ class Program:
         """Run the program on a frame that goes nowhere (BPF_PROG_TEST_RUN). Raises BpfError.
 
         context: a struct __sk_buff, or nothing.
+        repeat: how often it is to run.
+        flags: those of the system call.
         """
         out = ctypes.create_string_buffer(len(frame) + 256)
         context_out = ctypes.create_string_buffer(len(context) or 1)
@@ -124,10 +132,10 @@ class Program:
 
 
 def program_by_id(number: int) -> ProgramInfo | None:
-    """What the kernel says of program id number, or None if there is none.
+    """Return what the kernel says of program id number, or None if there is none.
 
-    None, too, without CAP_SYS_ADMIN, which this takes (kernel/bpf/syscall.c: bpf_prog_get_fd_by_id)
-    and airtapd's unit does not have. Raises BpfError.
+    The answer is None, too, without CAP_SYS_ADMIN, which this takes (kernel/bpf/syscall.c:
+    bpf_prog_get_fd_by_id) and airtapd's unit does not have. Raises BpfError.
     """
     fd: int = library().bpf_prog_get_fd_by_id(number)
     if fd in (-errno.ENOENT, -errno.EPERM):
@@ -184,7 +192,7 @@ class Object:
         check(library().bpf_object__load(self._object), f"load BPF object {self.name}")
 
     def map(self, name: str) -> Map:
-        """A map of the loaded object. Raises BpfError."""
+        """Find a map of the loaded object. Raises BpfError."""
         bpf = library()
         found = bpf.bpf_object__find_map_by_name(self._object, name.encode())
         at = checked(found, f"find map {name}")
@@ -192,7 +200,7 @@ class Object:
         return Map(name, fd, bpf.bpf_map__key_size(at), bpf.bpf_map__value_size(at))
 
     def program(self, name: str) -> Program:
-        """A program of the loaded object. Raises BpfError."""
+        """Find a program of the loaded object. Raises BpfError."""
         fd = check(library().bpf_program__fd(self._find(name)), f"find program {name}")
         return Program(name, fd)
 

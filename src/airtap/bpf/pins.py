@@ -18,12 +18,12 @@ _BPF_FS_MAGIC = 0xCAFE4A11  # include/uapi/linux/magic.h
 
 
 def pin_directory(ifindex: int) -> Path:
-    """Where the maps of the uplink with this ifindex, in our network namespace, are pinned."""
+    """Tell where the maps of an uplink of our network namespace are pinned."""
     return _ROOT / f"{os.stat('/proc/self/ns/net').st_ino}-{ifindex}"
 
 
 def pinned() -> Iterator[tuple[int, Path]]:
-    """(ifindex, directory) of each uplink of our network namespace that has pins."""
+    """Yield (ifindex, directory) of each uplink of our network namespace that has pins."""
     with suppress(FileNotFoundError):
         for path in _ROOT.iterdir():
             _, _, ifindex = path.name.partition("-")

@@ -1,4 +1,4 @@
-"""What stands in the maps of the programs, and what their events say: structures of abi.h in bytes.
+"""Records of the maps and events of the programs: structures of abi.h, to and from bytes.
 
 All are in the host's byte order. A MAC is followed by two bytes of padding.
 """
@@ -50,9 +50,11 @@ class Configuration(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """struct entry: who has an address. ifindex 0: nobody, it is a broadcast address.
+    """struct entry: who has an address.
 
-    last_seen: ns of time.monotonic_ns(). fresh_until: jiffies, see abi.h.
+    fresh_until: jiffies, up to which its use need not be noted.
+    last_seen: ns of time.monotonic_ns().
+    ifindex: the guest's device, or 0 if nobody has it: it is a broadcast address.
     """
 
     fresh_until: int
@@ -71,7 +73,11 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Learned:
-    """An address that a guest has used. vlan: 0 for none. last_seen: s, time.monotonic()."""
+    """An address that a guest has used.
+
+    vlan: 0 for none.
+    last_seen: s of time.monotonic().
+    """
 
     address: Address
     vlan: int
@@ -82,7 +88,7 @@ class Learned:
 
 @dataclass(frozen=True)
 class Event:
-    """What from_guest did, as it happened. Times are in s of time.monotonic().
+    """What from_guest did, at the time when it happened, in s of time.monotonic().
 
     what: "learned"; "moved" (learned, from the guest with ifindex other, which has not used it
     for config.alive); "evicted" (the guest went over its quota; this was unused for longest);
@@ -109,8 +115,9 @@ class Event:
 class GuestCounters:
     """Frames of one guest that the guards dropped, by guard, and what became of its addresses.
 
+    unreported: how many events were suppressed or lost.
     last_seen: s of time.monotonic() when an address of the guest's was last seen in use; 0 for
-    never. unreported: events suppressed or lost.
+    never.
     """
 
     wrong_mac: int
@@ -126,7 +133,7 @@ class GuestCounters:
 
 
 def pack_index(number: int) -> bytes:
-    """An ifindex, or another number of 32 bits."""
+    """Pack an ifindex, or another number of 32 bits."""
     return _INDEX.pack(number)
 
 
@@ -143,12 +150,12 @@ def unpack_mac(data: bytes) -> str:
 
 
 def pack_key(address: Address, vlan: int = 0) -> bytes:
-    """struct key. vlan: 0 for none."""
+    """Pack a struct key. vlan: 0 for none."""
     return _KEY.pack(address.packed, vlan, address.version)
 
 
 def unpack_key(key: bytes) -> tuple[Address | None, int]:
-    """(address, vlan) of a struct key; None for one of neither family."""
+    """Read (address, vlan) from a struct key. The address of neither family is None."""
     packed, vlan, family = _KEY.unpack(key)
     if family == 4:
         return IPv4Address(packed[:4]), vlan
@@ -156,12 +163,12 @@ def unpack_key(key: bytes) -> tuple[Address | None, int]:
 
 
 def pack_listeners(devices: Collection[bytes]) -> bytes:
-    """struct listeners, without the empty places behind them. devices: at most GUESTS, packed."""
+    """Pack a struct listeners, without its empty places. devices: at most GUESTS, packed."""
     return b"".join((pack_index(len(devices)), *devices))
 
 
 def pack_prefixes(prefixes: Collection[Subnet]) -> bytes:
-    """struct on_link, without the empty places behind them. prefixes: at most PREFIXES."""
+    """Pack a struct on_link, without its empty places. prefixes: at most PREFIXES."""
     return b"".join(
         _PREFIX.pack(net.network_address.packed, net.netmask.packed, net.version)
         for net in prefixes
@@ -169,7 +176,7 @@ def pack_prefixes(prefixes: Collection[Subnet]) -> bytes:
 
 
 def unpack_learned(key: bytes, value: bytes) -> Learned | None:
-    """What a key and an entry of addresses say; None for a broadcast address, which is nobody's."""
+    """Read a key and an entry of addresses. None for a broadcast address, which is nobody's."""
     address, vlan = unpack_key(key)
     entry = Entry.unpack(value)
     if not entry.ifindex or address is None:
@@ -178,14 +185,14 @@ def unpack_learned(key: bytes, value: bytes) -> Learned | None:
 
 
 def unpack_counters(value: bytes) -> GuestCounters:
-    """The head of a struct table."""
+    """Read the head of a struct table."""
     last_seen, *numbers = _TABLE.unpack_from(value)
     fields = (*numbers, last_seen / NS)
     return GuestCounters(*fields)
 
 
 def unpack_event(sample: bytes) -> Event:
-    """A struct event."""
+    """Read a struct event."""
     nanoseconds, packed, vlan, family, ifindex, other, mac, what, why = _EVENT.unpack_from(sample)
     address, vlan = unpack_key(_KEY.pack(packed, vlan, family))
     return Event(

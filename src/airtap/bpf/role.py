@@ -1,4 +1,4 @@
-"""What the programs of macnat.bpf.c are there for at an uplink, and which device carries which."""
+"""What the BPF programs are there for at an uplink, and which device carries which of them."""
 
 from dataclasses import dataclass
 
@@ -23,8 +23,9 @@ CHILD = {"macvtap": ("from_guest",), "ipvtap": ("from_guest", "to_uplink", "to_s
 class Role:
     """What the programs are there for at one uplink.
 
-    kind: of its children, macvtap or ipvtap. translate: MAC NAT; on macvtaps, without it,
-    from_guest only observes. host_access: the host and its guests reach each other.
+    kind: the kind of its children, macvtap or ipvtap.
+    translate: whether MAC NAT is on; on macvtaps, without it, from_guest only observes.
+    host_access: whether the host and its guests reach each other.
     """
 
     kind: str
@@ -38,18 +39,18 @@ class Role:
 
     @property
     def observes(self) -> bool:
-        """Whether from_guest only observes."""
+        """Tell whether from_guest only observes."""
         return self.kind == "macvtap" and not self.translate
 
     @property
     def on_parent(self) -> tuple[str, ...]:
-        """The programs that the uplink carries."""
+        """The names of the programs that the uplink carries."""
         own = () if self.observes else PARENT[self.kind]
         return ("uplink_egress", *own) if self.host_access else own
 
     @property
     def on_child(self) -> tuple[str, ...]:
-        """The programs that each child carries."""
+        """The names of the programs that each child carries."""
         first, *rest = CHILD[self.kind]
         called = ("to_host",) if self.host_access and self.kind == "ipvtap" else ()
         return (first, *called, *rest)

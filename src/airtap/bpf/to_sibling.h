@@ -5,11 +5,6 @@
 #ifndef AIRTAP_TO_SIBLING_H
 #define AIRTAP_TO_SIBLING_H
 
-#include <stdbool.h>
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 #include "addresses.h"
 #include "arp.h"
 #include "ethernet.h"

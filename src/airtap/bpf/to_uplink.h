@@ -5,13 +5,8 @@
 #ifndef AIRTAP_TO_UPLINK_H
 #define AIRTAP_TO_UPLINK_H
 
-#include <stdbool.h>
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 #include "arp.h"
 #include "dhcp.h"
 #include "ethernet.h"

@@ -18,11 +18,7 @@
 #ifndef AIRTAP_TRACE_H
 #define AIRTAP_TRACE_H
 
-#include <stdbool.h>
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
 #include <linux/pkt_cls.h>
-#include <bpf/bpf_helpers.h>
 #include "addresses.h"
 #include "ethernet.h"
 #include "maps.h"

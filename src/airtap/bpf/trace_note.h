@@ -5,8 +5,6 @@
 #ifndef AIRTAP_TRACE_NOTE_H
 #define AIRTAP_TRACE_NOTE_H
 
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
 #include "maps.h"
 
 /* Read anew each time: kept, it would have the verifier follow every program twice. */

@@ -1,4 +1,4 @@
-"""What a program of MAC NAT tells of one frame, as trace.h writes it. Pure."""
+"""Records: what a program tells of one frame, as trace.h writes it. Pure."""
 
 import struct
 from typing import NamedTuple
@@ -24,11 +24,14 @@ _ETHERNET = 14
 class Record(NamedTuple):
     """struct record of abi.h.
 
-    time: ns of CLOCK_MONOTONIC. whose: ifindex of the guest's device, EVERYONE or NOBODY. before
-    and after: the first SNAP bytes of a frame of before_length and after_length bytes. verdict:
-    PASS, DROP or REDIRECT. tag, tag_proto: TCI, in the host's byte order, and ethertype, in the
-    network's, of a tag beside the frame; ethertype 0 for none. said, reason: bits and a number of
-    abi.h. key, evicted: addresses, 16 bytes each, with their VLANs and families.
+    time: ns of CLOCK_MONOTONIC.
+    whose: ifindex of the guest's device, EVERYONE or NOBODY.
+    before, after: the first SNAP bytes of a frame of before_length and after_length bytes.
+    verdict: PASS, DROP or REDIRECT.
+    tag, tag_proto: TCI, in the host's byte order, and ethertype, in the network's, of a tag beside
+    the frame; the ethertype is 0 if there is none.
+    said, reason: bits and a number of abi.h.
+    key, evicted: addresses, 16 bytes each, with their VLANs and families.
     """
 
     time: int
@@ -54,12 +57,12 @@ class Record(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the program."""
+        """The program's name."""
         return PROGRAMS[self.program]
 
 
 def trimmed(sample: bytes) -> bytes:
-    """A record as the kernel gives it, without the bytes of other frames behind its heads."""
+    """Cut the bytes of other frames off a record: they stand behind its heads."""
     head = _HEAD.unpack_from(sample)
     middle = _HEAD.size + SNAP
     before = sample[_HEAD.size : _HEAD.size + min(head[2], SNAP)]
@@ -67,7 +70,7 @@ def trimmed(sample: bytes) -> bytes:
 
 
 def record(packed: bytes) -> Record:
-    """Read what trimmed() gave. Raises ValueError if it is nothing of the kind."""
+    """Read what trimmed() returned. Raises ValueError if it is nothing of the kind."""
     if len(packed) < _HEAD.size:
         raise ValueError("a record that is too short")
     head = _HEAD.unpack_from(packed)
@@ -83,6 +86,6 @@ def record(packed: bytes) -> Record:
 
 
 def concerns(packed: bytes) -> tuple[int, str]:
-    """(whose, name of the program) of a record."""
+    """Read whose a record is, and the name of its program."""
     head = _HEAD.unpack_from(packed)
     return head[1], PROGRAMS[head[8]]

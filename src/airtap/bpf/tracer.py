@@ -1,4 +1,4 @@
-"""What the programs of one uplink make of the frames of guests that are traced: bpf/trace.h."""
+"""Tracing of guests on one uplink: trace.h tells what the programs make of their frames."""
 
 import random
 import struct
@@ -17,7 +17,7 @@ _NOBODYS_MAC = bytes(6)
 
 
 class Tracer:
-    """Tracing on one uplink. Methods raise BpfError. Nobody is traced at first: see clear()."""
+    """Tracing on one uplink. Nobody is traced before clear() and add(). Methods raise BpfError."""
 
     def __init__(self, loaded: Object) -> None:
         self._state = loaded.map(".bss")
@@ -34,7 +34,7 @@ class Tracer:
             ring.close()
 
     def clear(self) -> None:
-        """Trace nobody: also of what an earlier daemon has left."""
+        """Trace nobody any more, nor whom an earlier daemon has left."""
         self._macs.clear()
         if self._state.lookup(_FIRST) != bytes(self._state.value_size):
             self._state.update(_FIRST, bytes(self._state.value_size))
@@ -44,8 +44,8 @@ class Tracer:
     def add(self, ifindex: int, mac: str | None) -> None:
         """Trace the guest of a device, also one that is traced already.
 
-        mac: its own, if that is a macvtap and the MAC is known. NOBODY as ifindex: also tell of
-        frames that are nobody's.
+        ifindex: the device, or NOBODY, to be told also of frames that are nobody's.
+        mac: the guest's own, if the device is a macvtap and the MAC is known.
         """
         if self._ring is None:
             self._begin()
@@ -57,7 +57,7 @@ class Tracer:
         self._macs[ifindex] = mac
 
     def remove(self, ifindex: int) -> None:
-        """Trace a guest no more; after the last, stop() saves time. Not there: success."""
+        """Trace a guest no more. Not there: success. After the last one stop() saves time."""
         for key in _who(ifindex, self._macs.pop(ifindex, None)):
             self._tracees.delete(key)
 
@@ -67,14 +67,14 @@ class Tracer:
         self.close()
 
     def read(self, limit: int) -> list[bytes]:
-        """What has come in, at most limit records: as trimmed() has them."""
+        """Return what has come in, at most limit records, each as trimmed() leaves it."""
         if self._ring is not None:
             self._ring.consume(limit)
         samples, self._samples = self._samples, []
         return samples
 
     def lost(self) -> int:
-        """How many records found no room since the first add()."""
+        """Return how many records found no room since the first add()."""
         return int(_STATE.unpack_from(self._state.lookup(_FIRST) or bytes(_STATE.size))[1])
 
     def _begin(self) -> None:

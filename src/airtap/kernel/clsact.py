@@ -36,7 +36,11 @@ sched_bpf.options.nla_map += (
 
 @dataclass(frozen=True)
 class Hook:
-    """A filter's place and name. direction: INGRESS or EGRESS. priority: lower ones run first."""
+    """A filter's place and name.
+
+    direction: INGRESS or EGRESS.
+    priority: lower ones run first.
+    """
 
     direction: int
     priority: int
@@ -49,7 +53,10 @@ class Hook:
 
 @dataclass(frozen=True)
 class Filter:
-    """A tc filter on a device, anybody's. name, program: of a BPF one; "" and 0 else."""
+    """A tc filter on a device, anybody's.
+
+    name, program: the name and the program's id of a BPF filter; "" and 0 of another.
+    """
 
     direction: int
     priority: int
@@ -77,12 +84,15 @@ async def attach(ipr: AsyncIPRoute, ifindex: int, hook: Hook, program: int) -> N
 
 
 async def filters(ipr: AsyncIPRoute, ifindex: int) -> list[Filter]:
-    """All filters of a device's clsact, or of an ingress qdisc in its place. Raises LinkError."""
+    """List all filters of a device's clsact, or of an ingress qdisc there. Raises LinkError."""
     return await _filters(ipr, ifindex, INGRESS) + await _filters(ipr, ifindex, EGRESS)
 
 
 async def qdiscs(ipr: AsyncIPRoute) -> dict[int, str]:
-    """What devices have where clsact goes, by ifindex: "clsact" or "ingress". Raises LinkError."""
+    """Tell what devices have where clsact goes, by ifindex: "clsact" or "ingress".
+
+    Raises LinkError.
+    """
     return {
         message["index"]: str(message.get("kind"))
         for message in await _dump(ipr, "dump")
@@ -91,7 +101,10 @@ async def qdiscs(ipr: AsyncIPRoute) -> dict[int, str]:
 
 
 async def attached(ipr: AsyncIPRoute, ifindex: int, hook: Hook) -> int:
-    """The id of the program that we have on a hook, or 0. Raises LinkNotFound, LinkError."""
+    """Return the id of the program that we have on a hook, or 0.
+
+    Raises LinkNotFound, LinkError.
+    """
     there = await _filters(ipr, ifindex, hook.direction)
     return next((at.program for at in there if at.hook == hook), 0)
 
@@ -126,7 +139,7 @@ def _place(hook: Hook) -> dict[str, Any]:
 async def _request(
     ipr: AsyncIPRoute, *words: str | int, fine: Collection[int] = (), **what: Any
 ) -> bool:
-    """Whether it was done; false if it failed with an errno that is fine. Raises LinkError."""
+    """Tell whether it was done, or failed with an errno that is fine. Raises LinkError."""
     try:
         await ipr.tc(*words, **what)
     except NetlinkError as exc:
