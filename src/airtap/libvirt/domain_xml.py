@@ -26,9 +26,11 @@ _KNOWN = ("network", "bridge", "direct", "ethernet", "user")
 class Wanted:
     """What a NIC is to be connected to.
 
-    kind: network, macvtap or ipvtap. name: the network, or the parent device. mode: of a macvtap,
-    in libvirt's word. alias: name is an alias, so airtapd makes the device, of either kind, at each
-    start on what the alias then stands for.
+    kind: network, macvtap or ipvtap.
+    name: the network, or the parent device.
+    mode: that of a macvtap, in libvirt's word.
+    alias: name is an alias, so airtapd makes the device, of either kind, at each start on what the
+        alias then stands for.
     """
 
     kind: str
@@ -83,7 +85,7 @@ def disconnect(xml: str, mac: str) -> str:
     """A domain's XML with the NIC of that MAC as it was before connect(), and nothing noted of it.
 
     Where the NIC is gone, only the note goes. Raises Problem bad-xml, not-connected (nothing is
-    noted), bad-mark (not this NIC is), not-supported (two nics have the MAC).
+    noted), bad-mark (not this NIC is), not-supported (two NICs have the MAC).
     """
     mac = mac.lower()
     document = xml.encode(errors="surrogatepass")

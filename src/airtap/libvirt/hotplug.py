@@ -135,10 +135,11 @@ async def _inspect(name: str, kind: str, settings: Config) -> uplink.Uplink:
 
 
 class Replacement:
-    """Replaces NICs.
+    """Replaces NICs, and waits for guests to release them, so it blocks.
 
-    timeout: how many seconds a guest has to release one. ended: when it is set, nothing is waited
-    for any more. say: tells people what is being waited for.
+    timeout: seconds that a guest has to release a NIC.
+    ended: when it is set, nothing is waited for any more.
+    say: tells people what is being waited for.
     """
 
     def __init__(

@@ -91,9 +91,11 @@ def guests(connection: Any) -> Iterator[tuple[Any, bytes, Domain]]:
 def of_xml(guest: Any, xml: bytes, domain: Domain) -> list[LiveNic]:
     """The NICs in a guest's live XML, in its order."""
     return [
-        from_interface(guest, domain, each, domain.metadata_of(each), text.decode(), number)
+        from_interface(
+            *(guest, domain, each, domain.metadata_of(each)),
+            *(xml[each.start : each.end].decode(), number),
+        )
         for number, each in enumerate(domain.interfaces, 1)
-        for text in (xml[each.start : each.end],)
     ]
 
 

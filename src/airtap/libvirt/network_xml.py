@@ -25,8 +25,8 @@ _DEVICE = re.compile(r"[a-zA-Z0-9_.\\-]+")
 class Network:
     """What a network does for its guests.
 
-    kind: of ours one of KINDS; of others libvirt's forward mode, or "isolated".
-    mode: of the macvtaps that guests get, in libvirt's word; "" where they get none.
+    kind: one of KINDS if it is ours; else libvirt's forward mode, or "isolated".
+    mode: that of the macvtaps that guests get, in libvirt's word; "" where they get none.
     parent: the host's device behind it, "" if that is not fixed.
     """
 
@@ -109,7 +109,7 @@ def read_network(xml: str) -> Network:
     Only whether it is ours, and that it was made for sessions, is taken from our metadata.
     """
     root = parse(xml.encode())
-    mark = root.find(f"metadata/{{{NAMESPACE}}}network")
+    ours = root.find(f"metadata/{{{NAMESPACE}}}network")
     forward = root.find("forward")
     bridge = root.find("bridge")
     mode = "isolated" if forward is None else forward.get("mode", "nat")
@@ -119,14 +119,14 @@ def read_network(xml: str) -> Network:
         kind, parent = "macvtap", device.get("dev", "")
     elif mode == "bridge" and bridge is not None:
         parent = bridge.get("name", "")
-        kind = "session" if mark is not None and mark.get("kind") == "session" else "bridge"
+        kind = "session" if ours is not None and ours.get("kind") == "session" else "bridge"
     subnets = [_subnet(element) for element in root.findall("ip")]
     return Network(
         name=root.findtext("name", ""),
         kind=kind,
         parent=parent,
         mode=mode if kind == "macvtap" else "",
-        ours=mark is not None,
+        ours=ours is not None,
         ipv4=next((s for s in subnets if isinstance(s, IPv4Network)), None),
         ipv6=next((s for s in subnets if isinstance(s, IPv6Network)), None),
     )

@@ -62,9 +62,14 @@ class Element:
 class Interface:
     """An <interface> element: a NIC as a guest's XML has it.
 
-    start, end: document[start:end] is its element. type: bridge, direct, ... mac: lower case.
-    source: the attributes of its <source>. target: the host's device. managed: False where
-    libvirt finds that device and does not make it. Texts are "" where there is none.
+    Texts are "" where there is none.
+
+    start, end: document[start:end] is its text.
+    type: bridge, direct and others of libvirt's.
+    mac: it is lower case.
+    source: the attributes of its <source>.
+    target: the host's device.
+    managed: it is False where libvirt finds that device and does not make it.
     """
 
     __slots__ = ("element", "end", "mac", "managed", "source", "start", "target", "type")

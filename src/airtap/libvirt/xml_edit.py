@@ -1,4 +1,4 @@
-"""New text put into an XML document, at the places that scan.py found: all else stays as it was.
+"""New text put into an XML document, at the places that reader.py found: all else stays as it was.
 
 Attributes and names stand in the text as their author wrote them, so they are looked for there.
 """
