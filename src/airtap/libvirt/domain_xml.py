@@ -23,7 +23,7 @@ _KNOWN = ("network", "bridge", "direct", "ethernet", "user")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Attachment:
     """What a NIC is to be connected to.
 
     kind: network, macvtap or ipvtap.
@@ -49,7 +49,7 @@ def prepared_device(uuid: str, mac: str) -> str:
     return "airtap-" + hashlib.sha256(f"{uuid} {mac}".lower().encode()).hexdigest()[:8]
 
 
-def connect(xml: str, nic: Interface, wanted: Wanted) -> str:
+def connect(xml: str, nic: Interface, wanted: Attachment) -> str:
     """A domain's XML with the NIC of nic's MAC connected as wanted, which its metadata notes.
 
     That holds the NIC as it was; connecting it once more keeps that of the first time.
@@ -65,13 +65,17 @@ def connect(xml: str, nic: Interface, wanted: Wanted) -> str:
     if wanted.type == "ethernet":
         device = prepared_device(domain.uuid, interface.mac)
         note |= {"device": device, "parent": wanted.name, "kind": wanted.kind}
-    link = _link(wanted, interface.mac, note.get("device", ""))
-    document = spliced(document, linked(document, interface, wanted.type, link))
+    attributes = link(wanted, interface.mac, note.get("device", ""))
+    document = spliced(document, linked(document, interface, wanted.type, attributes))
     return metadata.add(document, note, original).decode()
 
 
-def _link(wanted: Wanted, mac: str, device: str) -> dict[str, str]:
-    """The attributes of the <source> or <target> that connects a NIC as wanted."""
+def link(wanted: Attachment, mac: str, device: str) -> dict[str, str]:
+    """Return the attributes of the <source> or <target> that connects a NIC as wanted.
+
+    device: what airtapd is to make for it, if it does.
+    Raises Problem bad-name, bad-template.
+    """
     name = expect_printable(wanted.name)
     if wanted.type == "network":
         return nic_link("interface-network", "network", "source", {"NETWORK": name, "MAC": mac})
@@ -121,7 +125,7 @@ def _of_mac(domain: Domain, mac: str) -> Interface | None:
     return interfaces[0] if interfaces else None
 
 
-def _understood(domain: Domain, nic: Interface, wanted: Wanted) -> Interface:
+def _understood(domain: Domain, nic: Interface, wanted: Attachment) -> Interface:
     """The NIC of nic's MAC, if we can connect it. Raises Problem no-such-nic, not-supported."""
     if not nic.mac:
         raise Problem(
@@ -139,7 +143,7 @@ def _understood(domain: Domain, nic: Interface, wanted: Wanted) -> Interface:
     return interface
 
 
-def _refusal(domain: Domain, interface: Interface, wanted: Wanted) -> tuple[str, str] | None:
+def _refusal(domain: Domain, interface: Interface, wanted: Attachment) -> tuple[str, str] | None:
     """Why a NIC cannot be connected as wanted, and what would help."""
     if interface.type not in _KNOWN:
         known = ", ".join(_KNOWN)

@@ -42,6 +42,7 @@ def define(arguments: argparse.Namespace) -> None:
         print(xml, end="", flush=True)
         return
     if network.kind == "session":
+        network_xml(network)  # a template that does not do leaves qemu.conf alone
         _offer_bridge_helper(arguments.write_config)
     default = SESSION if network.kind == "session" else SYSTEM
     with connected(arguments.connect or default) as connection:
