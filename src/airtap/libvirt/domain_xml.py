@@ -45,14 +45,14 @@ class Attachment:
 
 
 def prepared_device(uuid: str, mac: str) -> str:
-    """The name of the device that airtapd makes for a domain's NIC at each of its starts."""
+    """Return the name of the device that airtapd makes for a domain's NIC at each of its starts."""
     return "airtap-" + hashlib.sha256(f"{uuid} {mac}".lower().encode()).hexdigest()[:8]
 
 
 def connect(xml: str, nic: Interface, wanted: Attachment) -> str:
-    """A domain's XML with the NIC of nic's MAC connected as wanted, which its metadata notes.
+    """Return a domain's XML with the NIC of nic's MAC connected as wanted, and that noted.
 
-    That holds the NIC as it was; connecting it once more keeps that of the first time.
+    The metadata holds the NIC as it was; connecting it once more keeps that of the first time.
     Raises Problem bad-xml, no-such-nic, not-supported (a NIC that we do not understand, or that
     cannot be connected so), bad-name (nothing that can stand in XML), bad-template.
     """
@@ -86,7 +86,7 @@ def link(wanted: Attachment, mac: str, device: str) -> dict[str, str]:
 
 
 def disconnect(xml: str, mac: str) -> str:
-    """A domain's XML with the NIC of that MAC as it was before connect(), and nothing noted of it.
+    """Return a domain's XML with the NIC of that MAC as it was before connect(), nothing noted.
 
     Where the NIC is gone, only the note goes. Raises Problem bad-xml, not-connected (nothing is
     noted), bad-mark (not this NIC is), not-supported (two NICs have the MAC).
@@ -114,7 +114,7 @@ def disconnect(xml: str, mac: str) -> str:
 
 
 def _of_mac(domain: Domain, mac: str) -> Interface | None:
-    """The NIC of a MAC. Raises Problem not-supported if several have it."""
+    """Return the NIC of a MAC. Raises Problem not-supported if several have it."""
     interfaces = [nic for nic in domain.interfaces if nic.mac == mac]
     if len(interfaces) > 1:
         raise Problem(
@@ -126,7 +126,10 @@ def _of_mac(domain: Domain, mac: str) -> Interface | None:
 
 
 def _understood(domain: Domain, nic: Interface, wanted: Attachment) -> Interface:
-    """The NIC of nic's MAC, if we can connect it. Raises Problem no-such-nic, not-supported."""
+    """Return the NIC of nic's MAC, if we can connect it.
+
+    Raises Problem no-such-nic, not-supported.
+    """
     if not nic.mac:
         raise Problem(
             "not-supported",
@@ -144,7 +147,7 @@ def _understood(domain: Domain, nic: Interface, wanted: Attachment) -> Interface
 
 
 def _refusal(domain: Domain, interface: Interface, wanted: Attachment) -> tuple[str, str] | None:
-    """Why a NIC cannot be connected as wanted, and what would help."""
+    """Return why a NIC cannot be connected as wanted, and what would help."""
     if interface.type not in _KNOWN:
         known = ", ".join(_KNOWN)
         return f"is of type '{interface.type}'", f"airtap connects cards of type {known}; add one"

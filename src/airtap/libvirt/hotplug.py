@@ -45,7 +45,7 @@ _UNDECIDED = ("no-daemon", "busy", "bad-message", "internal", "access-denied")
 
 
 def lost(connection: Any, parent: str | None, settings: Config, ended: Event) -> list[JournalEntry]:
-    """NICs whose device is gone while its parent is there, and those noted as under way.
+    """Return NICs whose device is gone while its parent is there, and those noted as under way.
 
     parent: only NICs for this device. Looked at twice, about a second apart: guests that start
     or end have such NICs too. Raises Problem libvirt-error, bad-xml, no-such-device.
@@ -85,7 +85,7 @@ def _lost(connection: Any, parent: str | None, settings: Config) -> list[Journal
 def _unfinished(
     guest: Any, domain: Domain, nics: list[LiveNic], here: Mapping[str, Link]
 ) -> Iterator[JournalEntry]:
-    """What notes in a guest's metadata say is to be plugged in. Those that are done go.
+    """Yield what notes in a guest's metadata say is to be plugged in. Those that are done go.
 
     Left alone is what its guest has not released yet and can still use.
     """
@@ -119,7 +119,7 @@ def expect_fit(nic: LiveNic, parent: str, connection: Any, settings: Config) -> 
 
 
 async def _inspect(name: str, kind: str, settings: Config) -> uplink.Uplink:
-    """A device as the parent of another child of a kind. Raises Problem as child_kind() does."""
+    """Return a device as the parent of another child. Raises Problem as child_kind() does."""
     async with open_links() as links:
         try:
             link = await links.by_name(name)
@@ -290,7 +290,7 @@ def _not_released(old: LiveNic) -> Problem:
 
 
 def _is_in(nic: LiveNic) -> bool:
-    """Whether a NIC of that name and device is still in its guest."""
+    """Return whether a NIC of that name and device is still in its guest."""
     there = [(other.alias, other.target) for other in of_guest(nic.guest)]
     return (nic.alias, nic.target) in there
 

@@ -81,7 +81,10 @@ def entry_to_move(nic: LiveNic, parent: str, here: Mapping[str, Link]) -> Journa
 
 
 def read(guest: Any, domain: Domain) -> list[JournalEntry]:
-    """What a guest's metadata says is to be plugged in. Nonsense is skipped: who may write that?"""
+    """Return what a guest's metadata says is to be plugged in.
+
+    Nonsense is skipped: whoever may define a guest may write there.
+    """
     entries = []
     for note in domain.element.all("metadata", f"{_JOURNAL}}}cards", f"{_JOURNAL}}}card"):
         with suppress(Problem, ValueError):

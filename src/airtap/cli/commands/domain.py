@@ -72,7 +72,7 @@ def disconnect(arguments: argparse.Namespace) -> None:
 
 
 def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) -> Attachment:
-    """What to connect to, if it is there and fit. Raises Problem."""
+    """Return what to connect to, if it is there and fit. Raises Problem."""
     if arguments.parent is None:
         known = {entry.network.name for entry in networks.entries(connection)}
         if arguments.network not in known:

@@ -75,7 +75,7 @@ def move(arguments: argparse.Namespace) -> None:
 
 
 def _chosen(connection: Any, arguments: argparse.Namespace) -> LiveNic:
-    """The NIC of a running guest that a command line names. Raises Problem."""
+    """Return the NIC of a running guest that a command line names. Raises Problem."""
     guest = live_nics.find(connection, arguments.domain)
     xml = live_nics.live_xml(guest).encode()
     domain = scan_domain(xml)
@@ -113,12 +113,12 @@ def _redefine(connection: Any, live: LiveNic, wanted: Attachment) -> None:
 
 
 def _follows(nic: Nic, settings: Config) -> bool:
-    """Whether a definition follows its NIC to another uplink: airtap put it on one."""
+    """Return whether a definition follows its NIC to another uplink: airtap put it on one."""
     return nic.connected and nic.replaceable and not settings.is_choice(nic.name)
 
 
 def _wanted(nic: Nic, parent: str, settings: Config) -> Attachment:
-    """What a definition is to be connected to for parent, of the kind and mode that it has."""
+    """Return what a definition is to be connected to for parent, in the kind and mode it has."""
     kind = nic.kind if nic.replaceable else "macvtap"
     if settings.is_choice(parent):
         return Attachment(kind, parent, alias=True)
@@ -130,7 +130,7 @@ def _wanted(nic: Nic, parent: str, settings: Config) -> Attachment:
 
 
 def _device(name: str | None, settings: Config) -> str | None:
-    """The device that --parent names, which may be an alias. Raises Problem."""
+    """Return the device that --parent names, which may be an alias. Raises Problem."""
     return connectivity.choose(device_name(name), settings) if name is not None else None
 
 

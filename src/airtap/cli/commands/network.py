@@ -76,7 +76,7 @@ def _refuse_unfit(arguments: argparse.Namespace) -> None:
 
 
 def _wanted(arguments: argparse.Namespace, settings: Config) -> Network:
-    """The network of a command line, without subnets. Raises Problem bad-name."""
+    """Return the network of a command line, without subnets. Raises Problem bad-name."""
     name = network_name(arguments.name)
     parent = device_name(arguments.parent)
     if arguments.kind == "session":  # airtapd resolves aliases when the guest starts
