@@ -139,16 +139,16 @@ class Replacement:
 
     timeout: seconds that a guest has to release a NIC.
     ended: when it is set, nothing is waited for any more.
-    say: tells people what is being waited for.
+    warn: tells people what is being waited for.
     """
 
     def __init__(
-        self, settings: Config, timeout: float, ended: Event, say: Callable[[str], None]
+        self, settings: Config, timeout: float, ended: Event, warn: Callable[[str], None]
     ) -> None:
         self._settings = settings
         self._timeout = timeout
         self._ended = ended
-        self._say = say
+        self._warn = warn
 
     def carry_out(self, wanted: list[JournalEntry]) -> list[Problem | None]:
         """Replace NICs, one after the other in each guest. Returns what failed, for each."""
@@ -231,7 +231,7 @@ class Replacement:
         """
         libvirt = binding()
         what = f"waiting up to {self._timeout:g} s for the guest to release it"
-        announcement = Timer(_PATIENCE_S, self._say, [f"{old}: {what}"])
+        announcement = Timer(_PATIENCE_S, self._warn, [f"{old}: {what}"])
         announcement.start()
         try:
             with problems(f"unplug {old}"):
