@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .ipc.client import Connection
     from .libvirt.reader import Domain, Interface, NicMetadata
 
-# libvirt.reader.MAX_XML, without importing that; one byte more is kept, which makes it too long.
+# libvirt.scan.MAX_XML, without importing that; one byte more is kept, which makes it too long.
 MAX_XML = 4 << 20
 # In everything that libvirt writes about a guest with a mark of ours, or with a macvtap.
 _MARK = b"urn:airtap:libvirt:1"
@@ -117,9 +117,9 @@ def _prepare(xml: bytes) -> None:
     _ready(airtapd, [parent for parent in dict.fromkeys(direct) if parent])
     made = []
     try:
-        for nic, noted in _prepared(domain):
+        for nic, mark in _prepared(domain):
             made.append(nic)
-            request = {"op": "prepare", "parent": noted.parent, "kind": noted.kind}
+            request = {"op": "prepare", "parent": mark.parent, "kind": mark.kind}
             airtapd.ask(request | _whose(domain, nic))
     except Problem as problem:
         if problem.code != "no-daemon":  # else it may have made this one too
@@ -151,8 +151,8 @@ def _release(xml: bytes) -> None:
     from .libvirt.reader import scan_domain
 
     domain = scan_domain(xml)
-    # All that is noted: the NIC may have been unplugged, or its definition changed. What was not
-    # made for this guest airtapd leaves alone.
+    # Of every mark: the card may have been unplugged, or its definition changed. What was not made
+    # for this guest airtapd leaves alone.
     devices = [noted.device for noted in domain.nic_metadata if noted.device]
     failed = _release_all(Airtapd(), domain, devices)
     if failed:
@@ -191,9 +191,9 @@ def _for_this_host(xml: bytes) -> None:
 
 
 def _prepared(domain: "Domain") -> "list[tuple[Interface, NicMetadata]]":
-    """The interfaces whose devices are airtapd's to make, with what is noted of them."""
+    """The interfaces whose devices are airtapd's to make, with their marks."""
     pairs = [(nic, domain.metadata_of(nic)) for nic in domain.interfaces]
-    return [(nic, noted) for nic, noted in pairs if noted]
+    return [(nic, mark) for nic, mark in pairs if mark]
 
 
 def _whose(domain: "Domain", nic: "Interface") -> dict[str, str]:

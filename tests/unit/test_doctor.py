@@ -24,7 +24,7 @@ from airtap.doctor.sources.daemon import Daemon
 from airtap.doctor.sources.hooks import Hook
 from airtap.doctor.sources.kernel import Kernel, module_name
 from airtap.doctor.sources.kernel_log import Denials, denials, of_kernel
-from airtap.doctor.sources.libvirt import CheckedNic, Domain, Libvirt
+from airtap.doctor.sources.libvirt import Card, Domain, Libvirt
 from airtap.doctor.sources.managers import Managers, values
 from airtap.doctor.sources.namespaces import Stranger
 from airtap.doctor.sources.netfilter import Chain, Rule
@@ -278,7 +278,7 @@ def test_remedies_mean_the_libvirt_that_was_asked(uri: str, connect: str) -> Non
     assert Guests(Libvirt(uri)).connect == connect
     mac = "52:54:00:00:00:01"
     nic = Nic(1, mac, "ipvtap", "eth9", connected=True, device="macvtap0", own=False)
-    card = CheckedNic(nic, False, "there is no device eth9")
+    card = Card(nic, False, "there is no device eth9")
     copies = tuple(Domain(name, name, (card,)) for name in ("web", "copy"))
     mine = Network("mine", "macvtap", "eth0")
     gone = replace(mine, name="gone", parent="eth9")

@@ -27,8 +27,8 @@ _FIT = ("ethernet", "wifi-station", "wifi-4addr", "wifi-ap")
 
 
 @dataclass(frozen=True)
-class HookNic:
-    """A NIC of a libvirt guest, as a hook names it; not validated.
+class Card:
+    """A network card of a libvirt guest, as a hook names it; not validated.
 
     device: the host's end of it. domain: the guest's name.
     """
@@ -71,16 +71,16 @@ class LibvirtHooks:
         uplink.child_kind(inspected, settings, await uplink.a_child(self._links, link))
         await self._mac_nat.await_child(link)
 
-    async def prepare(self, nic: HookNic, parent: str, kind: str) -> None:
-        """Make the device of a NIC, a macvtap or ipvtap on parent, for libvirt to open.
+    async def prepare(self, card: Card, parent: str, kind: str) -> None:
+        """Make the device of a card, a macvtap or ipvtap on parent, for libvirt to open.
 
         One of that name left from an earlier run of the same guest makes room. Raises Problem:
         bad-name, bad-mac, bad-uuid, bad-kind, no-such-device, name-taken, too-many-devices, and
         those of uplink.child_kind() and GuestDevices.make().
         """
-        name = device_name(nic.device)
-        owner = Owner(0, 0, uuid=domain_uuid(nic.uuid), domain=nic.domain)
-        mac = mac_address(nic.mac)
+        name = device_name(card.device)
+        owner = Owner(0, 0, uuid=domain_uuid(card.uuid), domain=card.domain)
+        mac = mac_address(card.mac)
         if kind not in MODES:
             raise Problem("bad-kind", f"{kind[:64]!r} is neither {' nor '.join(MODES)}")
         config = self._config()
@@ -90,7 +90,7 @@ class LibvirtHooks:
             raise Problem(
                 "no-such-device",
                 f"{uplink.absent(device).message} for {name} to stand on",
-                f"airtap domain connect {nic.domain} puts the guest on another",
+                f"airtap domain connect {card.domain} puts the guest on another",
             )
         await self._make_room(name, owner)
         settings = replace(config.parent(link.name), kind=kind)
@@ -99,7 +99,7 @@ class LibvirtHooks:
             raise Problem("bad-parent", f"{link.name} is a bridge and takes no {kind}")
         with self._guests.admitted(owner.uid, config.limits) as place:
             await self._children.make(Wanted(link, kind, mac, owner, name), place, None)
-        log.info("%s on %s is made for domain %s", name, link.name, nic.domain)
+        log.info("%s on %s is made for domain %s", name, link.name, card.domain)
 
     async def _make_room(self, name: str, owner: Owner) -> None:
         link = await self._find(name)
@@ -117,18 +117,18 @@ class LibvirtHooks:
         await self._links.delete(link.index)
         self._guests.forget(link.index)
 
-    async def note_started(self, nic: HookNic) -> None:
+    async def note_started(self, card: Card) -> None:
         """Note in a macvtap or ipvtap whose it is, for status; other devices are left alone."""
-        uuid = domain_uuid(nic.uuid)
-        link = await self._find(nic.device)
+        uuid = domain_uuid(card.uuid)
+        link = await self._find(card.device)
         if link is None or link.kind not in MODES:
             return
         owner = Owner.from_alias(link.alias)
-        if owner is None and (link.alias or link.mac != nic.mac.lower()):
+        if owner is None and (link.alias or link.mac != card.mac.lower()):
             return
         if link.group == GROUP and not (owner and owner.uuid):
             return  # a bridge helper's, which goes by itself
-        owner = replace(owner or Owner(0, 0), uuid=uuid, domain=nic.domain)
+        owner = replace(owner or Owner(0, 0), uuid=uuid, domain=card.domain)
         await self._links.set_alias(link.index, owner.to_alias())
 
     async def here(self, names: Sequence[str]) -> tuple[dict[str, str], list[str]]:

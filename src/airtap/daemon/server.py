@@ -22,7 +22,7 @@ from ..kernel.credentials import Peer, peer_of
 from ..kernel.links import Links
 from . import status
 from .broker import AttachRequest, Broker
-from .libvirt_hooks import HookNic
+from .libvirt_hooks import Card
 from .trace import Traces
 
 log = logging.getLogger(__name__)
@@ -275,12 +275,12 @@ class Server:
 
     async def _prepare(self, request: Message, peer: Peer) -> tuple[Message, int | None]:
         *card, parent, kind = _hook_request(request, peer, *_CARD, "parent", "kind")
-        await self._broker.domains.prepare(HookNic(*card), parent, kind)
+        await self._broker.domains.prepare(Card(*card), parent, kind)
         return {"ok": True}, None
 
     async def _started(self, request: Message, peer: Peer) -> tuple[Message, int | None]:
         card = _hook_request(request, peer, *_CARD)
-        await self._broker.domains.note_started(HookNic(*card))
+        await self._broker.domains.note_started(Card(*card))
         return {"ok": True}, None
 
     async def _here(self, request: Message, peer: Peer) -> tuple[Message, int | None]:

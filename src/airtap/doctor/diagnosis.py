@@ -193,13 +193,13 @@ def _names(
     by_domain = {
         card.nic.name
         for domain in (guests.domains if guests else ())
-        for card in domain.nics
+        for card in domain.cards
         if card.nic.kind in ("macvtap", "ipvtap") or card.nic.connected
     }
     networks = guests.libvirt.networks if guests else ()
     if target.domain:
         assert guests
-        on = {card.nic.name for domain in guests.domains for card in domain.nics}
+        on = {card.nic.name for domain in guests.domains for card in domain.cards}
         return by_domain | {n.network.parent for n in networks if n.network.name in on} | on
     found = names(links, settings) | {entry["name"] for entry in asked.report.uplinks}
     return found | by_domain | {each.network.parent for each in networks if each.network.ours}

@@ -9,7 +9,7 @@ from ... import __version__
 from ...uris import SYSTEM
 from ..finding import Finding, ok, problem, warning, word
 from ..sources.hooks import Hook
-from ..sources.libvirt import CheckedNic, Domain, Libvirt
+from ..sources.libvirt import Card, Domain, Libvirt
 from ..sources.user import Session
 
 _REINSTALL = "install airtap anew: apt install --reinstall airtap, or make install"
@@ -172,7 +172,7 @@ def cards(guests: Guests) -> Iterator[Finding]:
     """ok, problem card-cannot-work (warning where airtap has no part in it)."""
     ours = {each.network.name for each in guests.libvirt.networks if each.network.ours}
     for domain in guests.domains:
-        for card in domain.nics:
+        for card in domain.cards:
             subject = f"domain {domain.name}, card {card.nic.number}"
             where = f"{card.nic.kind} {card.nic.name}".rstrip()
             if card.works is not False:
@@ -190,10 +190,10 @@ def cards(guests: Guests) -> Iterator[Finding]:
             )
 
 
-def _reconnect(guests: Guests, domain: Domain, card: CheckedNic) -> str:
+def _reconnect(guests: Guests, domain: Domain, card: Card) -> str:
     if card.nic.kind == "network" and "not active" in card.why:
         return f"virsh --connect {word(guests.libvirt.uri)} net-start {word(card.nic.name)}"
-    nic = f" --nic {card.nic.number}" if len(domain.nics) > 1 else ""
+    nic = f" --nic {card.nic.number}" if len(domain.cards) > 1 else ""
     parent = word(guests.default_uplink or "DEV", "DEV")
     name = word(domain.name, domain.uuid)
     return f"airtap domain connect {name}{nic} --parent {parent}{guests.connect}"
@@ -201,9 +201,9 @@ def _reconnect(guests: Guests, domain: Domain, card: CheckedNic) -> str:
 
 def clones(guests: Guests) -> Iterator[Finding]:
     """problem device-cloned."""
-    users: dict[str, list[tuple[Domain, CheckedNic]]] = defaultdict(list)
+    users: dict[str, list[tuple[Domain, Card]]] = defaultdict(list)
     for domain in guests.libvirt.domains:
-        for card in domain.nics:
+        for card in domain.cards:
             if card.nic.device:
                 users[card.nic.device].append((domain, card))
     for device, found in users.items():
@@ -212,7 +212,7 @@ def clones(guests: Guests) -> Iterator[Finding]:
         domain, card = next((each for each in found if not each[1].nic.own), found[-1])
         if guests.only not in ("", *(each.uuid for each, _ in found)):
             continue
-        nic = f" --nic {card.nic.number}" if len(domain.nics) > 1 else ""
+        nic = f" --nic {card.nic.number}" if len(domain.cards) > 1 else ""
         name = word(domain.name, domain.uuid)
         yield problem(
             "device-cloned",
@@ -231,7 +231,7 @@ def wanted(guests: Guests) -> Mapping[str, list[tuple[str, str]]]:
         if entry.network.kind == "macvtap" and entry.network.parent:
             found[entry.network.parent].append((f"network {entry.network.name}", "macvtap"))
     for domain in guests.libvirt.domains:
-        for card in domain.nics:
+        for card in domain.cards:
             if card.nic.kind in ("macvtap", "ipvtap") and card.nic.name:
                 found[card.nic.name].append((domain.name, card.nic.kind))
     return found

@@ -18,8 +18,8 @@ _ANSWER_S = 30.0
 
 
 @dataclass(frozen=True)
-class CheckedNic:
-    """A NIC, and whether a guest gets through by it, and why or why not."""
+class Card:
+    """A network card. works, why: its verdict."""
 
     nic: "Nic"
     works: bool | None
@@ -30,7 +30,7 @@ class CheckedNic:
 class Domain:
     name: str
     uuid: str
-    nics: tuple[CheckedNic, ...]
+    cards: tuple[Card, ...]
 
 
 @dataclass(frozen=True)
@@ -57,24 +57,20 @@ def read(uri: str, settings: Config, devices: Iterable[str]) -> Libvirt:
 
 
 def _read(uri: str, settings: Config, devices: frozenset[str]) -> Libvirt:
-    from ...libvirt import connectivity, domains, networks
+    from ...libvirt import domains, networks
+    from ...libvirt.connectivity import check, inspect_host
 
     with connected(uri, read_only=True) as connection:
         expect_local(connection.getURI())
         entries = domains.entries(connection)
-        nics = [nic for entry in entries for nic in entry.nics]
-        host = connectivity.inspect_host(connection, nics, settings)
+        host = inspect_host(connection, [n for e in entries for n in e.nics], settings)
         return Libvirt(
             uri,
             session=is_session(connection.getURI()),
             networks=tuple(networks.entries(connection)),
             domains=tuple(
-                Domain(
-                    entry.name,
-                    entry.uuid,
-                    tuple(CheckedNic(nic, *connectivity.check(nic, host)) for nic in entry.nics),
-                )
-                for entry in entries
+                Domain(e.name, e.uuid, tuple(Card(n, *check(n, host)) for n in e.nics))
+                for e in entries
             ),
             devices=devices,
         )
