@@ -23,7 +23,7 @@ PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 	debootstrap lintian python3-docutils man-db bash zsh fish ipxe \
 	flex bison bc dwarves libelf-dev xz-utils
 
-.PHONY: help setup tools test test-fast test-slow test-unit test-wifi lint demo bench man \
+.PHONY: help setup tools test test-fast test-slow test-unit test-wifi lint demo bench picture man \
 	completions build install uninstall deb dist clean
 
 # They install packages, and compile the same BPF object.
@@ -37,6 +37,7 @@ help:
 	@echo 'make test-unit  the tests that need no root'
 	@echo 'make test-wifi  the tests on Wi-Fi'
 	@echo 'make bench      the bridge helper, libvirt hooks and MAC NAT against their peers'
+	@echo 'make picture    docs/virt-manager.png, of a guest that a real virt-manager makes and starts'
 	@echo 'make man        build/man/; make completions: build/completions/, for bash, zsh and fish'
 	@echo 'make setup      what the above need: Debian packages, .venv/ and .kernels/'
 	@echo 'make install    to $$DESTDIR$$PREFIX;  make uninstall: the reverse'
@@ -105,6 +106,14 @@ bench: setup
 	$(BIN)/python -m benchmarks.macnat_programs
 	$(BIN)/python -m benchmarks.macnat
 	$(BIN)/python -m lab.machine um -- $(BIN)/python -m benchmarks.wifi
+
+# The README's picture, and a check that virt-manager's wizard brings a guest onto the LAN.
+PICTURE_PACKAGES := virt-manager gir1.2-atspi-2.0 at-spi2-core dbus-daemon xvfb openbox imagemagick \
+	adwaita-icon-theme librsvg2-common fonts-dejavu-core
+
+picture: tools
+	$(call install-packages,$(PICTURE_PACKAGES))
+	$(BIN)/python -m lab.virt_manager docs/virt-manager.png
 
 # These two need no .venv/: packages are built with Debian's Python and python3-docutils alone.
 MAN := airtap.1 airtapd.8 airtap-bridge-helper.8 airtap.toml.5

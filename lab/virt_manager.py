@@ -1,11 +1,10 @@
-"""virt-manager on an airtap network: python -m lab.virt_manager OUT.png, as root.
+"""virt-manager on an airtap network: `make picture`, or python -m lab.virt_manager OUT.png as root.
 
 The wizard of a real virt-manager makes and starts a guest on the network that `airtap network
 define` has made, on a LAN that takes one MAC only. It is a check: exit status 0 only if the network
-was in the wizard's list, and the guest got a lease of its own and booted. OUT.png shows that list.
-
-It needs these Debian packages beyond `make setup`: virt-manager gir1.2-atspi-2.0 at-spi2-core
-dbus-daemon xvfb openbox imagemagick adwaita-icon-theme librsvg2-common fonts-dejavu-core.
+was in the wizard's list, and the guest got a lease of its own and booted. OUT.png shows that list,
+and the README has it. It is no part of `make test`, for it needs Debian packages beyond those of
+`make setup`: PICTURE_PACKAGES in the Makefile.
 """
 
 from __future__ import annotations

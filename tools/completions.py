@@ -5,6 +5,10 @@ command, and a few lines that look the command up and offer what its row has. DE
 like are completed with the network devices that are there at that moment, from /sys.
 
 It needs nothing but Python and src/, for packages are built where nothing else may be.
+
+shtab was tried instead (1.13, and 1.5.5, which Debian 12 builds with). It would lose what people
+have: 1.5.5 knows no fish; in bash, whatever readline takes apart (--kind=ses, and all that follows
+a qemu:///system) is completed no more, and file names are offered where nothing can be.
 """
 
 from __future__ import annotations

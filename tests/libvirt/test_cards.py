@@ -222,15 +222,15 @@ def test_a_guest_that_hangs(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> N
 IMPATIENT = """
 import sys
 from airtap import cli
-from airtap.libvirt import cards, connection
+from airtap.libvirt import connection, live_nics
 connection._OPEN_S, connection._KEEPALIVE_S = 5, 1
 """
 ASKS = """
 with connection.connected(sys.argv[1]) as connected:
-    guest = cards.find(connected, "guest")
+    guest = live_nics.find(connected, "guest")
     print("connected", flush=True)
     sys.stdin.read()
-    with cards.unless_ended(guest), connection.problems("ask"):
+    with live_nics.unless_ended(guest), connection.problems("ask"):
         guest.XMLDesc()
 """
 

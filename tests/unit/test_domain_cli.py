@@ -18,7 +18,7 @@ from airtap.kernel.links import IFF_LOOPBACK
 from airtap.libvirt import domain_xml, domains, networks
 from airtap.libvirt.connection import connected
 from airtap.libvirt.connectivity import Host, HostDevice, check
-from airtap.libvirt.domain_xml import Wanted
+from airtap.libvirt.domain_xml import Attachment
 from airtap.libvirt.network_xml import Network
 from airtap.libvirt.nic import Nic, nics
 from airtap.libvirt.reader import scan_domain
@@ -63,7 +63,7 @@ def without(xml: str, element: str) -> str:
     return xml[: xml.index(f"<{element}")] + xml[xml.index(f"</{element}>") + len(element) + 3 :]
 
 
-def connect(xml: str, mac: str, wanted: Wanted) -> str:
+def connect(xml: str, mac: str, wanted: Attachment) -> str:
     card = next(c for c in scan_domain(xml.encode()).interfaces if c.mac == mac)
     return domain_xml.connect(xml, card, wanted)
 
@@ -104,8 +104,8 @@ def test_no_card_chosen(cards: tuple[str, ...], choice: str | None, code: str, w
 
 def test_chosen_mac() -> None:
     xml = domain(NETWORK, SECOND)
-    first = connect(xml, MAC, Wanted("ipvtap", "wlan0"))
-    both = connect(first, OTHER, Wanted("macvtap", "wlan0"))
+    first = connect(xml, MAC, Attachment("ipvtap", "wlan0"))
+    both = connect(first, OTHER, Attachment("macvtap", "wlan0"))
     gone = without(first, "interface")
 
     def chosen(xml: str, choice: str | None) -> str:
@@ -125,23 +125,25 @@ def test_chosen_mac() -> None:
 
 def test_what_is_connected_already() -> None:
     xml = domain(NETWORK)
-    for wanted in (Wanted("ipvtap", "wlan0"), Wanted("macvtap", "wlan0", "vepa")):
+    for wanted in (Attachment("ipvtap", "wlan0"), Attachment("macvtap", "wlan0", "vepa")):
         after = connect(xml, MAC, wanted)
         assert not is_idle(xml, after, MAC)
         assert is_idle(after, connect(after, MAC, wanted), MAC)
         assert not is_idle(after, connect(after, MAC, replace(wanted, name="eth0")), MAC)
-    same = connect(xml, MAC, Wanted("network", "default"))
+    same = connect(xml, MAC, Attachment("network", "default"))
     assert same != xml
     assert is_idle(xml, same, MAC)
     # A device of airtapd's without its mark: the guest could not start.
-    ipvtap = Wanted("ipvtap", "wlan0")
+    ipvtap = Attachment("ipvtap", "wlan0")
     unmarked = without(connect(xml, MAC, ipvtap), "metadata")
     assert not is_idle(unmarked, connect(unmarked, MAC, ipvtap), MAC)
 
 
 def test_diff() -> None:
     xml = domain(NETWORK)
-    lines = diff(xml, connect(xml, MAC, Wanted("macvtap", "wlan0")), "web", "connected").split("\n")
+    lines = diff(xml, connect(xml, MAC, Attachment("macvtap", "wlan0")), "web", "connected").split(
+        "\n"
+    )
     assert lines[:2] == ["--- web (now)", "+++ web (connected)"]
     assert "-      <source network='default'/>" in lines
     assert any(line.startswith("+      <source dev=") for line in lines)
@@ -159,9 +161,9 @@ def test_left_out() -> None:
     rich = NETWORK.replace("<model", "<filterref filter='clean'/><mtu size='1400'/><model")
     before = scan_domain(domain(rich).encode()).interfaces[0]
     for wanted, lost in (
-        (Wanted("macvtap", "wlan0"), ["<filterref>", "<mtu>"]),
-        (Wanted("ipvtap", "wlan0"), []),
-        (Wanted("network", "wifi"), []),
+        (Attachment("macvtap", "wlan0"), ["<filterref>", "<mtu>"]),
+        (Attachment("ipvtap", "wlan0"), []),
+        (Attachment("network", "wifi"), []),
     ):
         after = connect(domain(rich), MAC, wanted)
         assert left_out(before, scan_domain(after.encode()).interfaces[0]) == lost
@@ -191,8 +193,8 @@ def test_nics() -> None:
         (6, "hostdev", "", ""),
     ]
     assert not any(nic.connected or nic.prepared for nic in found)
-    xml = connect(plain, MAC, Wanted("ipvtap", "wlan0"))
-    xml = connect(xml, OTHER, Wanted("macvtap", "wlan1"))
+    xml = connect(plain, MAC, Attachment("ipvtap", "wlan0"))
+    xml = connect(xml, OTHER, Attachment("macvtap", "wlan1"))
     found = nics(scan_domain(xml.encode()))
     one = Nic(1, MAC, "ipvtap", "wlan0", "", prepared=True, connected=True)
     device = domain_xml.prepared_device(UUID, MAC)

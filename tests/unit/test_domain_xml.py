@@ -8,7 +8,7 @@ import pytest
 
 from airtap.errors import Problem
 from airtap.libvirt.domain_xml import (
-    Wanted,
+    Attachment,
     connect,
     disconnect,
     prepared_device,
@@ -30,7 +30,11 @@ HERE = {
     "untouched": {"br0": "wlan0", "eth0": "eth0"},
 }
 # connect-in.xml so connected is connect-KIND-out.xml.
-CONNECT = [Wanted("network", "wifi"), Wanted("macvtap", "wlan0"), Wanted("ipvtap", "wlan0")]
+CONNECT = [
+    Attachment("network", "wifi"),
+    Attachment("macvtap", "wlan0"),
+    Attachment("ipvtap", "wlan0"),
+]
 
 
 def golden(name: str, made: str, regenerate: bool) -> str:
@@ -128,7 +132,7 @@ def test_a_macvtap_gets_another_parent_and_nothing_else(stored: str, here: str) 
 
 
 @pytest.mark.parametrize("wanted", CONNECT, ids=lambda wanted: wanted.kind)
-def test_connect(wanted: Wanted, regenerate: bool) -> None:
+def test_connect(wanted: Attachment, regenerate: bool) -> None:
     xml = (GOLDEN / "connect-in.xml").read_text()
     connected = connect(xml, nic(xml), wanted)
     assert connected == golden(f"connect-{wanted.kind}", connected, regenerate)
@@ -140,7 +144,7 @@ def test_connect(wanted: Wanted, regenerate: bool) -> None:
 def test_an_alias_stays_in_the_mark(kind: str) -> None:
     """It leads to another device at another start, which airtapd makes then, of either kind."""
     xml = (GOLDEN / "connect-in.xml").read_text()
-    connected = connect(xml, nic(xml), Wanted(kind, "dock", alias=True))
+    connected = connect(xml, nic(xml), Attachment(kind, "dock", alias=True))
     as_ipvtap = (GOLDEN / "connect-ipvtap-out.xml").read_text()
     mark = f'parent="dock" kind="{kind}"'
     assert connected == as_ipvtap.replace('parent="wlan0" kind="ipvtap"', mark)
@@ -151,7 +155,7 @@ def test_an_alias_of_this_host_stays_in_the_mark() -> None:
     """A card on it that libvirt connects goes to the device, as one on a bridge of that name."""
     other = "52:54:00:8f:5c:02"
     xml = domain(card(), card(inner="<source bridge='dock'/>", mac=other))
-    stored = connect(xml, nic(xml), Wanted("macvtap", "dock", alias=True)).encode()
+    stored = connect(xml, nic(xml), Attachment("macvtap", "dock", alias=True)).encode()
     here = for_this_host(stored, {"dock": "eth0"}, ["dock"]).decode()
     assert text_of(here) == text_of(stored.decode())
     assert text_of(here, 1) == card("direct", "<source dev='eth0' mode='bridge'/>", other)
@@ -168,12 +172,12 @@ def test_the_name_of_a_prepared_device_is_for_ever() -> None:
 
 @pytest.mark.parametrize("first", CONNECT, ids=lambda wanted: wanted.kind)
 @pytest.mark.parametrize("second", CONNECT, ids=lambda wanted: wanted.kind)
-def test_connected_twice_the_first_original_stays(first: Wanted, second: Wanted) -> None:
+def test_connected_twice_the_first_original_stays(first: Attachment, second: Attachment) -> None:
     xml = domain(card())
     once = connect(xml, nic(xml), first)
-    twice = connect(once, nic(once), Wanted(second.kind, "other"))
+    twice = connect(once, nic(once), Attachment(second.kind, "other"))
     assert [mark.original for mark in scan_domain(twice.encode()).nic_metadata] == [card()]
-    assert text_of(twice) == text_of(connect(xml, nic(xml), Wanted(second.kind, "other")))
+    assert text_of(twice) == text_of(connect(xml, nic(xml), Attachment(second.kind, "other")))
     assert disconnect(twice, MAC) == xml
 
 
@@ -257,9 +261,9 @@ def test_the_prefix_of_our_namespace_may_be_another() -> None:
 def test_names_are_escaped() -> None:
     name = "<a>&\"'"
     xml = domain(card())
-    connected = connect(xml, nic(xml), Wanted("network", name))
+    connected = connect(xml, nic(xml), Attachment("network", name))
     assert nic(connected).source == {"network": name}
-    parent = connect(xml, nic(xml), Wanted("ipvtap", name))
+    parent = connect(xml, nic(xml), Attachment("ipvtap", name))
     assert scan_domain(parent.encode()).nic_metadata[0].parent == name
 
 
@@ -268,7 +272,7 @@ def test_names_that_xml_cannot_hold(name: str) -> None:
     xml = domain(card())
     for wanted in CONNECT:
         with pytest.raises(Problem) as caught:
-            connect(xml, nic(xml), Wanted(wanted.kind, name))
+            connect(xml, nic(xml), Attachment(wanted.kind, name))
         assert caught.value.code == "bad-name"
     with pytest.raises(Problem) as caught:
         for_this_host(xml.encode(), {"br0": name})
@@ -391,7 +395,7 @@ def test_a_forged_note_of_empty_metadata() -> None:
 
 
 @pytest.mark.parametrize("wanted", CONNECT, ids=lambda wanted: wanted.kind)
-def test_through_libvirt(wanted: Wanted) -> None:
+def test_through_libvirt(wanted: Attachment) -> None:
     """Defined in its test driver, which parses and writes as all drivers do, and undone again."""
     libvirt = pytest.importorskip("libvirt")
     connection = libvirt.open("test:///default")

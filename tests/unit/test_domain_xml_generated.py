@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airtap.errors import Problem
-from airtap.libvirt.domain_xml import Wanted, connect, disconnect
+from airtap.libvirt.domain_xml import Attachment, connect, disconnect
 from airtap.libvirt.incoming import devices_named, for_this_host
 from airtap.libvirt.reader import Domain, Interface, scan_domain
 from tests.unit.domain_samples import DOCUMENTED, DOMAIN, Grammar, load_schema, samples, valid
@@ -19,9 +19,9 @@ pytestmark = pytest.mark.skipif(not DOMAIN.exists(), reason="libvirt's schemas a
 
 COUNT = 400
 WANTED = {
-    "network": Wanted("network", "lan & 'more'"),
-    "direct": Wanted("macvtap", "wlan0", "private"),
-    "ethernet": Wanted("ipvtap", "wlan0"),
+    "network": Attachment("network", "lan & 'more'"),
+    "direct": Attachment("macvtap", "wlan0", "private"),
+    "ethernet": Attachment("ipvtap", "wlan0"),
 }
 # The children that a card keeps, as they are, with its new type. All others go, but for <source>,
 # <target>, and what refuses a card.

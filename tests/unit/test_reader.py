@@ -324,3 +324,14 @@ def test_imports() -> None:
     loaded = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     own = {"airtap", "airtap.errors", "airtap.libvirt", "airtap.libvirt.reader"}
     assert set(loaded) - own <= {"pyexpat", "pyexpat.errors", "pyexpat.model"}
+
+
+def test_incoming_guests_need_no_lxml() -> None:
+    """The hooks rewrite them, and run without site-packages."""
+    source = Path(reader.__file__).parents[2]
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import airtap.libvirt.incoming\n"
+        "print([name for name in ('hashlib', 'dataclasses', 'lxml') if name in sys.modules])"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code, str(source)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "[]\n"

@@ -9,7 +9,7 @@ import pytest
 
 from airtap.errors import Problem
 from airtap.libvirt import templates
-from airtap.libvirt.domain_xml import Wanted, connect
+from airtap.libvirt.domain_xml import Attachment, connect
 from airtap.libvirt.network_xml import Network, network_xml
 from airtap.libvirt.reader import scan_domain
 from airtap.libvirt.xml import SCHEMAS, parse, serialize, validate
@@ -116,7 +116,7 @@ def test_an_administrators_nic(copies: Path) -> None:
     )
     before = DOMAIN.format(CARD)
     [card] = scan_domain(before.encode()).interfaces
-    after = connect(before, card, Wanted("network", "wifi"))
+    after = connect(before, card, Attachment("network", "wifi"))
     assert "<source network='wifi' portgroup='lab'/>" in after
     assert "virtio" not in after
 
@@ -156,7 +156,7 @@ def make(name: str) -> Any:
         return network_xml(networks[name])
     before = DOMAIN.format(CARD)
     [card] = scan_domain(before.encode()).interfaces
-    return connect(before, card, Wanted(name.partition("-")[2], "wlan0"))
+    return connect(before, card, Attachment(name.partition("-")[2], "wlan0"))
 
 
 def test_a_copy_that_is_not_text(copies: Path) -> None:

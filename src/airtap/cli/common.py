@@ -9,12 +9,12 @@ from ..uris import SYSTEM
 
 
 def libvirt_mode(mode: str) -> str:
-    """A mode in libvirt's word."""
+    """Return a mode in libvirt's word."""
     return "passthrough" if mode == "passthru" else mode
 
 
 def uri(arguments: argparse.Namespace) -> str:
-    """The libvirt that a command line means."""
+    """Return the libvirt that a command line means."""
     return arguments.connect or os.environ.get("LIBVIRT_DEFAULT_URI") or SYSTEM
 
 

@@ -23,7 +23,7 @@ def add_parent(parser: Any, *, required: bool = False) -> None:
 
 
 def seconds(least: float, most: float, *, above: bool = False) -> Callable[[str], float]:
-    """A type for argparse: a length of time. above: least itself is too short."""
+    """Return a type for argparse: a length of time. above: least itself is too short."""
     bounds = f"above {least:g} and at most {most:g}" if above else f"{least:g} to {most:g} seconds"
 
     def length(text: str) -> float:

@@ -91,7 +91,7 @@ def connected(uri: str, *, read_only: bool = False) -> Iterator[Any]:
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:
-    """What a function returns, called in a thread. Raises TimeoutError, and what it raises.
+    """Return what a function returns, called in a thread. Raises TimeoutError, and what it raises.
 
     The thread is a daemon: it ends with us, also where libvirt never answers it.
     """

@@ -35,7 +35,7 @@ _OF_GUESTS = ("tun", "macvtap", "ipvtap")
 
 @dataclass(frozen=True)
 class HostDevice:
-    """A device of the host. ports: of a bridge, those that are no guests'."""
+    """A device of the host. ports are those of a bridge that are no guests'."""
 
     uplink: Uplink
     ports: tuple[Uplink, ...] = ()
@@ -43,7 +43,7 @@ class HostDevice:
 
 @dataclass(frozen=True)
 class Host:
-    """What check() has to know. devices: by the names that NICs and networks have."""
+    """What check() has to know. devices are found by the names that NICs and networks have."""
 
     settings: Config
     session: bool
@@ -162,7 +162,10 @@ def _on_parent(nic: Nic, host: Host) -> Verdict:
 
 
 def _unfit(nic: Nic, translated: bool) -> tuple[str, ...]:
-    """Parts with which libvirt starts no guest on a parent. translated: by MAC NAT."""
+    """Return the parts with which libvirt starts no guest on a parent.
+
+    translated: MAC NAT is on there.
+    """
     if nic.prepared:
         return _NOT_ON_PREPARED
     return (*_NOT_ON_MACVTAP, *([_NOT_WITH_MAC_NAT] if translated else []))

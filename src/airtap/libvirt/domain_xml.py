@@ -23,12 +23,14 @@ _KNOWN = ("network", "bridge", "direct", "ethernet", "user")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Attachment:
     """What a NIC is to be connected to.
 
-    kind: network, macvtap or ipvtap. name: the network, or the parent device. mode: of a macvtap,
-    in libvirt's word. alias: name is an alias, so airtapd makes the device, of either kind, at each
-    start on what the alias then stands for.
+    kind: network, macvtap or ipvtap.
+    name: the network, or the parent device.
+    mode: that of a macvtap, in libvirt's word.
+    alias: name is an alias, so airtapd makes the device, of either kind, at each start on what the
+        alias then stands for.
     """
 
     kind: str
@@ -43,14 +45,14 @@ class Wanted:
 
 
 def prepared_device(uuid: str, mac: str) -> str:
-    """The name of the device that airtapd makes for a domain's NIC at each of its starts."""
+    """Return the name of the device that airtapd makes for a domain's NIC at each of its starts."""
     return "airtap-" + hashlib.sha256(f"{uuid} {mac}".lower().encode()).hexdigest()[:8]
 
 
-def connect(xml: str, nic: Interface, wanted: Wanted) -> str:
-    """A domain's XML with the NIC of nic's MAC connected as wanted, which its metadata notes.
+def connect(xml: str, nic: Interface, wanted: Attachment) -> str:
+    """Return a domain's XML with the NIC of nic's MAC connected as wanted, and that noted.
 
-    That holds the NIC as it was; connecting it once more keeps that of the first time.
+    The metadata holds the NIC as it was; connecting it once more keeps that of the first time.
     Raises Problem bad-xml, no-such-nic, not-supported (a NIC that we do not understand, or that
     cannot be connected so), bad-name (nothing that can stand in XML), bad-template.
     """
@@ -63,13 +65,17 @@ def connect(xml: str, nic: Interface, wanted: Wanted) -> str:
     if wanted.type == "ethernet":
         device = prepared_device(domain.uuid, interface.mac)
         note |= {"device": device, "parent": wanted.name, "kind": wanted.kind}
-    link = _link(wanted, interface.mac, note.get("device", ""))
-    document = spliced(document, linked(document, interface, wanted.type, link))
+    attributes = link(wanted, interface.mac, note.get("device", ""))
+    document = spliced(document, linked(document, interface, wanted.type, attributes))
     return metadata.add(document, note, original).decode()
 
 
-def _link(wanted: Wanted, mac: str, device: str) -> dict[str, str]:
-    """The attributes of the <source> or <target> that connects a NIC as wanted."""
+def link(wanted: Attachment, mac: str, device: str) -> dict[str, str]:
+    """Return the attributes of the <source> or <target> that connects a NIC as wanted.
+
+    device: what airtapd is to make for it, if it does.
+    Raises Problem bad-name, bad-template.
+    """
     name = expect_printable(wanted.name)
     if wanted.type == "network":
         return nic_link("interface-network", "network", "source", {"NETWORK": name, "MAC": mac})
@@ -80,10 +86,10 @@ def _link(wanted: Wanted, mac: str, device: str) -> dict[str, str]:
 
 
 def disconnect(xml: str, mac: str) -> str:
-    """A domain's XML with the NIC of that MAC as it was before connect(), and nothing noted of it.
+    """Return a domain's XML with the NIC of that MAC as it was before connect(), nothing noted.
 
     Where the NIC is gone, only the note goes. Raises Problem bad-xml, not-connected (nothing is
-    noted), bad-mark (not this NIC is), not-supported (two nics have the MAC).
+    noted), bad-mark (not this NIC is), not-supported (two NICs have the MAC).
     """
     mac = mac.lower()
     document = xml.encode(errors="surrogatepass")
@@ -108,7 +114,7 @@ def disconnect(xml: str, mac: str) -> str:
 
 
 def _of_mac(domain: Domain, mac: str) -> Interface | None:
-    """The NIC of a MAC. Raises Problem not-supported if several have it."""
+    """Return the NIC of a MAC. Raises Problem not-supported if several have it."""
     interfaces = [nic for nic in domain.interfaces if nic.mac == mac]
     if len(interfaces) > 1:
         raise Problem(
@@ -119,8 +125,11 @@ def _of_mac(domain: Domain, mac: str) -> Interface | None:
     return interfaces[0] if interfaces else None
 
 
-def _understood(domain: Domain, nic: Interface, wanted: Wanted) -> Interface:
-    """The NIC of nic's MAC, if we can connect it. Raises Problem no-such-nic, not-supported."""
+def _understood(domain: Domain, nic: Interface, wanted: Attachment) -> Interface:
+    """Return the NIC of nic's MAC, if we can connect it.
+
+    Raises Problem no-such-nic, not-supported.
+    """
     if not nic.mac:
         raise Problem(
             "not-supported",
@@ -137,8 +146,8 @@ def _understood(domain: Domain, nic: Interface, wanted: Wanted) -> Interface:
     return interface
 
 
-def _refusal(domain: Domain, interface: Interface, wanted: Wanted) -> tuple[str, str] | None:
-    """Why a NIC cannot be connected as wanted, and what would help."""
+def _refusal(domain: Domain, interface: Interface, wanted: Attachment) -> tuple[str, str] | None:
+    """Return why a NIC cannot be connected as wanted, and what would help."""
     if interface.type not in _KNOWN:
         known = ", ".join(_KNOWN)
         return f"is of type '{interface.type}'", f"airtap connects cards of type {known}; add one"

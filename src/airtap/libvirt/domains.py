@@ -33,14 +33,14 @@ class ListedDomain:
 
 
 def entries(connection: Any) -> list[ListedDomain]:
-    """Every domain, by name. Raises Problem libvirt-error, bad-xml."""
+    """Return every domain, by name. Raises Problem libvirt-error, bad-xml."""
     with problems("list domains"):
         found = [_entry(handle) for handle in connection.listAllDomains()]
     return sorted((entry for entry in found if entry), key=lambda entry: entry.name)
 
 
 def look_up(connection: Any, name: str) -> Any:
-    """The domain of that name or UUID. Raises Problem no-domain, libvirt-error."""
+    """Return the domain of that name or UUID. Raises Problem no-domain, libvirt-error."""
     with problems(f"look for domain {name}"):
         handles = connection.listAllDomains()
         known = {handle.UUIDString(): handle for handle in handles}
@@ -56,7 +56,7 @@ def look_up(connection: Any, name: str) -> Any:
 
 
 def find(connection: Any, name: str) -> Any:
-    """The domain of that name or UUID, if it has a definition that can be changed.
+    """Return the domain of that name or UUID, if it has a definition that can be changed.
 
     Raises Problem no-domain, not-persistent, libvirt-error.
     """
@@ -73,8 +73,9 @@ def find(connection: Any, name: str) -> Any:
 
 
 def definition(handle: Any, *, secrets: bool) -> str:
-    """The XML that a domain's next start follows. secrets: with the passwords of its graphics.
+    """Return the XML that a domain's next start follows.
 
+    secrets: whether to include the passwords of its graphics.
     Raises Problem libvirt-error.
     """
     libvirt = binding()
@@ -95,7 +96,7 @@ def redefine(connection: Any, xml: str, name: str) -> Any:
 
 
 def delays(handle: Any) -> str:
-    """Why a domain's new definition does not count at once, "" if it does."""
+    """Return why a domain's new definition does not count at once, "" if it does."""
     with problems(f"inspect domain {handle.name()}"):
         if handle.isActive():
             return "it runs: this counts from its next start, to reboot inside is not enough"

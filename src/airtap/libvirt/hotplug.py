@@ -45,7 +45,7 @@ _UNDECIDED = ("no-daemon", "busy", "bad-message", "internal", "access-denied")
 
 
 def lost(connection: Any, parent: str | None, settings: Config, ended: Event) -> list[JournalEntry]:
-    """NICs whose device is gone while its parent is there, and those noted as under way.
+    """Return NICs whose device is gone while its parent is there, and those noted as under way.
 
     parent: only NICs for this device. Looked at twice, about a second apart: guests that start
     or end have such NICs too. Raises Problem libvirt-error, bad-xml, no-such-device.
@@ -85,7 +85,7 @@ def _lost(connection: Any, parent: str | None, settings: Config) -> list[Journal
 def _unfinished(
     guest: Any, domain: Domain, nics: list[LiveNic], here: Mapping[str, Link]
 ) -> Iterator[JournalEntry]:
-    """What notes in a guest's metadata say is to be plugged in. Those that are done go.
+    """Yield what notes in a guest's metadata say is to be plugged in. Those that are done go.
 
     Left alone is what its guest has not released yet and can still use.
     """
@@ -119,7 +119,7 @@ def expect_fit(nic: LiveNic, parent: str, connection: Any, settings: Config) -> 
 
 
 async def _inspect(name: str, kind: str, settings: Config) -> uplink.Uplink:
-    """A device as the parent of another child of a kind. Raises Problem as child_kind() does."""
+    """Return a device as the parent of another child. Raises Problem as child_kind() does."""
     async with open_links() as links:
         try:
             link = await links.by_name(name)
@@ -135,19 +135,20 @@ async def _inspect(name: str, kind: str, settings: Config) -> uplink.Uplink:
 
 
 class Replacement:
-    """Replaces NICs.
+    """Replaces NICs, and waits for guests to release them, so it blocks.
 
-    timeout: how many seconds a guest has to release one. ended: when it is set, nothing is waited
-    for any more. say: tells people what is being waited for.
+    timeout: seconds that a guest has to release a NIC.
+    ended: when it is set, nothing is waited for any more.
+    warn: tells people what is being waited for.
     """
 
     def __init__(
-        self, settings: Config, timeout: float, ended: Event, say: Callable[[str], None]
+        self, settings: Config, timeout: float, ended: Event, warn: Callable[[str], None]
     ) -> None:
         self._settings = settings
         self._timeout = timeout
         self._ended = ended
-        self._say = say
+        self._warn = warn
 
     def carry_out(self, wanted: list[JournalEntry]) -> list[Problem | None]:
         """Replace NICs, one after the other in each guest. Returns what failed, for each."""
@@ -230,7 +231,7 @@ class Replacement:
         """
         libvirt = binding()
         what = f"waiting up to {self._timeout:g} s for the guest to release it"
-        announcement = Timer(_PATIENCE_S, self._say, [f"{old}: {what}"])
+        announcement = Timer(_PATIENCE_S, self._warn, [f"{old}: {what}"])
         announcement.start()
         try:
             with problems(f"unplug {old}"):
@@ -289,6 +290,6 @@ def _not_released(old: LiveNic) -> Problem:
 
 
 def _is_in(nic: LiveNic) -> bool:
-    """Whether a NIC of that name and device is still in its guest."""
+    """Return whether a NIC of that name and device is still in its guest."""
     there = [(other.alias, other.target) for other in of_guest(nic.guest)]
     return (nic.alias, nic.target) in there

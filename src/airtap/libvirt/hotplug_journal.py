@@ -44,7 +44,7 @@ class JournalEntry:
 
 
 def new_interface(nic: LiveNic, parent: str = "") -> str:
-    """The <interface> by which a NIC is plugged in anew, on another parent if one is named.
+    """Return the <interface> by which a NIC is plugged in anew, on another parent if one is named.
 
     All that the guest sees of it stays: MAC, model, addresses.
     """
@@ -67,13 +67,13 @@ def new_interface(nic: LiveNic, parent: str = "") -> str:
 
 
 def address(xml: str) -> dict[str, str]:
-    """Where in its guest a NIC is: what its <address> says."""
+    """Return where in its guest a NIC is, which its <address> says."""
     found = parse(xml.encode()).find("address")
     return {} if found is None else dict(found.attrib)
 
 
 def entry_to_move(nic: LiveNic, parent: str, here: Mapping[str, Link]) -> JournalEntry:
-    """The entry that brings a NIC to another parent, or leaves it where it was."""
+    """Return the entry that brings a NIC to another parent, or leaves it where it was."""
     back = JournalEntry(nic, nic.name, new_interface(nic), None)
     device = here.get(nic.target)
     was = device.index if device else 0
@@ -81,7 +81,10 @@ def entry_to_move(nic: LiveNic, parent: str, here: Mapping[str, Link]) -> Journa
 
 
 def read(guest: Any, domain: Domain) -> list[JournalEntry]:
-    """What a guest's metadata says is to be plugged in. Nonsense is skipped: who may write that?"""
+    """Return what a guest's metadata says is to be plugged in.
+
+    Nonsense is skipped: whoever may define a guest may write there.
+    """
     entries = []
     for note in domain.element.all("metadata", f"{_JOURNAL}}}cards", f"{_JOURNAL}}}card"):
         with suppress(Problem, ValueError):

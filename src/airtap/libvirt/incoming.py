@@ -15,7 +15,7 @@ _STAYING = ("vlan", "filterref", "port", "mtu")
 
 
 def for_this_host(xml: bytes, parents: Mapping[str, str], aliases: Collection[str] = ()) -> bytes:
-    """A stored or arriving domain's XML with its NICs on devices of this host.
+    """Return a stored or arriving domain's XML with its NICs on devices of this host.
 
     parents: for names of devices_named(), this host's device instead. NICs on them become, or
     stay, macvtaps that libvirt makes, but for those of which airtapd makes the device on one of
@@ -36,12 +36,12 @@ def for_this_host(xml: bytes, parents: Mapping[str, str], aliases: Collection[st
 
 
 def devices_named(domain: Domain) -> set[str]:
-    """The devices below a domain's NICs that for_this_host() can replace."""
+    """Return the devices below a domain's NICs that for_this_host() can replace."""
     return {_replaceable(domain, nic) for nic in domain.interfaces} - {""}
 
 
 def _replaceable(domain: Domain, nic: Interface) -> str:
-    """The device below a NIC, "" if it has none that for_this_host() could replace."""
+    """Return the device below a NIC, "" if it has none that for_this_host() could replace."""
     if any(nic.element.all(child) for child in _STAYING):
         return ""
     if nic.type == "bridge":

@@ -51,7 +51,7 @@ def moved(xml: bytes, nic: Interface, parent: str) -> list[Edit]:
 
 
 def _leaves(child: Element, new: str) -> bool:
-    """Whether a child of a NIC goes when the NIC gets a type.
+    """Return whether a child of a NIC goes when the NIC gets a type.
 
     A <target> that the user named stays, unless the name is that of a device that was not
     libvirt's to make: it exists.

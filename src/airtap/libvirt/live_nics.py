@@ -41,12 +41,12 @@ class Ended(Problem):
 
 
 def running(connection: Any) -> list[LiveNic]:
-    """The NICs of all guests that run or are paused. Raises Problem libvirt-error."""
+    """Return the NICs of all guests that run or are paused. Raises Problem libvirt-error."""
     return [nic for guest in guests(connection) for nic in of_xml(*guest)]
 
 
 def find(connection: Any, name: str) -> Any:
-    """The domain of that name or UUID, which runs. Raises Problem no-domain, not-running."""
+    """Return the domain of that name or UUID, which runs. Raises Problem no-domain, not-running."""
     handle = look_up(connection, name)
     with problems(f"look for domain {name}"):
         if not handle.isActive():
@@ -59,20 +59,20 @@ def find(connection: Any, name: str) -> Any:
 
 
 def live_xml(guest: Any) -> str:
-    """A running guest's XML. Raises Problem libvirt-error."""
+    """Return a running guest's XML. Raises Problem libvirt-error."""
     with problems(f"read domain {guest.name()}"):
         xml: str = guest.XMLDesc(0)
     return xml
 
 
 def of_guest(guest: Any) -> list[LiveNic]:
-    """The NICs of one guest. Raises Problem libvirt-error, bad-xml."""
+    """Return the NICs of one guest. Raises Problem libvirt-error, bad-xml."""
     xml = live_xml(guest).encode()
     return of_xml(guest, xml, scan_domain(xml))
 
 
 def guests(connection: Any) -> Iterator[tuple[Any, bytes, Domain]]:
-    """Guests that run or are paused, each with its live XML. Raises Problem libvirt-error."""
+    """Yield guests that run or are paused, each with its live XML. Raises Problem libvirt-error."""
     libvirt = binding()
     states = libvirt.VIR_CONNECT_LIST_DOMAINS_RUNNING | libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED
     with problems("list domains"):
@@ -89,11 +89,13 @@ def guests(connection: Any) -> Iterator[tuple[Any, bytes, Domain]]:
 
 
 def of_xml(guest: Any, xml: bytes, domain: Domain) -> list[LiveNic]:
-    """The NICs in a guest's live XML, in its order."""
+    """Return the NICs in a guest's live XML, in its order."""
     return [
-        from_interface(guest, domain, each, domain.metadata_of(each), text.decode(), number)
+        from_interface(
+            *(guest, domain, each, domain.metadata_of(each)),
+            *(xml[each.start : each.end].decode(), number),
+        )
         for number, each in enumerate(domain.interfaces, 1)
-        for text in (xml[each.start : each.end],)
     ]
 
 
@@ -124,7 +126,7 @@ def from_interface(
 
 
 def devices() -> dict[str, Link]:
-    """The host's devices, by all their names."""
+    """Return the host's devices, by all their names."""
     return asyncio.run(_devices())
 
 
@@ -135,7 +137,7 @@ async def _devices() -> dict[str, Link]:
 
 
 def stands_on(nic: LiveNic, parent: str, here: Mapping[str, Link]) -> bool:
-    """Whether a NIC's device is a macvtap or ipvtap on parent."""
+    """Return whether a NIC's device is a macvtap or ipvtap on parent."""
     device, below = here.get(nic.target), here.get(parent)
     if device is None or below is None or device.kind not in MODES or not device.parent_here:
         return False
@@ -146,7 +148,7 @@ def stands_on(nic: LiveNic, parent: str, here: Mapping[str, Link]) -> bool:
 
 
 def renewable(connection: Any, parent: str | None) -> list[LiveNic]:
-    """NICs on a macvtap or ipvtap, on parent only if it is named, whose links are up.
+    """Return NICs on a macvtap or ipvtap, on parent only if it is named, whose links are up.
 
     Whatever libvirt calls their type: a session's are bridges to it. Raises Problem
     libvirt-error, bad-xml, no-such-device.
@@ -182,7 +184,7 @@ def renew(nics: list[LiveNic], ended: Event) -> list[Problem | None]:
 
 
 def linked_down(xml: str) -> str:
-    """An <interface> with its link down."""
+    """Return an <interface> with its link down."""
     root = parse(xml.encode())
     for link in root.findall("link"):
         root.remove(link)
@@ -229,7 +231,7 @@ def _join(threads: list[Thread], seconds: float) -> None:
 
 
 def unanswered(nic: LiveNic) -> Problem:
-    """The Problem of a NIC that at_once() has left alone."""
+    """Return the Problem of a NIC that at_once() has left alone."""
     return Problem("no-answer", f"{nic}: libvirt does not answer; does the guest hang?")
 
 

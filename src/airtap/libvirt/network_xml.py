@@ -13,8 +13,6 @@ from .reader import MACVTAP_MODES, NAMESPACE
 from .templates import bad, expect_valid, fill
 from .xml import parse, serialize
 
-KINDS = ("macvtap", "nat", "session")
-
 # libvirt keeps a network in NAME.xml, NAME.conf and others: a file name of 255 bytes at most.
 _MAX_NAME = 200
 # deviceName of libvirt's basictypes.rng, without the characters that no device can have.
@@ -25,8 +23,8 @@ _DEVICE = re.compile(r"[a-zA-Z0-9_.\\-]+")
 class Network:
     """What a network does for its guests.
 
-    kind: of ours one of KINDS; of others libvirt's forward mode, or "isolated".
-    mode: of the macvtaps that guests get, in libvirt's word; "" where they get none.
+    kind: macvtap, nat or session if it is ours; else libvirt's forward mode, or "isolated".
+    mode: that of the macvtaps that guests get, in libvirt's word; "" where they get none.
     parent: the host's device behind it, "" if that is not fixed.
     """
 
@@ -54,7 +52,7 @@ def network_name(text: str) -> str:
 
 
 def network_xml(network: Network) -> str:
-    """The XML that defines one of our networks.
+    """Return the XML that defines one of our networks.
 
     ipv4 is needed for kind nat: its first address is the host's, the others are leased; ipv6
     is autoconfigured, and left out if None. Raises Problem bad-name, bad-template.
@@ -104,12 +102,12 @@ def _leave_ipv6_out(root: Any) -> None:
 
 
 def read_network(xml: str) -> Network:
-    """What a network is, from the XML that libvirt has of it. Raises Problem bad-xml.
+    """Return what a network is, from the XML that libvirt has of it. Raises Problem bad-xml.
 
     Only whether it is ours, and that it was made for sessions, is taken from our metadata.
     """
     root = parse(xml.encode())
-    mark = root.find(f"metadata/{{{NAMESPACE}}}network")
+    ours = root.find(f"metadata/{{{NAMESPACE}}}network")
     forward = root.find("forward")
     bridge = root.find("bridge")
     mode = "isolated" if forward is None else forward.get("mode", "nat")
@@ -119,14 +117,14 @@ def read_network(xml: str) -> Network:
         kind, parent = "macvtap", device.get("dev", "")
     elif mode == "bridge" and bridge is not None:
         parent = bridge.get("name", "")
-        kind = "session" if mark is not None and mark.get("kind") == "session" else "bridge"
+        kind = "session" if ours is not None and ours.get("kind") == "session" else "bridge"
     subnets = [_subnet(element) for element in root.findall("ip")]
     return Network(
         name=root.findtext("name", ""),
         kind=kind,
         parent=parent,
         mode=mode if kind == "macvtap" else "",
-        ours=mark is not None,
+        ours=ours is not None,
         ipv4=next((s for s in subnets if isinstance(s, IPv4Network)), None),
         ipv6=next((s for s in subnets if isinstance(s, IPv6Network)), None),
     )
@@ -142,6 +140,6 @@ def _subnet(element: Any) -> IPv4Network | IPv6Network | None:
 
 
 def port_owner(xml: str) -> str:
-    """The guest that holds a port of a network, from the port's XML. Raises Problem bad-xml."""
+    """Return the guest that holds a port of a network, by its XML. Raises Problem bad-xml."""
     owner: str = parse(xml.encode()).findtext("owner/name", "")
     return owner

@@ -20,7 +20,7 @@ class ListedNetwork:
 
 
 def entries(connection: Any) -> list[ListedNetwork]:
-    """Every network, ours and others', by name. Raises Problem libvirt-error."""
+    """Return every network, ours and others', by name. Raises Problem libvirt-error."""
     with problems("list networks"):
         found = [_entry(network) for network in connection.listAllNetworks()]
     return sorted(found, key=lambda entry: entry.network.name)
@@ -50,7 +50,7 @@ def define(connection: Any, network: Network) -> bool:
 
 
 def users(connection: Any, name: str) -> list[str]:
-    """The names of guests with a network card on a network. Raises Problem libvirt-error.
+    """Return the names of guests with a network card on a network. Raises Problem libvirt-error.
 
     libvirt tells of active networks only.
     """
@@ -102,7 +102,7 @@ def remove(handle: Any, name: str) -> None:
 
 
 def subnets(connection: Any) -> Iterator[Any]:
-    """The IPv4 subnets of all networks, also those that are not active and have no route."""
+    """Yield the IPv4 subnets of all networks, also those that are not active and have no route."""
     for entry in entries(connection):
         if entry.network.ipv4:
             yield entry.network.ipv4

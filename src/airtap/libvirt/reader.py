@@ -44,27 +44,32 @@ class Element:
         self._text.append(text)
 
     def all(self, *path: str) -> "list[Element]":
-        """The descendants at a path of names, in document order."""
+        """Return the descendants at a path of names, in document order."""
         found = [self]
         for name in path:
             found = [child for element in found for child in element.children if child.name == name]
         return found
 
     def first(self, *path: str) -> "Element":
-        """The first of all(), or an element without anything."""
+        """Return the first of all(), or an element without anything."""
         return next(iter(self.all(*path)), Element("", {}, 0))
 
     def get(self, attribute: str) -> str:
-        """An attribute's value, "" where there is none."""
+        """Return an attribute's value, "" where there is none."""
         return self.attributes.get(attribute, "")
 
 
 class Interface:
     """An <interface> element: a NIC as a guest's XML has it.
 
-    start, end: document[start:end] is its element. type: bridge, direct, ... mac: lower case.
-    source: the attributes of its <source>. target: the host's device. managed: False where
-    libvirt finds that device and does not make it. Texts are "" where there is none.
+    Texts are "" where there is none.
+
+    start, end: document[start:end] is its text.
+    type: bridge, direct and others of libvirt's.
+    mac: it is lower case.
+    source: the attributes of its <source>.
+    target: the host's device.
+    managed: it is False where libvirt finds that device and does not make it.
     """
 
     __slots__ = ("element", "end", "mac", "managed", "source", "start", "target", "type")
@@ -112,7 +117,7 @@ class Domain:
         self.nic_metadata = [NicMetadata(nic) for nic in noted]
 
     def metadata_of(self, interface: Interface) -> NicMetadata | None:
-        """What is noted of the device that airtapd makes for a NIC; None where it makes none."""
+        """Return what is noted of the device that airtapd makes for a NIC, if it makes one."""
         if interface.type != "ethernet" or interface.managed:
             return None
         target = interface.target
@@ -139,7 +144,7 @@ class Network:
 
 
 def scan_domain(xml: bytes) -> Domain:
-    """A <domain>. Raises Problem bad-xml."""
+    """Read a <domain>. Raises Problem bad-xml."""
     root = read(xml)
     if root.name != "domain":
         raise _bad(f"it is no domain but {root.name[:64]!a}")
@@ -147,7 +152,7 @@ def scan_domain(xml: bytes) -> Domain:
 
 
 def scan_network(xml: bytes) -> Network:
-    """A <network>, or the <hookData> around one. Raises Problem bad-xml."""
+    """Read a <network>, or the <hookData> around one. Raises Problem bad-xml."""
     root = read(xml)
     if root.name == "network":
         return Network(root, None)
@@ -157,7 +162,7 @@ def scan_network(xml: bytes) -> Network:
 
 
 def read(xml: bytes) -> Element:
-    """The root element of a document in UTF-8. Raises Problem bad-xml."""
+    """Read a document in UTF-8, and return its root element. Raises Problem bad-xml."""
     if len(xml) > MAX_XML:
         raise _bad(f"it is longer than {MAX_XML >> 20} MiB")
     if b"\0" in xml:  # as in all of UTF-16, which expat would know by its first bytes

@@ -17,7 +17,7 @@ _SETTING = re.compile(r"[ \t]*bridge_helper[ \t]*=")
 
 
 def path() -> Path:
-    """Where qemu:///session reads its settings."""
+    """Return where qemu:///session reads its settings."""
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return Path(home) / "libvirt/qemu.conf"
 
@@ -31,7 +31,7 @@ def helper() -> str:
 
 
 def setting(helper: str) -> str:
-    """The line that makes libvirt run a program for `<source bridge=...>`. Raises Problem.
+    """Return the line that makes libvirt run a program for `<source bridge=...>`. Raises Problem.
 
     virconf has no escapes: a string ends at the next quote of its kind.
     """
@@ -42,7 +42,7 @@ def setting(helper: str) -> str:
 
 
 def with_setting(text: str, line: str) -> str:
-    """A qemu.conf in which line is the one bridge_helper, in the place of the first.
+    """Return a qemu.conf in which line is the one bridge_helper, in the place of the first.
 
     Everything else stays, comments that look like a setting included.
     """
@@ -59,13 +59,13 @@ def with_setting(text: str, line: str) -> str:
 
 
 def is_set(file: Path, line: str) -> bool:
-    """Whether with_setting() would leave the file alone. Raises Problem."""
+    """Return whether with_setting() would leave the file alone. Raises Problem."""
     text = _read(file)
     return with_setting(text, line) == text
 
 
 def value(text: str) -> str:
-    """What a qemu.conf sets bridge_helper to; "" if it does not."""
+    """Return what a qemu.conf sets bridge_helper to; "" if it does not."""
     lines = [line for line in text.splitlines() if _SETTING.match(line)]
     quoted = lines[-1].partition("=")[2].strip() if lines else ""
     return quoted[1:].partition(quoted[0])[0] if quoted[:1] in ("'", '"') else ""

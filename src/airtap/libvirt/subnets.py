@@ -20,7 +20,10 @@ _SHORTEST = 8
 
 
 def free_ipv4(taken: Iterable[IPv4Network]) -> IPv4Network:
-    """A private /24 that overlaps nothing taken, default routes aside. Raises Problem no-subnet."""
+    """Return a private /24 that overlaps nothing taken, default routes aside.
+
+    Raises Problem no-subnet.
+    """
     routes = [network for network in taken if network.prefixlen >= _SHORTEST]
     for candidate in _CANDIDATES:
         if not any(candidate.overlaps(route) for route in routes):
@@ -33,7 +36,7 @@ def free_ipv4(taken: Iterable[IPv4Network]) -> IPv4Network:
 
 
 def random_ipv6() -> IPv6Network:
-    """A /64 that nobody else has, as RFC 4193 (3.2) makes it: 40 random bits behind fd00::/8."""
+    """Return a /64 that nobody else has, by RFC 4193 (3.2): 40 random bits behind fd00::/8."""
     return IPv6Network((b"\xfd" + secrets.token_bytes(5) + bytes(10), 64))
 
 

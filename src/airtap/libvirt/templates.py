@@ -5,6 +5,7 @@ airtap. What stands between @ signs is a placeholder. Values are put in as text 
 parsed XML, so none of them can become markup.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +14,16 @@ from typing import Any
 from ..errors import Problem, reason
 from .xml import parse, serialize, validate
 
-_HERE = Path(__file__).resolve()
 ADMINISTRATORS = Path("/etc/airtap/xml-templates")
 # Where they came with airtap: by `make install` (this is below PREFIX/lib/airtap), by a wheel, or
 # in the source tree.
-_SHIPPED = (
-    _HERE.parents[4] / "share/airtap/xml-templates",
-    _HERE.parents[1] / "xml-templates",
-    _HERE.parents[3] / "xml-templates",
+_SHIPPED = tuple(
+    Path(os.path.normpath(f"{__file__}/../{way}"))
+    for way in (
+        "../../../../share/airtap/xml-templates",
+        "../xml-templates",
+        "../../../xml-templates",
+    )
 )
 _PLACEHOLDER = re.compile(r"@([A-Z0-9]+)@")
 # The least around a NIC that libvirt's schema knows as a document.
@@ -98,7 +101,7 @@ def find(name: str) -> Path:
     """Return the file of a template. Raises Problem no-template."""
     for directory in (ADMINISTRATORS, *_SHIPPED):
         path = directory / f"{name}.xml"
-        if path.is_file():
+        if os.path.isfile(path):  # Path.is_file() would raise where a user may not look
             return path
     raise Problem("no-template", f"{_SHIPPED[0]}/{name}.xml is missing", "install airtap anew")
 

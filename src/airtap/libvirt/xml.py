@@ -14,7 +14,7 @@ SCHEMAS = "/usr/share/libvirt/schemas"
 
 
 def parse(document: bytes, *, comments: bool = True) -> Any:
-    """The root element of a document; white space between elements is dropped.
+    """Return the root element of a document; white space between elements is dropped.
 
     comments: whether to keep them, and processing instructions.
     Entities and the network stay untouched: XML comes from whoever may define a network or a
@@ -34,7 +34,7 @@ def parse(document: bytes, *, comments: bool = True) -> Any:
 
 
 def serialize(root: Any) -> str:
-    """A document as text, indented by two spaces as libvirt writes it."""
+    """Return a document as text, indented by two spaces as libvirt writes it."""
     etree.indent(root)
     text: str = etree.tostring(root, encoding="unicode")
     return f"{text}\n"

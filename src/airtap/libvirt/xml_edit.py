@@ -1,4 +1,4 @@
-"""New text put into an XML document, at the places that scan.py found: all else stays as it was.
+"""New text put into an XML document, at the places that reader.py found: all else stays as it was.
 
 Attributes and names stand in the text as their author wrote them, so they are looked for there.
 """
@@ -37,7 +37,7 @@ def appended(xml: bytes, path: tuple[str, ...], child: bytes) -> bytes:
 
 
 def spliced(xml: bytes, edits: Iterable[Edit]) -> bytes:
-    """The document after edits, which do not overlap."""
+    """Return the document after edits, which do not overlap."""
     parts, at = [], 0
     for start, end, text in sorted(edits):
         parts += [xml[at:start], text]
@@ -51,7 +51,7 @@ def without(xml: bytes, element: Element) -> Edit:
 
 
 def lead(xml: bytes, element: Element) -> bytes:
-    """The white space before an element."""
+    """Return the white space before an element."""
     start = element.start
     while xml[start - 1 : start] in (b" ", b"\n", b"\t", b"\r"):
         start -= 1
@@ -59,26 +59,26 @@ def lead(xml: bytes, element: Element) -> bytes:
 
 
 def inner(xml: bytes, element: Element) -> bytes:
-    """What is between an element's tags."""
+    """Return what is between an element's tags."""
     opened = xml.index(b">", _attributes(xml, element)[1]) + 1
     return b"" if opened == element.end else xml[opened : xml.rindex(b"</", 0, element.end)]
 
 
 def name_of(xml: bytes, element: Element) -> str:
-    """An element's name as it stands there, with its prefix."""
+    """Return an element's name as it stands there, with its prefix."""
     found = _NAME.match(xml, element.start)
     assert found
     return found[1].decode()
 
 
 def value_at(xml: bytes, element: Element, attribute: str) -> tuple[int, int]:
-    """Where the value of an attribute stands that the element has, without its quotes."""
+    """Return where the value of an attribute stands that the element has, without its quotes."""
     start, end = _attributes(xml, element)[0][attribute]
     return start + 1, end - 1
 
 
 def _attributes(xml: bytes, element: Element) -> tuple[dict[str, tuple[int, int]], int]:
-    """Where the values in an element's first tag stand, and where the last one ends."""
+    """Return where the values in an element's first tag stand, and where the last one ends."""
     at = element.start + 1 + len(name_of(xml, element).encode())
     found = {}
     while attribute := _ATTRIBUTE.match(xml, at):
@@ -88,7 +88,7 @@ def _attributes(xml: bytes, element: Element) -> tuple[dict[str, tuple[int, int]
 
 
 def tag(name: str, attributes: Mapping[str, str], quote: str, end: str) -> bytes:
-    """A tag with attributes. quote: around their values. end: of the tag, ">" or "/>"."""
+    """Return a tag with attributes. quote: around their values. end: of the tag, ">" or "/>"."""
     pairs = [f" {key}={quote}{in_attribute(value)}{quote}" for key, value in attributes.items()]
     return f"<{name}{''.join(pairs)}{end}".encode()
 

@@ -15,7 +15,7 @@ _OF_THE_LINK = {"source", "target"}
 
 
 def is_idle(before: str, after: str, mac: str) -> bool:
-    """Whether to connect a NIC would change no more than to note that it has been done."""
+    """Return whether to connect a NIC would change no more than to note that it has been done."""
     texts, noted = [], []
     for xml in (before, after):
         domain = scan_domain(xml.encode())
@@ -26,7 +26,7 @@ def is_idle(before: str, after: str, mac: str) -> bool:
 
 
 def diff(before: str, after: str, name: str, change: str) -> str:
-    """What changes in a domain's XML, for people: it steers no terminal."""
+    """Return what changes in a domain's XML, for people: it steers no terminal."""
     lines = difflib.unified_diff(
         before.rstrip("\n").split("\n"),
         after.rstrip("\n").split("\n"),
@@ -65,7 +65,7 @@ def _expect_valid(before: str, after: str, name: str) -> None:
 
 
 def left_out(before: Interface, now: Interface) -> list[str]:
-    """The parts that a NIC had and has no more, as `<filterref>`."""
+    """Return the parts that a NIC had and has no more, as `<filterref>`."""
     there = {child.name for child in now.element.children}
     names = dict.fromkeys(child.name for child in before.element.children)
     return [f"<{name}>" for name in names if name not in there | _OF_THE_LINK]

@@ -11,7 +11,7 @@ from ...config import Config
 from ...errors import Problem
 from ...libvirt import connectivity, domain_xml, domains, networks
 from ...libvirt.connection import connected
-from ...libvirt.domain_xml import Wanted
+from ...libvirt.domain_xml import Attachment
 from ...libvirt.nic import nics
 from ...libvirt.reader import Domain, Interface, scan_domain
 from ...names import device_name
@@ -71,8 +71,8 @@ def disconnect(arguments: argparse.Namespace) -> None:
             echo(delay)
 
 
-def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) -> Wanted:
-    """What to connect to, if it is there and fit. Raises Problem."""
+def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) -> Attachment:
+    """Return what to connect to, if it is there and fit. Raises Problem."""
     if arguments.parent is None:
         known = {entry.network.name for entry in networks.entries(connection)}
         if arguments.network not in known:
@@ -81,7 +81,7 @@ def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) ->
                 f"there is no network {arguments.network} at {connection.getURI()}",
                 "see: airtap network list --all",
             )
-        return Wanted("network", arguments.network)
+        return Attachment("network", arguments.network)
     kind = arguments.kind or "macvtap"
     expect_local(connection.getURI())
     if is_session(connection.getURI()):
@@ -101,9 +101,9 @@ def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) ->
                 f"the device for {asked} is chosen at each start, and each has its own mode",
                 "set mode in airtap.toml, in [parents.NAME] of each",
             )
-        return Wanted(kind, asked, alias=True)
+        return Attachment(kind, asked, alias=True)
     mode = arguments.mode or settings.parent(parent).mode
-    return Wanted(kind, parent, libvirt_mode(mode))
+    return Attachment(kind, parent, libvirt_mode(mode))
 
 
 def _explain(

@@ -13,7 +13,7 @@ _COLUMNS = ("DOMAIN", "STATE", "NIC", "MAC", "ATTACHED TO", "BY AIRTAP", "WORKS"
 
 
 def table(domains: list[tuple[ListedDomain, list[tuple[Nic, Verdict]]]]) -> str:
-    """NICs for people: a line each."""
+    """Return NICs for people: a line each."""
     rows = [_row(entry, nic, verdict) for entry, nics in domains for nic, verdict in nics]
     return "\n".join(aligned([_COLUMNS, *rows])) if rows else "no network cards"
 
@@ -31,7 +31,7 @@ def _row(entry: ListedDomain, nic: Nic, verdict: Verdict) -> tuple[str, ...]:
 
 
 def verdict_text(verdict: Verdict) -> str:
-    """A verdict in words."""
+    """Return a verdict in words."""
     works, why = verdict
     if works is None:
         return f"- ({why})" if why else "-"
@@ -41,7 +41,7 @@ def verdict_text(verdict: Verdict) -> str:
 
 
 def to_json(entry: ListedDomain, nics: list[tuple[Nic, Verdict]]) -> Json:
-    """A domain and its NICs for programs."""
+    """Return a domain and its NICs for programs."""
     return {
         "name": entry.name,
         "uuid": entry.uuid,

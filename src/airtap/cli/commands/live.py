@@ -16,7 +16,7 @@ from ...errors import Problem
 from ...ipc import client
 from ...libvirt import connectivity, domain_xml, domains, hotplug, hotplug_journal, live_nics
 from ...libvirt.connection import connected
-from ...libvirt.domain_xml import Wanted
+from ...libvirt.domain_xml import Attachment
 from ...libvirt.nic import LiveNic, Nic, nics
 from ...libvirt.reader import scan_domain
 from ...names import device_name
@@ -55,13 +55,11 @@ def replug(arguments: argparse.Namespace) -> None:
 def move(arguments: argparse.Namespace) -> None:
     settings = config.load(None)
     with _here(arguments) as connection, _ending() as ended, _alone(ended):
-        guest = live_nics.find(connection, arguments.domain)
-        xml = live_nics.live_xml(guest).encode()
-        domain = scan_domain(xml)
-        number = domain.interfaces.index(chosen_interface(domain, guest.name(), arguments.nic))
-        nic = live_nics.of_xml(guest, xml, domain)[number]
-        parent = _device(arguments.parent, settings) or ""
-        here = live_nics.devices()
+        nic = _chosen(connection, arguments)
+        wanted, said = _next_start(nic, arguments, settings)
+        if wanted:  # a template that does not do is found before anything is moved
+            domain_xml.link(wanted, nic.mac, nic.target)
+        parent, here = _device(arguments.parent, settings) or "", live_nics.devices()
         if live_nics.stands_on(nic, parent, here):
             echo(f"{nic} is on {parent} already")
         else:
@@ -71,51 +69,68 @@ def move(arguments: argparse.Namespace) -> None:
             if problem:
                 raise problem
             echo(f"{nic} is on {nic.kind} {parent} now")
-        echo(_next_start(connection, nic, arguments, settings))
+        if wanted:
+            _redefine(connection, nic, wanted)
+        echo(said)
+
+
+def _chosen(connection: Any, arguments: argparse.Namespace) -> LiveNic:
+    """Return the NIC of a running guest that a command line names. Raises Problem."""
+    guest = live_nics.find(connection, arguments.domain)
+    xml = live_nics.live_xml(guest).encode()
+    domain = scan_domain(xml)
+    number = domain.interfaces.index(chosen_interface(domain, guest.name(), arguments.nic))
+    return live_nics.of_xml(guest, xml, domain)[number]
 
 
 def _next_start(
-    connection: Any, live: LiveNic, arguments: argparse.Namespace, settings: Config
-) -> str:
-    """Bring a NIC's definition to the new uplink too, if that is wanted. Returns what it says."""
+    live: LiveNic, arguments: argparse.Namespace, settings: Config
+) -> tuple[Attachment | None, str]:
+    """Return what a NIC's definition is to be connected to, if to anything, and what to say."""
     if not live.guest.isPersistent():
-        return "it is transient: there is no definition that its next start would follow"
-    defined = scan_domain(domains.definition(live.guest, secrets=False).encode())
-    pairs = zip(defined.interfaces, nics(defined), strict=True)
-    there = next((pair for pair in pairs if pair[0].mac == live.mac), None)
-    if there is None:
-        return "its definition has no such card, so it is for this run only"
-    interface, nic = there
+        return None, "it is transient: there is no definition that its next start would follow"
+    defined = nics(scan_domain(domains.definition(live.guest, secrets=False).encode()))
+    nic = next((nic for nic in defined if nic.mac == live.mac), None)
+    if nic is None:
+        return None, "its definition has no such card, so it is for this run only"
     if _follows(nic, settings) or arguments.config:
         wanted = _wanted(nic, arguments.parent, settings)
-        definition = domains.definition(live.guest, secrets=True)
-        domains.redefine(connection, domain_xml.connect(definition, interface, wanted), live.domain)
-        return f"its next start uses {wanted.kind} {wanted.name} too"
-    return (
+        return wanted, f"its next start uses {wanted.kind} {wanted.name} too"
+    return None, (
         f"its next start uses {nic.kind} {nic.name} again; to change that:"
         f" airtap domain connect {live.domain} --nic {live.mac} --parent {arguments.parent}"
     )
 
 
+def _redefine(connection: Any, live: LiveNic, wanted: Attachment) -> None:
+    """Connect the definition of a NIC as wanted. Raises Problem."""
+    xml = domains.definition(live.guest, secrets=True)
+    interfaces = scan_domain(xml.encode(errors="surrogatepass")).interfaces
+    interface = next((each for each in interfaces if each.mac == live.mac), None)
+    if interface is None:
+        raise Problem("no-such-nic", f"the domain has no network card {live.mac} any more")
+    domains.redefine(connection, domain_xml.connect(xml, interface, wanted), live.domain)
+
+
 def _follows(nic: Nic, settings: Config) -> bool:
-    """Whether a definition follows its NIC to another uplink: airtap put it on one."""
+    """Return whether a definition follows its NIC to another uplink: airtap put it on one."""
     return nic.connected and nic.replaceable and not settings.is_choice(nic.name)
 
 
-def _wanted(nic: Nic, parent: str, settings: Config) -> Wanted:
-    """What a definition is to be connected to for parent, of the kind and mode that it has."""
+def _wanted(nic: Nic, parent: str, settings: Config) -> Attachment:
+    """Return what a definition is to be connected to for parent, in the kind and mode it has."""
     kind = nic.kind if nic.replaceable else "macvtap"
     if settings.is_choice(parent):
-        return Wanted(kind, parent, alias=True)
+        return Attachment(kind, parent, alias=True)
     device = connectivity.choose(parent, settings)
-    return Wanted(kind, device, nic.mode or libvirt_mode(settings.parent(device).mode))
+    return Attachment(kind, device, nic.mode or libvirt_mode(settings.parent(device).mode))
 
 
 # What they have in common.
 
 
 def _device(name: str | None, settings: Config) -> str | None:
-    """The device that --parent names, which may be an alias. Raises Problem."""
+    """Return the device that --parent names, which may be an alias. Raises Problem."""
     return connectivity.choose(device_name(name), settings) if name is not None else None
 
 

@@ -42,6 +42,7 @@ def define(arguments: argparse.Namespace) -> None:
         print(xml, end="", flush=True)
         return
     if network.kind == "session":
+        network_xml(network)  # a template that does not do leaves qemu.conf alone
         _offer_bridge_helper(arguments.write_config)
     default = SESSION if network.kind == "session" else SYSTEM
     with connected(arguments.connect or default) as connection:
@@ -75,7 +76,7 @@ def _refuse_unfit(arguments: argparse.Namespace) -> None:
 
 
 def _wanted(arguments: argparse.Namespace, settings: Config) -> Network:
-    """The network of a command line, without subnets. Raises Problem bad-name."""
+    """Return the network of a command line, without subnets. Raises Problem bad-name."""
     name = network_name(arguments.name)
     parent = device_name(arguments.parent)
     if arguments.kind == "session":  # airtapd resolves aliases when the guest starts

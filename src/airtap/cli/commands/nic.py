@@ -6,7 +6,7 @@ from ...names import mac_address
 
 
 def chosen_interface(domain: Domain, name: str, choice: str | None) -> Interface:
-    """The NIC that --nic names, or the only one. Raises Problem which-nic, no-such-nic."""
+    """Return the NIC that --nic names, or the only one. Raises Problem which-nic, no-such-nic."""
     nics = domain.interfaces
     if not nics:
         raise Problem("no-such-nic", f"domain {name} has no network card")
@@ -22,7 +22,7 @@ def chosen_interface(domain: Domain, name: str, choice: str | None) -> Interface
 
 
 def chosen_mac(domain: Domain, name: str, choice: str | None) -> str:
-    """The MAC of the NIC to disconnect. Raises Problem as chosen_interface(), not-connected.
+    """Return the MAC of the NIC to disconnect. Raises Problem as chosen_interface(), not-connected.
 
     A MAC may also be that of a NIC that has gone since.
     """

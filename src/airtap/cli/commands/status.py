@@ -43,7 +43,7 @@ def fetch(connection: client.Connection) -> Json:
 
 
 def _reports(connection: client.Connection) -> Iterator[Json | Problem]:
-    """A report at each time of asking, or why there is none. airtapd is not started for it."""
+    """Yield a report each time, or why there is none. airtapd is not started for it."""
     first: client.Connection | None = connection
     while True:
         try:
@@ -124,7 +124,7 @@ def _draw(text: str) -> None:
 
 
 def _cut(line: str, width: int) -> str:
-    """The line as far as it fits; control sequences of ours are as wide as nothing."""
+    """Return the line as far as it fits; control sequences of ours are as wide as nothing."""
     if len(line) <= width:
         return line
     kept, room, at = "", width, 0

@@ -41,7 +41,7 @@ class View:
 
 
 def table(report: Json, view: View) -> str:
-    """A line per uplink, and under it its guests: a row for each, and lines with the rest."""
+    """Return a line per uplink, and under it its guests: a row each, and lines with the rest."""
     parts = [_uplink(uplink, view) for uplink in report["uplinks"]] or ["no guests"]
     parts += [view.paint(_RED, _lost(loss)) for loss in report.get("lost", [])]
     return "\n\n".join(parts)
@@ -90,7 +90,7 @@ def _row(guest: Json, view: View) -> tuple[str, ...]:
 
 
 def _name(owner: Json, view: View) -> str:
-    """The libvirt domain, else the user."""
+    """Return the libvirt domain, else the user."""
     if owner["domain"]:
         return printable(owner["domain"])
     if owner["uid"] is None:
@@ -105,7 +105,7 @@ def _seen(guest: Json, now: float) -> str:
 
 
 def _more(guest: Json, uplink: Json, view: View, width: int) -> Iterator[str]:
-    """What is to be said of a guest beside its row."""
+    """Yield what is to be said of a guest beside its row."""
     yield from wrapped(guest["addresses"], width)
     if process := _process(guest["owner"], view):
         yield process
@@ -132,7 +132,7 @@ def _process(owner: Json, view: View) -> str:
 
 
 def _refused(counts: Json, translated: bool) -> Iterator[str]:
-    """What the guards dropped, as far as there is any. Without MAC NAT, the LAN gets it."""
+    """Yield what the guards dropped, as far as there is any. Without MAC NAT, the LAN gets it."""
     verb = "refused" if translated else "hidden from the host"
     for refusal, what in _REFUSALS.items():
         if count := counts.get(refusal.key):
@@ -159,7 +159,7 @@ def wrapped(words: Iterable[str], width: int) -> Iterator[str]:
 
 
 def age(seconds: float) -> str:
-    """A length of time, and that it is over."""
+    """Return a length of time, and that it is over."""
     count = max(0, int(seconds))
     for unit, length in (("s", 60), ("min", 60), ("h", 24)):
         if count < length:
@@ -169,7 +169,7 @@ def age(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes."""
+    """Return a number of bytes."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -178,7 +178,7 @@ def size(count: float) -> str:
 
 
 def rates(before: Json, after: Json, seconds: float) -> Rates:
-    """What went through each guest's device between two reports, so many seconds apart."""
+    """Return what went through each guest's device between two reports, so many seconds apart."""
     old = {guest["ifindex"]: guest for guest in _all(before)}
     found = {}
     for guest in _all(after):

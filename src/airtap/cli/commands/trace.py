@@ -72,7 +72,7 @@ def _trace(arguments: argparse.Namespace, connection: client.Connection, stack: 
 
 
 def _messages(connection: client.Connection) -> Iterator[dict[str, Any]]:
-    """What airtapd sends. Raises Problem if it refuses, or goes without a word."""
+    """Yield what airtapd sends. Raises Problem if it refuses, or goes without a word."""
     began = False
     while True:
         try:
@@ -128,7 +128,7 @@ def _heading(setting: Setting) -> str:
 
 
 def shown(line: Line) -> str:
-    """A line for people."""
+    """Return a line for people."""
     seconds, rest = divmod(_unix(line.time), 1_000_000_000)
     clock = time.strftime("%H:%M:%S", time.localtime(seconds))
     done = "; ".join(line.done)
@@ -148,7 +148,7 @@ def _header(setting: Setting, snap: int) -> bytes:
 
 
 def packets(line: Line) -> Iterator[bytes]:
-    """A frame as it was found and, unless it was refused, as it was left, for a pcapng file."""
+    """Yield a frame as it was found and, unless it was refused, as it was left, for pcapng."""
     first, last = line.records[0], line.records[-1]
     frames = [(_BEFORE, first, first.before, first.before_length, "; ".join(line.done))]
     if not line.refused:

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 async def _run(name: str, kind: str | None, step_s: float, progress: "Progress") -> Report:
-    """The report of a trial, which SIGINT, SIGTERM and SIGHUP end orderly."""
+    """Return the report of a trial, which SIGINT, SIGTERM and SIGHUP end orderly."""
     task = asyncio.current_task()
     assert task
     got: list[int] = []
