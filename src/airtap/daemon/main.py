@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, suppress
 from .. import __version__, config
 from ..errors import Problem, reason
 from ..ipc import protocol
-from ..ipc.listen import bind, give_up, locked
+from ..ipc.listen import answers, bind, give_up, locked
 from ..kernel.links import open_links, rtnetlink
 from .broker import Broker
 from .cleanup import clean_up
@@ -125,9 +125,7 @@ class Daemon:
         """
         try:
             with locked(self._path):
-                try:
-                    protocol.connect(self._path).close()
-                except (FileNotFoundError, ConnectionRefusedError):
+                if not answers(self._path):
                     await broker.recover()
                     self._owns_path = True
                     return bind(self._path)

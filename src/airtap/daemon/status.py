@@ -15,6 +15,9 @@ from ..macnat.uplink import UplinkState
 from .broker import Broker
 from .registry import LostDevice
 
+# Frames of a guest that MAC NAT's guards dropped are counted by guard; evicted counts addresses.
+_GUARDS = ("wrong_mac", "host_address", "guest_address", "malformed", "link_control", "evicted")
+
 
 async def packets(
     links: Links, broker: Broker, peer: Peer
@@ -96,7 +99,7 @@ def _guest(
         "rx_bytes": link.tx_bytes if is_tap else link.rx_bytes,
         "tx_bytes": link.rx_bytes if is_tap else link.tx_bytes,
         "last_seen": None if last_seen is None else _unix_time(last_seen),
-        "refused": None if counters is None else _refused(counters),
+        "refused": counters and {guard: getattr(counters, guard) for guard in _GUARDS},
     }
 
 
@@ -116,15 +119,3 @@ def _by_family(entry: Learned) -> tuple[int, bytes, int]:
 
 def _unix_time(monotonic: float) -> float:
     return round(time.time() - time.monotonic() + monotonic, 1)
-
-
-def _refused(counters: GuestCounters) -> dict[str, int]:
-    """Frames of the guest that MAC NAT's guards dropped, by guard; evicted counts addresses."""
-    return {
-        "wrong_mac": counters.wrong_mac,
-        "host_address": counters.host_address,
-        "guest_address": counters.guest_address,
-        "malformed": counters.malformed,
-        "link_control": counters.link_control,
-        "evicted": counters.evicted,
-    }
