@@ -190,13 +190,10 @@ def _passed_listener() -> socket.socket | None:
         listener.set_inheritable(False)
     except OSError as exc:
         raise Problem("bad-socket", f"cannot use the socket passed: {reason(exc)}") from exc
-    if count != "1" or (listener.family, listener.type) != (
-        socket.AF_UNIX,
-        socket.SOCK_SEQPACKET,
-    ):
-        raise Problem(
-            "bad-socket", "airtapd wants one Unix socket", "see ListenSequentialPacket= in data/"
-        )
+    wanted = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if count != "1" or (listener.family, listener.type) != wanted:
+        hint = "see ListenSequentialPacket= in data/"
+        raise Problem("bad-socket", "airtapd wants one Unix socket", hint)
     return listener
 
 

@@ -52,7 +52,7 @@ async def packets(
                 shown = _guest(guest, owner, own, counters.get(guest.index))
                 stranded = active is not None and guest.index in active.stranded
                 yield {"guest": {**shown, "stranded": stranded}}
-    for device in broker.lost_devices():
+    for device in broker.registry.lost_devices():
         if peer.uid in (0, device.guest.owner.uid):
             yield {"lost": _lost(device)}
 
