@@ -162,17 +162,11 @@ def child_kind(uplink: Uplink, settings: Parent, child: Link | None) -> str:
     # The kernel would quietly put a macvtap on the device below instead, which the ACL never saw
     # (drivers/net/macvlan.c: macvlan_common_newlink, ipvlan_main.c: ipvlan_link_new).
     if link.kind in FAMILY:
-        raise Problem(
-            "bad-parent",
-            f"{link.name} is itself a {link.kind}",
-            "use the device that it stands on",
-        )
+        what = f"{link.name} is itself a {link.kind}"
+        raise Problem("bad-parent", what, "use the device that it stands on")
     if link.slave_kind in _RX_HANDLER_MASTERS:
-        raise Problem(
-            "parent-busy",
-            f"{link.name} is a port of a {link.slave_kind}",
-            f"use the {link.slave_kind} instead",
-        )
+        what = f"{link.name} is a port of a {link.slave_kind}"
+        raise Problem("parent-busy", what, f"use the {link.slave_kind} instead")
     kind = settings.kind
     if kind == "auto":
         kind = FAMILY[child.kind] if child else "macvtap"

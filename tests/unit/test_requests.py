@@ -40,7 +40,7 @@ def test_what_may_be_left_out() -> None:
 
 
 def test_names_are_a_list() -> None:
-    assert MapDevicesRequest.parse({"op": "x", "names": ["a", "b"]}).names == ("a", "b")
+    assert MapDevicesRequest.parse({"op": "x", "names": ["a", "b"]}).names == ["a", "b"]
 
 
 def test_the_complaint_tells_all_fields() -> None:
@@ -68,8 +68,8 @@ def answered(broker: Failing, message: dict[str, Any], peer: Peer = USER) -> lis
 
     async def ask() -> list[Any]:
         served = Requests(cast(Any, None), cast(Broker, broker), cast(Any, None))
-        async with aclosing(served.packets(protocol.encode(message), peer)) as packets:
-            return [packet.message async for packet in packets]
+        async with aclosing(served.replies(protocol.encode(message), peer)) as replies:
+            return [reply.message async for reply in replies]
 
     return asyncio.run(ask())
 

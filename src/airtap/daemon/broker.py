@@ -22,7 +22,7 @@ from ..names import device_name, mac_address
 from .dispatcher import Dispatcher
 from .libvirt_hooks import LibvirtHooks
 from .mac_learning import MacLearning
-from .registry import Guest, LostDevice, Registry
+from .registry import Guest, Registry
 from .taps import DeviceSpec, GuestDevices
 
 log = logging.getLogger(__name__)
@@ -49,14 +49,14 @@ class Broker:
         self._dispatcher = dispatcher
         self._links = links
         self._learning = MacLearning(links, on_learned=self._mac_learned)
-        self._registry = Registry(links, on_forgotten=self._learning.stop)
-        self._devices = GuestDevices(current, links, self._registry, self.mac_nat, self._learning)
-        self.hooks = LibvirtHooks(current, links, self._registry, self.mac_nat, self._devices)
+        self.registry = Registry(links, on_forgotten=self._learning.stop)
+        self._devices = GuestDevices(current, links, self.registry, self.mac_nat, self._learning)
+        self.hooks = LibvirtHooks(current, links, self.registry, self.mac_nat, self._devices)
         self._reading_acl: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def recover(self) -> None:
         """Take over from an earlier daemon, whatever ended it. Raises Problem, OSError."""
-        for guest in await self._registry.recover():
+        for guest in await self.registry.recover():
             log.info("%s is adopted: its guest runs", guest.name)
             if guest.kind == "macvtap" and guest.owner.learning:
                 try:
@@ -70,19 +70,15 @@ class Broker:
         """Stop watching. The devices stay; a later daemon recovers them."""
         await self._learning.close()
         await self.mac_nat.close()
-        await self._registry.close()
-
-    def lost_devices(self) -> list[LostDevice]:
-        """Devices that have vanished under running guests."""
-        return self._registry.lost_devices()
+        await self.registry.close()
 
     def is_needed(self) -> bool:
         """Whether there is a guest of ours, or an uplink to keep MAC NAT on for anybody's."""
-        self._registry.forget_vanished()
-        return len(self._registry) > 0 or self.mac_nat.is_needed()
+        self.registry.forget_vanished()
+        return len(self.registry) > 0 or self.mac_nat.is_needed()
 
     def _mac_learned(self, guest: Guest, mac: str) -> None:
-        self._registry.update(guest)
+        self.registry.update(guest)
         self.mac_nat.set_child_mac(guest.index, mac)
 
     async def attach(self, request: AttachRequest, peer: Peer) -> tuple[str, int]:
@@ -103,7 +99,7 @@ class Broker:
         settings = uplink.with_kind(parent, self.config.parent(link.name), request.kind)
         kind = uplink.child_kind(parent, settings, child)
         owner = Owner(peer.uid, requester(peer.pid))
-        with self._registry.reserve(peer.uid, self.config.limits) as reservation:
+        with self.registry.reserve(peer.uid, self.config.limits) as reservation:
             spec = DeviceSpec(link, kind, mac, owner, request.vnet_hdr)
             guest, descriptor = await self._devices.create(spec, reservation)
         assert descriptor is not None
@@ -154,5 +150,5 @@ class Broker:
         if request.uuid is not None and (owner is None or owner.uuid != request.uuid):
             raise Problem("not-ours", f"{name} was not made for domain {request.uuid[:64]}")
         await self._links.delete(link.index)
-        self._registry.forget(link.index)
+        self.registry.forget(link.index)
         log.info("%s is removed for user %d", name, peer.uid)

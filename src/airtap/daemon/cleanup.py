@@ -8,7 +8,7 @@ import logging
 
 from ..bpf import pins
 from ..errors import Problem
-from ..ipc import protocol
+from ..ipc.listen import answers
 from ..kernel.links import open_links, rtnetlink
 from ..macnat.uplink import detach_all
 from .registry import Registry
@@ -22,7 +22,9 @@ async def clean_up(path: str) -> None:
     path: where airtapd would listen. A guest that runs keeps its device, and its network where its
     own MAC address gets through. Raises Problem already-running, LinkError, OSError.
     """
-    _expect_nobody(path)
+    if answers(path):
+        hint = "systemctl stop airtapd.socket airtapd.service, or end it otherwise"
+        raise Problem("already-running", f"an airtapd answers at {path}", hint)
     async with open_links() as links, rtnetlink() as ipr:
         registry = Registry(links)
         try:
@@ -37,12 +39,3 @@ async def clean_up(path: str) -> None:
             await detach_all(links, ipr, index)
             pins.remove_pins(directory)
             log.info("MAC NAT and host access are off for device %d", index)
-
-
-def _expect_nobody(path: str) -> None:
-    try:
-        protocol.connect(path).close()
-    except (FileNotFoundError, ConnectionRefusedError):
-        return
-    hint = "systemctl stop airtapd.socket airtapd.service, or end it otherwise"
-    raise Problem("already-running", f"an airtapd answers at {path}", hint)

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, suppress
 from .. import __version__, config
 from ..errors import Problem, reason
 from ..ipc import protocol
-from ..ipc.listen import bind, give_up, locked
+from ..ipc.listen import answers, bind, give_up, locked
 from ..kernel.links import open_links, rtnetlink
 from .broker import Broker
 from .cleanup import clean_up
@@ -125,9 +125,7 @@ class Daemon:
         """
         try:
             with locked(self._path):
-                try:
-                    protocol.connect(self._path).close()
-                except (FileNotFoundError, ConnectionRefusedError):
+                if not answers(self._path):
                     await broker.recover()
                     self._owns_path = True
                     return bind(self._path)
@@ -192,13 +190,10 @@ def _passed_listener() -> socket.socket | None:
         listener.set_inheritable(False)
     except OSError as exc:
         raise Problem("bad-socket", f"cannot use the socket passed: {reason(exc)}") from exc
-    if count != "1" or (listener.family, listener.type) != (
-        socket.AF_UNIX,
-        socket.SOCK_SEQPACKET,
-    ):
-        raise Problem(
-            "bad-socket", "airtapd wants one Unix socket", "see ListenSequentialPacket= in data/"
-        )
+    wanted = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if count != "1" or (listener.family, listener.type) != wanted:
+        hint = "see ListenSequentialPacket= in data/"
+        raise Problem("bad-socket", "airtapd wants one Unix socket", hint)
     return listener
 
 

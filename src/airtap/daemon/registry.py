@@ -111,9 +111,8 @@ class Registry:
         if self._full(uid, limits):
             self.forget_vanished()
         if full := self._full(uid, limits):
-            raise Problem(
-                "too-many-devices", full, "stop a guest, or raise [limits] in airtap.toml"
-            )
+            hint = "stop a guest, or raise [limits] in airtap.toml"
+            raise Problem("too-many-devices", full, hint)
         self._users[uid] += 1
         reservation = Reservation()
         try:

@@ -11,18 +11,8 @@ from typing import Any
 
 from .. import __version__
 from ..errors import Problem
-from ..ipc import protocol
-from ..ipc.requests import (
-    AttachRequest,
-    CreateDeviceRequest,
-    MapDevicesRequest,
-    Message,
-    PrepareUplinkRequest,
-    ReleaseRequest,
-    Request,
-    SetOwnerRequest,
-    TraceRequest,
-)
+from ..ipc import protocol, requests
+from ..ipc.requests import Message, Request
 from ..kernel.credentials import Peer
 from ..kernel.links import Links
 from . import status
@@ -36,27 +26,17 @@ _REFUSALS_A_MINUTE = 30
 
 @dataclass(frozen=True)
 class Reply:
-    """The good answer to a request.
+    """What a peer is sent: a message, in one packet.
 
-    fields: what stands in the answer beside "ok".
-    descriptor: what goes with it, which is the reply's to close; None for nothing.
-    stream: messages that are sent before it; None for none.
+    descriptor: what goes with it, and is the reply's to close; None for nothing.
+    stream: messages that are sent before it, in a packet each.
     endless: whether the stream goes on until its reader hangs up, who may read as slowly as it
     likes: whoever stops reading a trace keeps no more than by reading it.
     """
 
-    fields: Message = field(default_factory=dict)
+    message: Message = field(default_factory=lambda: {"ok": True})
     descriptor: int | None = None
     stream: AsyncGenerator[Message, None] | None = None
-    endless: bool = False
-
-
-@dataclass(frozen=True)
-class Packet:
-    """One packet for a peer. endless: it is of such a stream."""
-
-    message: Message
-    descriptor: int | None = None
     endless: bool = False
 
 
@@ -76,20 +56,20 @@ class Requests:
         self._traces = traces
         self._refusals = Refusals()
         self._operations = {
-            "attach": _Operation(AttachRequest, self.attach),
-            "release": _Operation(ReleaseRequest, self.release),
+            "attach": _Operation(requests.AttachRequest, self.attach),
+            "release": _Operation(requests.ReleaseRequest, self.release),
             "status": _Operation(Request, self.status),
-            "trace": _Operation(TraceRequest, self.trace),
-            "prepare-uplink": _Operation(PrepareUplinkRequest, self.prepare_uplink, True),
-            "create-device": _Operation(CreateDeviceRequest, self.create_device, True),
-            "set-owner": _Operation(SetOwnerRequest, self.set_owner, True),
-            "map-devices": _Operation(MapDevicesRequest, self.map_devices, True),
+            "trace": _Operation(requests.TraceRequest, self.trace),
+            "prepare-uplink": _Operation(requests.PrepareUplinkRequest, self.prepare_uplink, True),
+            "create-device": _Operation(requests.CreateDeviceRequest, self.create_device, True),
+            "set-owner": _Operation(requests.SetOwnerRequest, self.set_owner, True),
+            "map-devices": _Operation(requests.MapDevicesRequest, self.map_devices, True),
         }
 
-    async def packets(self, packet: bytes, peer: Peer) -> AsyncGenerator[Packet, None]:
-        """The packets that answer a peer's packet, whatever that is.
+    async def replies(self, packet: bytes, peer: Peer) -> AsyncGenerator[Reply, None]:
+        """What to send to a peer for its packet, whatever that is.
 
-        A descriptor is open until the next packet is asked for, or the generator is closed. The
+        A descriptor is open until the next reply is asked for, or the generator is closed. The
         peer's copy, if it got one, keeps the device then; else this was the last.
         """
         try:
@@ -98,13 +78,13 @@ class Requests:
                 if reply.stream is not None:
                     async with aclosing(reply.stream) as messages:
                         async for message in messages:
-                            yield Packet(message, endless=reply.endless)
-                yield Packet({"ok": True, **reply.fields}, reply.descriptor)
+                            yield Reply(message, endless=reply.endless)
+                yield reply
             finally:
                 if reply.descriptor is not None:
                     os.close(reply.descriptor)
         except Exception as exc:
-            yield Packet(protocol.failure(self._as_problem(exc, peer)))
+            yield Reply(protocol.failure(self._as_problem(exc, peer)))
 
     async def _handle(self, packet: bytes, peer: Peer) -> Reply:
         if len(packet) > protocol.MAX_REQUEST:
@@ -129,39 +109,39 @@ class Requests:
         log.error("a request of user %d failed", peer.uid, exc_info=error)
         return Problem("internal", f"airtapd failed: {error}", "see airtapd's log")
 
-    async def attach(self, request: AttachRequest, peer: Peer) -> Reply:
+    async def attach(self, request: requests.AttachRequest, peer: Peer) -> Reply:
         if request.kind is not None and peer.uid != 0:
             raise Problem("access-denied", "the kind of a device is for root alone to ask for")
         device, descriptor = await self._broker.attach(request, peer)
-        return Reply({"device": device}, descriptor)
+        return Reply({"ok": True, "device": device}, descriptor)
 
-    async def release(self, request: ReleaseRequest, peer: Peer) -> Reply:
+    async def release(self, request: requests.ReleaseRequest, peer: Peer) -> Reply:
         await self._broker.release(request, peer)
         return Reply()
 
     async def status(self, request: Request, peer: Peer) -> Reply:
         stream = status.packets(self._links, self._broker, peer)
-        return Reply({"version": __version__}, stream=stream)
+        return Reply({"ok": True, "version": __version__}, stream=stream)
 
-    async def trace(self, request: TraceRequest, peer: Peer) -> Reply:
+    async def trace(self, request: requests.TraceRequest, peer: Peer) -> Reply:
         stream = self._traces.packets(request.guest, peer)
-        return Reply({"version": __version__}, stream=stream, endless=True)
+        return Reply({"ok": True, "version": __version__}, stream=stream, endless=True)
 
-    async def prepare_uplink(self, request: PrepareUplinkRequest, peer: Peer) -> Reply:
+    async def prepare_uplink(self, request: requests.PrepareUplinkRequest, peer: Peer) -> Reply:
         await self._broker.hooks.prepare_uplink(request.parent)
         return Reply()
 
-    async def create_device(self, request: CreateDeviceRequest, peer: Peer) -> Reply:
+    async def create_device(self, request: requests.CreateDeviceRequest, peer: Peer) -> Reply:
         await self._broker.hooks.create_device(request)
         return Reply()
 
-    async def set_owner(self, request: SetOwnerRequest, peer: Peer) -> Reply:
+    async def set_owner(self, request: requests.SetOwnerRequest, peer: Peer) -> Reply:
         await self._broker.hooks.set_owner(request)
         return Reply()
 
-    async def map_devices(self, request: MapDevicesRequest, peer: Peer) -> Reply:
+    async def map_devices(self, request: requests.MapDevicesRequest, peer: Peer) -> Reply:
         parents, aliases = await self._broker.hooks.map_devices(request.names)
-        return Reply({"parents": parents, "aliases": aliases})
+        return Reply({"ok": True, "parents": parents, "aliases": aliases})
 
 
 class Refusals:

@@ -17,7 +17,7 @@ from ..kernel import seqpacket
 from ..kernel.credentials import Peer, peer_of
 from ..kernel.links import Links
 from .broker import Broker
-from .requests import Packet, Requests
+from .requests import Reply, Requests
 from .trace import Traces
 
 log = logging.getLogger(__name__)
@@ -156,22 +156,22 @@ class Server:
                 self._idle.discard(task)
                 if not packet:
                     return
-                async with aclosing(self._requests.packets(packet, peer)) as answer:
-                    async for part in answer:
-                        await self._send(connection, part)
+                async with aclosing(self._requests.replies(packet, peer)) as replies:
+                    async for reply in replies:
+                        await self._send(connection, reply)
         except (TimeoutError, ConnectionError) as exc:
             log.debug("user %d, pid %d: dropped: %r", peer.uid, peer.pid, exc)
         finally:
             await seqpacket.close(connection, self._no_descriptors)
 
-    async def _send(self, connection: socket.socket, part: Packet) -> None:
+    async def _send(self, connection: socket.socket, reply: Reply) -> None:
         """Send one packet. Raises ConnectionError or TimeoutError: the peer does not read."""
-        packet = protocol.encode(part.message)
-        if part.descriptor is None:
-            async with asyncio.timeout(None if part.endless else IDLE_S):
+        packet = protocol.encode(reply.message)
+        if reply.descriptor is None:
+            async with asyncio.timeout(None if reply.endless else IDLE_S):
                 await self._loop.sock_sendall(connection, packet)
             return
         try:
-            socket.send_fds(connection, [packet], [part.descriptor], socket.MSG_NOSIGNAL)
+            socket.send_fds(connection, [packet], [reply.descriptor], socket.MSG_NOSIGNAL)
         except BlockingIOError as exc:
             raise ConnectionAbortedError("the peer does not read its answers") from exc

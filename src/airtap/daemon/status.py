@@ -16,6 +16,9 @@ from ..refusals import Refusal
 from .broker import Broker
 from .registry import LostDevice
 
+# Frames of a guest that MAC NAT's guards dropped are counted by guard; evicted counts addresses.
+_GUARDS = (*(refusal.key for refusal in Refusal), "evicted")
+
 
 async def packets(
     links: Links, broker: Broker, peer: Peer
@@ -50,7 +53,7 @@ async def packets(
                 shown = _guest(guest, owner, own, counters.get(guest.index))
                 stranded = active is not None and active.needs_renew(guest.index)
                 yield {"guest": {**shown, "stranded": stranded}}
-    for device in broker.lost_devices():
+    for device in broker.registry.lost_devices():
         if peer.uid in (0, device.guest.owner.uid):
             yield {"lost": _lost(device)}
 
@@ -97,7 +100,7 @@ def _guest(
         "rx_bytes": link.tx_bytes if is_tap else link.rx_bytes,
         "tx_bytes": link.rx_bytes if is_tap else link.tx_bytes,
         "last_seen": None if last_seen is None else _unix_time(last_seen),
-        "refused": None if counters is None else _refused(counters),
+        "refused": counters and {guard: getattr(counters, guard) for guard in _GUARDS},
     }
 
 
@@ -117,9 +120,3 @@ def _by_family(entry: Learned) -> tuple[int, bytes, int]:
 
 def _unix_time(monotonic: float) -> float:
     return round(time.time() - time.monotonic() + monotonic, 1)
-
-
-def _refused(counters: GuestCounters) -> dict[str, int]:
-    """Frames of the guest that MAC NAT's guards dropped, by guard; evicted counts addresses."""
-    refused = {refusal.key: getattr(counters, refusal.key) for refusal in Refusal}
-    return {**refused, "evicted": counters.evicted}

@@ -18,6 +18,7 @@ from ..alias import Owner, guest_mac
 from ..bpf.libbpf import BpfError
 from ..bpf.trace_record import EVERYONE, NOBODY, SNAP, concerns
 from ..errors import Problem
+from ..ipc.requests import Message
 from ..kernel.credentials import Peer
 from ..kernel.links import Link, LinkNotFound, Links
 from ..macnat.reconciler import Reconciler
@@ -37,8 +38,6 @@ _PACKET = 12
 # Traces at a time: of one user, and of all users together. Root is not counted.
 _MOST_PER_USER = 4
 _MOST = 16
-
-Message = dict[str, object]
 
 
 @dataclass(eq=False)
@@ -92,7 +91,7 @@ class Traces:
         self._mac_nat = mac_nat
         self._subscribers: set[_Subscriber] = set()
         self._users: Counter[int] = Counter()
-        self._dispatcher: asyncio.Task[None] | None = None
+        self._dispatching: asyncio.Task[None] | None = None
         self._ending = False
 
     def end(self) -> None:
@@ -145,11 +144,8 @@ class Traces:
             return found[0]
         if any(link.name == guest for link in named):
             raise Problem("access-denied", f"{guest} was not made for user {peer.uid}")
-        raise Problem(
-            "no-such-guest",
-            f"there is no guest with the device, domain or MAC {guest[:64]!r}",
-            "see airtap status",
-        )
+        what = f"there is no guest with the device, domain or MAC {guest[:64]!r}"
+        raise Problem("no-such-guest", what, "see airtap status")
 
     def _uplink_of(self, link: Link) -> UplinkState:
         """What is at work on a guest's uplink, and knows the guest. Raises Problem."""
@@ -173,8 +169,8 @@ class Traces:
         self._subscribers.add(subscriber)
         _follow(subscriber)
         subscriber.lost_before = subscriber.uplink.tracer.lost()
-        if self._dispatcher is None or self._dispatcher.done():
-            self._dispatcher = asyncio.create_task(self._dispatch_forever(), name="trace")
+        if self._dispatching is None or self._dispatching.done():
+            self._dispatching = asyncio.create_task(self._dispatch_forever(), name="trace")
 
     def _end(self, subscriber: _Subscriber) -> None:
         self._subscribers.discard(subscriber)

@@ -6,14 +6,11 @@ Its answers are waited for in the loop, which sees signals meanwhile: airtapd ma
 import asyncio
 import os
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import Problem
 from . import client, protocol
 from .status import read_reply
-
-if TYPE_CHECKING:
-    from .protocol import Flat
 
 Json = dict[str, Any]
 
@@ -62,7 +59,7 @@ async def status(device: str, guest: str) -> tuple[Json, Json]:
     return report.find(device, guest)
 
 
-async def _call(op: str, **fields: "Flat") -> Json:
+async def _call(op: str, **fields: "protocol.Flat") -> Json:
     with _connection() as connection:
         await _send(connection, op, **fields)
         return protocol.read_answer(connection.receive()[0])
@@ -72,7 +69,7 @@ def _connection() -> closing[client.Connection]:
     return closing(client.Connection(client.socket_path()))
 
 
-async def _send(connection: client.Connection, op: str, **fields: "Flat") -> None:
+async def _send(connection: client.Connection, op: str, **fields: "protocol.Flat") -> None:
     """Send a request, and wait until its answer is there, or time is up."""
     loop = asyncio.get_running_loop()
     answered = asyncio.Event()

@@ -10,17 +10,13 @@ from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, SCM_RIGHTS, SOL_
 from ..errors import Problem, reason
 from . import protocol
 
-TYPE_CHECKING = False  # typing's own costs its import
-if TYPE_CHECKING:
-    from .protocol import Flat
-
 
 def socket_path() -> str:
     """Where airtapd listens: $AIRTAP_SOCKET or the default."""
     return os.environ.get("AIRTAP_SOCKET") or protocol.DEFAULT_SOCKET
 
 
-def call(op: str, **fields: "Flat") -> dict[str, object]:
+def call(op: str, **fields: "protocol.Flat") -> dict[str, object]:
     """Ask airtapd for one thing, on a connection of its own. Raises Problem: airtapd's, or ours."""
     connection = Connection(socket_path())
     try:
@@ -57,12 +53,12 @@ class Connection:
         """For those who wait for an answer in a loop of theirs."""
         return self._socket.fileno()
 
-    def call(self, op: str, **fields: "Flat") -> dict[str, object]:
+    def call(self, op: str, **fields: "protocol.Flat") -> dict[str, object]:
         """The answer to a request. Raises Problem: airtapd's own, or as send() and receive()."""
         self.send(op, **fields)
         return protocol.read_answer(self.receive()[0])
 
-    def send(self, op: str, **fields: "Flat") -> None:
+    def send(self, op: str, **fields: "protocol.Flat") -> None:
         """Send one request. Raises Problem no-daemon or bad-message (too long)."""
         request = protocol.encode_flat({"op": op, **fields})
         if len(request) > protocol.MAX_REQUEST:

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from . import protocol
+
 _BACKLOG = 1024
 
 
@@ -31,6 +33,15 @@ def locked(path: str) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def answers(path: str) -> bool:
+    """Tell whether a daemon listens at path. Raises OSError where that cannot be told."""
+    try:
+        protocol.connect(path).close()
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    return True
 
 
 def bind(path: str) -> socket.socket:

@@ -67,12 +67,13 @@ def encode_flat(message: "Mapping[str, Flat]") -> bytes:
     # What json.dumps() itself calls for a string.
     from _json import encode_basestring_ascii as quoted
 
-    def value(of: "Flat") -> str:
-        if of is None or isinstance(of, bool):
-            return {None: "null", True: "true", False: "false"}[of]
-        return quoted(of) if isinstance(of, str) else f"[{', '.join(map(quoted, of))}]"
+    def encoded(value: "Flat") -> str:
+        if value is None or isinstance(value, bool):
+            return {None: "null", True: "true", False: "false"}[value]
+        return quoted(value) if isinstance(value, str) else f"[{', '.join(map(quoted, value))}]"
 
-    return f"{{{', '.join(f'{quoted(key)}: {value(of)}' for key, of in message.items())}}}".encode()
+    fields = [f"{quoted(key)}: {encoded(value)}" for key, value in message.items()]
+    return f"{{{', '.join(fields)}}}".encode()
 
 
 def encode(message: dict[str, object]) -> bytes:

@@ -5,7 +5,7 @@ This is for the daemon; what starts with every guest does without the imports be
 """
 
 from dataclasses import dataclass, fields
-from typing import Self, get_type_hints
+from typing import Any, Self, get_type_hints
 
 from ..errors import Problem
 
@@ -16,7 +16,7 @@ _WORDS = {
     str: "text",
     str | None: "text",
     bool: "true|false",
-    tuple[str, ...]: "a list of text",
+    list[str]: "a list of text",
 }
 
 
@@ -32,12 +32,13 @@ class Request:
         for key in message:
             if key != "op" and key not in types:
                 raise Problem("bad-message", f"the request has an unknown field {key[:64]!r}")
-        defaults = {field.name: field.default for field in fields(cls)}
-        given = {key: message.get(key, default) for key, default in defaults.items()}
-        if not all(_is_of(given[key], of) for key, of in types.items()):
+        given: dict[str, Any] = {
+            field.name: message.get(field.name, field.default) for field in fields(cls)
+        }
+        if not all(_is_a(of, given[key]) for key, of in types.items()):
             wanted = ", ".join(f"{key}: {_WORDS[of]}" for key, of in types.items())
             raise Problem("bad-message", f"{message['op']} wants {wanted}")
-        return cls(**{key: _frozen(value) for key, value in given.items()})
+        return cls(**given)
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,10 @@ class CreateDeviceRequest(GuestDeviceRequest):
 class MapDevicesRequest(Request):
     """Say which devices of this host stand for those that a guest of another host names."""
 
-    names: tuple[str, ...]
+    names: list[str]
 
 
-def _is_of(value: object, of: type) -> bool:
-    if of == tuple[str, ...]:
+def _is_a(of: Any, value: object) -> bool:
+    if of == list[str]:
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
     return isinstance(value, of)
-
-
-def _frozen(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value

@@ -13,9 +13,8 @@ from ipaddress import (
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
-from .links import LinkError
+from .links import link_errors
 
 Address = IPv4Address | IPv6Address
 Subnet = IPv4Network | IPv6Network
@@ -57,7 +56,7 @@ async def host_addresses(ipr: AsyncIPRoute, uplink: int) -> HostAddresses:
     gateways: set[Address] = set()
     subnets: set[Subnet] = set()
     on_link: set[Subnet] = {_LINK_LOCAL}
-    try:
+    with link_errors("dump addresses and routes"):
         async for message in await ipr.addr("dump"):
             # IFA_LOCAL is the host's end where there is a peer, IFA_ADDRESS else.
             address = ip_address(message.get("local") or message.get("address"))
@@ -74,8 +73,6 @@ async def host_addresses(ipr: AsyncIPRoute, uplink: int) -> HostAddresses:
             gateways |= found
             if not found and message.get("oif") == uplink and message["type"] == _RTN_UNICAST:
                 on_link.add(_destination(message))
-    except NetlinkError as exc:
-        raise LinkError(exc.code, f"dump addresses and routes: {exc.args[-1]}") from exc
     return HostAddresses(
         frozenset(own),
         frozenset(gateways),

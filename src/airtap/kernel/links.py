@@ -10,8 +10,8 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,10 +143,8 @@ class Links:
         """Every device of the network namespace: about 0.3 ms each, so not on hot paths."""
         # The kernel runs one dump a socket at a time and answers EBUSY to the next.
         async with self._dumping:
-            try:
+            with link_errors("dump link"):
                 return [_link(message) async for message in await self._ipr.link("dump")]
-            except NetlinkError as exc:
-                raise _error(exc, "dump") from exc
 
     def uppers(self, name: str) -> list[str]:
         """Names of the devices of this network namespace that stand on a device or are its master.
@@ -241,10 +239,8 @@ class Links:
             await self._request("del", index=index)
 
     async def _request(self, command: str, **attributes: object) -> list[Any]:
-        try:
+        with link_errors(f"{command} link"):
             answer: list[Any] = await self._ipr.link(command, **attributes)
-        except NetlinkError as exc:
-            raise _error(exc, command) from exc
         return answer
 
 
@@ -260,13 +256,15 @@ async def open_links() -> AsyncIterator[Links]:
         yield Links(ipr)
 
 
-def _error(error: NetlinkError, command: str) -> LinkError:
-    text = f"{command} link: {error.args[-1]}"
-    if error.code in (errno.ENODEV, errno.ENXIO):
-        return LinkNotFound(error.code, text)
-    if error.code == errno.EEXIST:
-        return LinkExists(error.code, text)
-    return LinkError(error.code, text)
+@contextmanager
+def link_errors(what: str) -> Iterator[None]:
+    """Raise what rtnetlink refuses as a LinkError. what: what was asked for."""
+    try:
+        yield
+    except NetlinkError as exc:
+        gone = dict.fromkeys((errno.ENODEV, errno.ENXIO), LinkNotFound)
+        kind = {**gone, errno.EEXIST: LinkExists}.get(exc.code, LinkError)
+        raise kind(exc.code, f"{what}: {exc.args[-1]}") from exc
 
 
 def _link(message: Any) -> Link:

@@ -2,12 +2,13 @@
 
 from contextlib import suppress
 from ipaddress import ip_address
+from typing import Any
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from .addresses import Address
-from .links import LinkError
+from .links import link_errors
 
 # include/uapi/linux/neighbour.h: NUD_REACHABLE, STALE, DELAY, PROBE
 _REACHABLE = 0x02
@@ -16,15 +17,8 @@ _ANSWERED_ONCE = _REACHABLE | 0x04 | 0x08 | 0x10
 
 async def neighbours(ipr: AsyncIPRoute, index: int) -> list[Address]:
     """The addresses that have told the device with index their MAC. Raises LinkError."""
-    found: list[Address] = []
-    try:
-        async for message in await ipr.neigh("dump", ifindex=index):
-            here = message["ifindex"] == index and message["state"] & _ANSWERED_ONCE
-            if here and (address := message.get("dst")):
-                found.append(ip_address(address))
-    except NetlinkError as exc:
-        raise LinkError(exc.code, f"dump neighbours: {exc.args[-1]}") from exc
-    return found
+    found = await _dump(ipr, index, _ANSWERED_ONCE)
+    return [ip_address(message.get("dst")) for message in found if message.get("dst")]
 
 
 async def neighbour_mac(
@@ -35,19 +29,18 @@ async def neighbour_mac(
     asked: whether only an answer to a recent question counts, and not what it told by itself.
     Raises LinkError.
     """
-    states = _REACHABLE if asked else _ANSWERED_ONCE
-    mac: str | None = None
-    try:
-        async for message in await ipr.neigh("dump", ifindex=index):
-            here = message["ifindex"] == index and message["state"] & states
-            if here and message.get("dst") == str(address):
-                mac = message.get("lladdr")
-    except NetlinkError as exc:
-        raise LinkError(exc.code, f"dump neighbours: {exc.args[-1]}") from exc
-    return mac
+    found = await _dump(ipr, index, _REACHABLE if asked else _ANSWERED_ONCE)
+    macs = [message.get("lladdr") for message in found if message.get("dst") == str(address)]
+    return macs[-1] if macs else None
 
 
 async def forget_neighbour(ipr: AsyncIPRoute, index: int, address: Address) -> None:
     """Have the kernel ask for an address anew. One that it does not know is success."""
     with suppress(NetlinkError):
         await ipr.neigh("del", dst=str(address), ifindex=index)
+
+
+async def _dump(ipr: AsyncIPRoute, index: int, states: int) -> list[Any]:
+    with link_errors("dump neighbours"):
+        found = [message async for message in await ipr.neigh("dump", ifindex=index)]
+    return [entry for entry in found if entry["ifindex"] == index and entry["state"] & states]

@@ -5,9 +5,8 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
-from .links import LinkError
+from .links import link_errors
 
 _IPV6_ROUTES = "/proc/net/ipv6_route"
 _RTF_ADDRCONF = 0x40000  # include/uapi/linux/ipv6_route.h
@@ -18,27 +17,23 @@ _RTN_UNICAST = 1
 async def ipv4_routes(ipr: AsyncIPRoute) -> list[IPv4Network]:
     """Where routes of all tables lead, and so the host's own addresses too. Raises LinkError."""
     found = []
-    try:
+    with link_errors("dump routes"):
         async for message in await ipr.route("dump", family=socket.AF_INET):
             to = message.get("dst") or "0.0.0.0"
             found.append(IPv4Network(f"{to}/{message['dst_len']}"))
-    except NetlinkError as exc:
-        raise LinkError(exc.code, f"dump routes: {exc.args[-1]}") from exc
     return found
 
 
 async def default_devices(ipr: AsyncIPRoute) -> list[int]:
     """The ifindexes of default routes of the main table, the best first. Raises LinkError."""
     found = []
-    try:
+    with link_errors("dump routes"):
         for family in (socket.AF_INET, socket.AF_INET6):
             async for message in await ipr.route("dump", family=family, table=_MAIN_TABLE):
                 hops = [message, *(message.get("multipath") or [])]
                 devices = [hop.get("oif") for hop in hops if hop.get("oif")]
                 if message["dst_len"] == 0 and message["type"] == _RTN_UNICAST and devices:
                     found.append((family, message.get("priority") or 0, devices[0]))
-    except NetlinkError as exc:
-        raise LinkError(exc.code, f"dump routes: {exc.args[-1]}") from exc
     return [device for _family, _metric, device in sorted(found)]
 
 

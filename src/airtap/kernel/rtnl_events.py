@@ -11,15 +11,8 @@ from collections.abc import Callable
 
 from .netlink import MulticastSocket, messages
 
-# include/uapi/linux/rtnetlink.h: RTNLGRP_*
-_GROUPS = {
-    "link": 1,
-    "tc": 4,
-    "ipv4_ifaddr": 5,
-    "ipv4_route": 7,
-    "ipv6_ifaddr": 9,
-    "ipv6_route": 11,
-}
+# include/uapi/linux/rtnetlink.h: RTNLGRP_{LINK,TC,IPV4_IFADDR,IPV4_ROUTE,IPV6_IFADDR,IPV6_ROUTE}
+_GROUPS = (1, 4, 5, 7, 9, 11)
 # Message types. struct ifinfomsg, ifaddrmsg and tcmsg all have the ifindex at byte 4.
 _OF_A_DEVICE = {16, 17, 20, 21, 36, 37, 44, 45}  # RTM_{NEW,DEL}{LINK,ADDR,QDISC,TFILTER}
 _ROUTE = {24, 25}
@@ -34,8 +27,7 @@ class Events(MulticastSocket):
     """
 
     def __init__(self, on_event: Callable[[int | None], None]) -> None:
-        groups = _GROUPS.values()
-        super().__init__(socket.NETLINK_ROUTE, groups, _BUFFER_BYTES, changed, on_event)
+        super().__init__(socket.NETLINK_ROUTE, _GROUPS, _BUFFER_BYTES, changed, on_event)
 
 
 def changed(packet: bytes) -> list[int | None]:
