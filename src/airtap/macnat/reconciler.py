@@ -15,6 +15,7 @@ The maps are pinned (bpf/pins.py), so a daemon that ends leaves MAC NAT at work.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -78,6 +79,8 @@ class Reconciler:
         self._links = links
         self._ipr = ipr
         self._uplinks: dict[int, UplinkState] = {}
+        self._attaching: Counter[int] = Counter()  # attaches under way, by uplink
+        self._held_until: dict[int, float] = {}  # for a child that somebody else is to make
         self._bindings = BindingCache()
         self._children = Children(links, self.enqueue)
         self._changing = asyncio.Lock()
@@ -130,12 +133,12 @@ class Reconciler:
             return
         async with self._changing:
             await self._make_room(link, role)
-            uplink = await self._switch_on(link, role, self._config().parent(link.name).mode)
-            uplink.hold()
+            await self._switch_on(link, role, self._config().parent(link.name).mode)
+            self._attaching[link.index] += 1
         try:
             yield role.translate
         finally:
-            uplink.release()
+            self._attaching[link.index] -= 1
             self.enqueue(link.index)
 
     async def await_child(self, link: Link) -> None:
@@ -144,9 +147,9 @@ class Reconciler:
         Nothing is done where link does not need it. Raises Problem no-macnat, LinkError.
         """
         async with self.ready_for_child(link, "macvtap") as one_mac:
-            if one_mac and (uplink := self._uplinks.get(link.index)):
-                uplink.hold_for(_HOLD_S)
+            if one_mac and link.index in self._uplinks:
                 loop = asyncio.get_running_loop()
+                self._held_until[link.index] = loop.time() + _HOLD_S
                 loop.call_later(_HOLD_S + 1, self.enqueue, link.index)
 
     async def add_child(self, parent: Link, index: int, mac: str | None) -> None:
@@ -275,8 +278,13 @@ class Reconciler:
             if await uplink.update_network():
                 self._callbacks.on_moved(desired.link.name, partial(self._settle, index))
         await uplink.sync_children(desired.children, devices)
-        if not uplink.is_needed():
+        if not (uplink.children or self._is_held(index)):
             await self._switch_off(uplink)
+
+    def _is_held(self, index: int) -> bool:
+        """Tell whether an uplink stays on without a child, as it is to have one."""
+        now = asyncio.get_running_loop().time()
+        return self._attaching[index] > 0 or now < self._held_until.get(index, 0.0)
 
     async def _make_room(self, link: Link, role: Role) -> None:
         """Switch off what was on for children of another kind that are gone.
@@ -286,7 +294,7 @@ class Reconciler:
         current = self._uplinks.get(link.index)
         if current is None or current.role.kind == role.kind:
             return
-        if current.is_held:
+        if self._attaching[link.index]:
             what = f"{link.name} is about to carry {current.role.kind} devices"
             raise Problem("parent-busy", what, "a parent carries one kind of them")
         if not current.children:
@@ -312,10 +320,12 @@ class Reconciler:
 
     async def _switch_off(self, uplink: UplinkState) -> None:
         await uplink.take_down()
+        self._held_until.pop(uplink.link.index, None)
         self._uplinks.pop(uplink.link.index).close(remove=True)
 
     def _forget(self, index: int) -> None:
         """Forget an uplink that is gone. It is no error that it was not on."""
+        self._held_until.pop(index, None)
         if uplink := self._uplinks.pop(index, None):
             log.info("%s is gone", uplink.link.name)
             uplink.close(remove=True)
@@ -323,4 +333,4 @@ class Reconciler:
 
     def _settle(self, index: int) -> None:
         if uplink := self._uplinks.get(index):
-            uplink.settle()
+            uplink.roaming.settle()

@@ -58,21 +58,18 @@ class UplinkState:
         self.children: Mapping[int, str | None] = self._children
         self.tracer = nat.tracer
         self._host_access = HostAccess(nat.host_access, self._children)
-        self._roaming = Roaming(nat)
+        self.roaming = Roaming(nat)
         self._bindings = bindings
-        self._holds = 0
-        self._held_until = 0.0
         self._on_mac_learned = on_mac_learned
         self._probes = AddressProbes(nat, link.name)
-        self._loop = asyncio.get_running_loop()
         self._events = nat.events.open(self._on_event)
-        self._loop.add_reader(self._events, nat.events.consume)
+        asyncio.get_running_loop().add_reader(self._events, nat.events.consume)
 
     def close(self, *, remove: bool = False) -> None:
         """End this object; what is attached goes on. With remove, forget the pinned state too."""
-        self._loop.remove_reader(self._events)
+        asyncio.get_running_loop().remove_reader(self._events)
         self._probes.close()
-        self._roaming.close()
+        self.roaming.close()
         if remove:
             self._nat.remove()
         else:
@@ -89,7 +86,7 @@ class UplinkState:
 
     def needs_renew(self, index: int) -> bool:
         """Tell whether a child's guest was not heard yet on the network where the uplink is now."""
-        return self._roaming.needs_renew(index)
+        return self.roaming.needs_renew(index)
 
     def addresses(self) -> list[Learned]:
         """Return the addresses of all guests. Raises BpfError."""
@@ -98,27 +95,6 @@ class UplinkState:
     def counters(self) -> dict[int, GuestCounters]:
         """Return each guest's counters, by ifindex. Raises BpfError."""
         return self._nat.guests.counters()
-
-    def hold(self) -> None:
-        """Keep this on without a child, for an attach that is under way, until release()."""
-        self._holds += 1
-
-    def release(self) -> None:
-        """End a hold()."""
-        self._holds -= 1
-
-    def hold_for(self, seconds: float) -> None:
-        """Keep this on for so long, for a child that somebody else is to make."""
-        self._held_until = self._loop.time() + seconds
-
-    @property
-    def is_held(self) -> bool:
-        """Whether an attach is under way."""
-        return self._holds > 0
-
-    def is_needed(self) -> bool:
-        """Tell whether there is a child, or is to be one."""
-        return bool(self._children or self._holds) or self._loop.time() < self._held_until
 
     async def set_up(self, link: Link, role: Role, mode: str) -> None:
         """Put the programs for a role on the uplink, once they know all that they must know.
@@ -152,20 +128,17 @@ class UplinkState:
     async def update_network(self) -> bool:
         """Find out where the uplink is, and return whether that is another network.
 
-        All that guests have used is forgotten then; call settle() once they have been seen to.
+        All that guests have used is forgotten then; call roaming.settle() once they have been seen
+        to.
         """
         if not self.link.flags & IFF_RUNNING:
             return False
         name = await asyncio.to_thread(network_name, self.link)
-        moved = self._roaming.update(name, self._subnets, self._children)
+        moved = self.roaming.update(name, self._subnets, self._children)
         if moved:
             log.info("%s is on another network now", self.link.name)
             self._bindings.clear(self.link.index)
         return moved
-
-    def settle(self) -> None:
-        """Note that all is done that another network asks for."""
-        self._roaming.settle()
 
     async def sync_children(self, children: list[Link], devices: Devices) -> None:
         """Make the guests, among devices, those on the children that are there."""
@@ -240,7 +213,7 @@ class UplinkState:
     def _forget(self, index: int) -> None:
         """Forget a child. It is no error that it is not known."""
         self._host_access.remove(index)
-        self._roaming.forget(index)
+        self.roaming.forget(index)
         held = self._nat.guests.remove(index)
         mac = self._children.pop(index, None)
         if mac and self.role.translate:
@@ -261,7 +234,7 @@ class UplinkState:
         log.debug("%s: %s", self.link.name, event)
         if event.what == "mac-learned":
             self._on_mac_learned(event.ifindex)
-        if self._roaming.reject(event) or event.address is None:
+        if self.roaming.reject(event) or event.address is None:
             return
         if event.reason == "guest-address":
             self._probes.probe(event.address, event.vlan, patience=0.0)
