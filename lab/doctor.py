@@ -102,4 +102,14 @@ class Doctor:
     def cured(self, remedy: str, *argv: str) -> None:
         """Do as a remedy says; then, once airtapd has seen it, there is nothing left to say."""
         self.type(remedy)
-        wait_for(lambda: self.silent(*argv), 20, f"{remedy!r} to help", interval=0.5)
+        left: dict[str, Finding] = {}
+
+        def silent() -> bool:
+            nonlocal left
+            left = self.bad(*argv)
+            return not left
+
+        try:
+            wait_for(silent, 20, f"{remedy!r} to help", interval=0.5)
+        except TimeoutError as exc:
+            raise AssertionError(f"{remedy!r} does not help: {left}") from exc

@@ -317,19 +317,29 @@ def running(guest: PumpGuest, argv: Sequence[str]) -> Iterator[subprocess.Popen[
             os.waitpid(orphan, 0)
 
 
-def reach_each_other(lan: Lan, guests: Sequence[PumpGuest]) -> None:
-    """The LAN and every guest, over every address of theirs; at once, or within REACH_S."""
+def reach_each_other(lan: Lan, guests: Sequence[PumpGuest], airtapd: Airtapd | None = None) -> None:
+    """The LAN and every guest, over every address of theirs; at once, or within REACH_S.
+
+    airtapd: whose status is part of what a failure tells.
+    """
+
+    def reach(asker: Lan | PumpGuest, asked: Lan | PumpGuest, address: str) -> None:
+        if not asker.ping(address, timeout=REACH_S):
+            noted = [_noted(one) for one in (asker, asked)]
+            noted += [json.dumps(airtapd.guests(), indent=1)] if airtapd else []
+            noted.append(f"by now it does: {asker.ping(address)}")
+            what = f"{asker.namespace} does not reach {asked.namespace} at {address}"
+            raise AssertionError("\n".join([what, *noted]))
+
     for guest in guests:
         for address in guest.addresses(4) + guest.addresses(6):
-            assert lan.ping(address, timeout=REACH_S), _unreached(lan, guest, address)
-            for other in guests:
-                reached = other is guest or other.ping(address, timeout=REACH_S)
-                assert reached, _unreached(other, guest, address)
+            for asker in (lan, *(other for other in guests if other is not guest)):
+                reach(asker, guest, address)
         for address in ("192.0.2.1", "2001:db8::1"):
-            assert guest.ping(address, timeout=REACH_S), _unreached(guest, lan, address)
+            reach(guest, lan, address)
 
 
-def _unreached(asker: Lan | PumpGuest, asked: Lan | PumpGuest, address: str) -> str:
-    """What both have noted of each other by now."""
-    noted = [f"{one.namespace}:\n{one.run('ip', 'neighbour').stdout}" for one in (asker, asked)]
-    return "\n".join([f"{asker.namespace} does not reach {asked.namespace} at {address}", *noted])
+def _noted(one: Lan | PumpGuest) -> str:
+    """What a namespace has noted of the others by now, and what became of its packets."""
+    counters = one.run("nstat", "-a", check=False).stdout
+    return f"{one.namespace}:\n{one.run('ip', 'neighbour').stdout}{counters}"

@@ -25,7 +25,7 @@ def test_guests_reach_lan_and_each_other(
     ):
         address = lease(airtapd, guest)
         assert lan.leases()[guest.mac] == address
-        reach_each_other(lan, (guest, sibling))
+        reach_each_other(lan, (guest, sibling), airtapd)
         for each, own in ((guest, address), (sibling, SIBLING4)):
             # Known by now to an access point that answers ARP: the guest hears no echo of itself.
             probe = each.run("arping", "-D", "-c", "2", "-w", "3", "-I", "eth0", own, check=False)
