@@ -333,8 +333,10 @@ def reach_each_other(lan: Lan, guests: Sequence[PumpGuest], airtapd: Airtapd | N
 
     for guest in guests:
         for address in guest.addresses(4) + guest.addresses(6):
-            for asker in (lan, *(other for other in guests if other is not guest)):
-                reach(asker, guest, address)
+            reach(lan, guest, address)
+            for other in guests:
+                if other is not guest:
+                    reach(other, guest, address)
         for address in ("192.0.2.1", "2001:db8::1"):
             reach(guest, lan, address)
 
