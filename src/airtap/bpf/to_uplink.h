@@ -2,22 +2,15 @@
 /*
  * to_uplink: what leaves gets the uplink's MAC, also inside ARP and ND; DHCP asks for broadcasts.
  */
-#ifndef AIRTAP_TO_UPLINK_H
-#define AIRTAP_TO_UPLINK_H
+#pragma once
 
-#include <linux/ip.h>
-#include <linux/ipv6.h>
 #include "arp.h"
 #include "dhcp.h"
-#include "ethernet.h"
-#include "ipv6.h"
-#include "maps.h"
 #include "ndp.h"
 
 static __always_inline void count_malformed(void)
 {
-	__u32 zero = 0;
-	struct statistics *s = bpf_map_lookup_elem(&statistics, &zero);
+	struct statistics *s = value_of(statistics);
 
 	if (s)
 		__sync_fetch_and_add(&s->malformed, 1);
@@ -75,5 +68,3 @@ static __always_inline int handle_to_uplink(struct __sk_buff *skb)
 	count_malformed();
 	return DROP;
 }
-
-#endif

@@ -2,8 +2,7 @@
 /*
  * Notes of the programs in the record of the frame that they look at, for trace.h.
  */
-#ifndef AIRTAP_TRACE_NOTE_H
-#define AIRTAP_TRACE_NOTE_H
+#pragma once
 
 #include "maps.h"
 
@@ -15,9 +14,7 @@ static __always_inline __u32 generation(void)
 
 static __always_inline struct record *this_record(void)
 {
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&records, &zero);
+	return value_of(records);
 }
 
 /* Note what became of key in this record. what: as report() has it. */
@@ -49,5 +46,3 @@ static __always_inline void note_handed(__u16 said)
 	if (r)
 		r->said |= said;
 }
-
-#endif
