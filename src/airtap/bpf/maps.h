@@ -44,7 +44,7 @@ SINGLE(on_links, struct on_link);
  * that. */
 TABLE(guests, GUESTS, __u32, struct mac);
 
-/* Guests that the host may meet, by MAC; written by user space. */
+/* Guests that the host may reach, by MAC; written by user space. */
 TABLE(macs, GUESTS, struct mac, __u32);
 
 /* Their devices once more, to go through; written by user space. */
