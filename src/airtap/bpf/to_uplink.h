@@ -8,12 +8,13 @@
 #include "dhcp.h"
 #include "ndp.h"
 
-static __always_inline void count_malformed(void)
+static __always_inline int drop_malformed(void)
 {
 	struct statistics *s = value_of(statistics);
 
 	if (s)
 		__sync_fetch_and_add(&s->malformed, 1);
+	return DROP;
 }
 
 static __always_inline int handle_to_uplink(struct __sk_buff *skb)
@@ -63,8 +64,5 @@ static __always_inline int handle_to_uplink(struct __sk_buff *skb)
 		failed = egress_dhcp(skb, f.l3);
 	else
 		failed = egress_nd(skb, f.l3, &cfg->parent);
-	if (!failed)
-		return PASS;
-	count_malformed();
-	return DROP;
+	return failed ? drop_malformed() : PASS;
 }

@@ -17,14 +17,17 @@ static __always_inline struct record *this_record(void)
 	return value_of(records);
 }
 
+/* The record of the frame at hand, if somebody traces. */
+static __always_inline struct record *open_record(void)
+{
+	return generation() ? this_record() : NULL;
+}
+
 /* Note what became of key in this record. what: as report() has it. */
 static __always_inline void note_trace(const struct key *key, __u32 what)
 {
-	struct record *r;
+	struct record *r = open_record();
 
-	if (!generation())
-		return;
-	r = this_record();
 	if (!r)
 		return;
 	r->said |= 1 << (what & 0xff);
@@ -38,11 +41,8 @@ static __always_inline void note_trace(const struct key *key, __u32 what)
 
 static __always_inline void note_handed(__u16 said)
 {
-	struct record *r;
+	struct record *r = open_record();
 
-	if (!generation())
-		return;
-	r = this_record();
 	if (r)
 		r->said |= said;
 }
