@@ -164,7 +164,8 @@ def test_off_and_on_again_under_guests(counting_lan: Lan, airtapd: Airtapd) -> N
 def speak_from_all_addresses(guest: PumpGuest) -> None:
     for family, router in ((4, "192.0.2.1"), (6, "2001:db8::1")):
         for address in guest.addresses(family):
-            # The first may be too early: learn comes to a guest's device after the uplink is done.
+            # The first may be too early: from_guest comes to a guest's device after the uplink is
+            # done.
             guest.run("ping", "-c1", "-i0.1", "-w5", "-I", address, router)
 
 

@@ -3,8 +3,7 @@
  * What user space sees: structures and numbers in maps, events and records. bpf/records.py and
  * bpf/trace_record.py mirror them, and tests/bpf/test_abi.py compares.
  */
-#ifndef AIRTAP_ABI_H
-#define AIRTAP_ABI_H
+#pragma once
 
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
@@ -162,5 +161,3 @@ struct who {
 	__u32 ifindex;
 	struct mac mac;
 };
-
-#endif

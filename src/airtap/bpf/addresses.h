@@ -2,12 +2,9 @@
 /*
  * Addresses: a guest claims one, is refused it, or has it learned as its own, and may lose it.
  */
-#ifndef AIRTAP_ADDRESSES_H
-#define AIRTAP_ADDRESSES_H
+#pragma once
 
-#include <linux/in6.h>
 #include "ethernet.h"
-#include "maps.h"
 #include "trace_note.h"
 
 #define SECOND 1000000000ULL
@@ -249,5 +246,3 @@ static __noinline int note_probe(struct claim *c, struct table *table)
 		report(c, table, &c->key, PROBED, 0);
 	return PASS;
 }
-
-#endif

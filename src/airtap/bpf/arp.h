@@ -2,13 +2,10 @@
 /*
  * ARP: what a guest says in it, and the MACs in it on the way out and in.
  */
-#ifndef AIRTAP_ARP_H
-#define AIRTAP_ARP_H
+#pragma once
 
 #include "addresses.h"
 #include "deliver.h"
-#include "ethernet.h"
-#include "maps.h"
 
 struct arp {
 	__be16 hrd, pro;
@@ -100,5 +97,3 @@ static __noinline int ingress_arp(struct __sk_buff *skb, struct frame *f, const 
 		return DROP;
 	return deliver_to_entry(skb, cfg, entry);
 }
-
-#endif

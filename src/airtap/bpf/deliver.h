@@ -2,8 +2,7 @@
 /*
  * Delivery: what comes in at the uplink's MAC gets the MAC of whom it is for.
  */
-#ifndef AIRTAP_DELIVER_H
-#define AIRTAP_DELIVER_H
+#pragma once
 
 #include <linux/if_packet.h>
 #include "ethernet.h"
@@ -11,8 +10,7 @@
 
 static __always_inline int drop_echo(void)
 {
-	__u32 zero = 0;
-	struct statistics *s = bpf_map_lookup_elem(&statistics, &zero);
+	struct statistics *s = value_of(statistics);
 
 	if (s)
 		__sync_fetch_and_add(&s->echoes, 1);
@@ -58,5 +56,3 @@ static __always_inline int deliver_to_entry(struct __sk_buff *skb, const struct 
 		return DROP;
 	return cfg->kind == IPVTAP ? bpf_redirect(ifindex, BPF_F_INGRESS) : PASS;
 }
-
-#endif

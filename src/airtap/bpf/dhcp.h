@@ -2,14 +2,12 @@
 /*
  * DHCP: requests that ask for broadcast answers, answers for addresses that nobody has yet.
  */
-#ifndef AIRTAP_DHCP_H
-#define AIRTAP_DHCP_H
+#pragma once
 
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/udp.h>
 #include "ethernet.h"
-#include "maps.h"
 
 #define BOOTPS 67
 #define BOOTPC 68
@@ -116,5 +114,3 @@ static __always_inline bool is_from_dhcp_server(struct __sk_buff *skb, __u32 l3)
 		return false;
 	return is_from_port(skb, l3 + ip.ihl * 4, BOOTPS);
 }
-
-#endif

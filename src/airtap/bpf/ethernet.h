@@ -2,8 +2,7 @@
 /*
  * Ethernet: MACs, tags, what speaks for the link itself, and what one program tells the next.
  */
-#ifndef AIRTAP_ETHERNET_H
-#define AIRTAP_ETHERNET_H
+#pragma once
 
 #include <stdbool.h>
 #include <linux/bpf.h>
@@ -137,5 +136,3 @@ __noinline int checksum_pending(struct __sk_buff *skb, __u32 at)
 		return true;
 	return bpf_skb_store_bytes(skb, at, &before, sizeof(before), 0);
 }
-
-#endif

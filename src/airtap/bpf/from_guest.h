@@ -2,16 +2,10 @@
 /*
  * from_guest: the guards take each frame that a guest sends, and learn its addresses.
  */
-#ifndef AIRTAP_FROM_GUEST_H
-#define AIRTAP_FROM_GUEST_H
+#pragma once
 
 #include <linux/ip.h>
-#include <linux/ipv6.h>
-#include "addresses.h"
 #include "arp.h"
-#include "ethernet.h"
-#include "ipv6.h"
-#include "maps.h"
 #include "ndp.h"
 
 static __always_inline int check_ipv4(struct __sk_buff *skb, struct frame *f, struct claim *c)
@@ -146,5 +140,3 @@ static __always_inline int observed(struct __sk_buff *skb, int verdict)
 	skb->tc_index = MARK_REFUSED;
 	return PASS;
 }
-
-#endif

@@ -2,19 +2,10 @@
 /*
  * from_uplink: what comes in at the uplink's MAC goes to the guest whose address it is for.
  */
-#ifndef AIRTAP_FROM_UPLINK_H
-#define AIRTAP_FROM_UPLINK_H
+#pragma once
 
-#include <linux/if_packet.h>
-#include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
-#include "addresses.h"
 #include "arp.h"
-#include "deliver.h"
 #include "dhcp.h"
-#include "ethernet.h"
-#include "maps.h"
 #include "ndp.h"
 
 /* An access point may send a group's packet to each station's own MAC: RFC 1112 6.4 backwards. */
@@ -102,5 +93,3 @@ static __always_inline int handle_from_uplink(struct __sk_buff *skb)
 		return drop_echo();
 	return to_us ? ingress_ipv6(skb, &f, cfg, &to) : PASS;
 }
-
-#endif

@@ -33,7 +33,7 @@ class GuestTable:
     def remove(self, ifindex: int) -> list[Learned]:
         """Forget a guest and return the addresses it had. It is no error that it is not there.
 
-        Where learn is still attached, everything that the guest sends is dropped from now on.
+        Where from_guest is still attached, everything that the guest sends is dropped from now on.
         """
         key = records.pack_index(ifindex)
         self._guests.delete(key)

@@ -21,20 +21,11 @@
  *
  * Tagged frames pass by: they are of the host's VLAN devices, which have no guests here.
  */
-#ifndef AIRTAP_HOST_ACCESS_H
-#define AIRTAP_HOST_ACCESS_H
+#pragma once
 
-#include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
-#include "addresses.h"
 #include "dhcp.h"
-#include "ethernet.h"
-#include "ipv6.h"
-#include "maps.h"
 #include "ndp.h"
 #include "target.h"
-#include "trace_note.h"
 
 /* from_uplink, which takes this mark off again, is there only with MAC NAT. */
 static __always_inline void mark_from_guest(struct __sk_buff *skb, const struct config *cfg)
@@ -100,8 +91,7 @@ static __always_inline int redirect_to_host(struct __sk_buff *skb, const struct 
 /* A copy to each of macs. A loop, as the interpreter takes no callbacks (net.core.bpf_jit_enable=0). */
 static __noinline int copy_to_guests(struct __sk_buff *skb)
 {
-	__u32 zero = 0;
-	struct listeners *to = bpf_map_lookup_elem(&listeners, &zero);
+	struct listeners *to = value_of(listeners);
 
 	for (__u32 i = 0; to && i < GUESTS && i < to->count; i++)
 		bpf_clone_redirect(skb, to->ifindex[i], BPF_F_INGRESS);
@@ -111,8 +101,8 @@ static __noinline int copy_to_guests(struct __sk_buff *skb)
 /* Whether the host reaches an address without a router. */
 static __noinline bool is_on_link(const struct key *key)
 {
-	__u32 zero = 0, differs;
-	struct on_link *on_link = bpf_map_lookup_elem(&on_links, &zero);
+	struct on_link *on_link = value_of(on_links);
+	__u32 differs;
 
 	for (__u32 i = 0; on_link && i < PREFIXES; i++) {
 		struct prefix *p = &on_link->prefixes[i];
@@ -214,5 +204,3 @@ static __always_inline int handle_to_host(struct __sk_buff *skb)
 		return PASS;
 	return redirect_to_host(skb, cfg);
 }
-
-#endif

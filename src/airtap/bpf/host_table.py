@@ -37,7 +37,7 @@ class HostTable:
         new, old = set(addresses), self.addresses()
         for address in new - old:
             self._hosts.update(pack_key(address), pack_index(1))
-        # After that: learn looks again behind its back, see remember() in macnat.bpf.c.
+        # After that: from_guest looks again behind its back, see learn_address() in addresses.h.
         taken = self._addresses.reserve(new, broadcasts)
         for address in old - new:
             self._hosts.delete(pack_key(address))

@@ -2,8 +2,7 @@
 /*
  * IPv6: the walk through its extension headers, to neighbour discovery.
  */
-#ifndef AIRTAP_IPV6_H
-#define AIRTAP_IPV6_H
+#pragma once
 
 #include <stdbool.h>
 #include <linux/bpf.h>
@@ -63,5 +62,3 @@ __noinline int find_nd(struct __sk_buff *skb, __u32 l3, __u8 next)
 	}
 	return -1;
 }
-
-#endif

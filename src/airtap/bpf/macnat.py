@@ -14,23 +14,23 @@ from pathlib import Path
 from ..errors import Problem, reason
 from .address_table import AddressTable
 from .attach import Programs
-from .event_ring import EventRing
 from .guest_table import GuestTable
 from .host_access import HostAccessTable
 from .host_table import HostTable
 from .libbpf import BpfError, NoLibbpf
-from .note import Note
+from .map import Ring
 from .object import Object
 from .pins import load, remove_pins
-from .records import UNKNOWN_MAC
+from .records import UNKNOWN_MAC, unpack_event
 from .tracer import Tracer
-from .uplink_config import UplinkConfig
+from .uplink_config import Note, UplinkConfig
 
 
 class Macnat:
     """MAC NAT of one uplink. Use as returned by open_macnat(); close() when done.
 
-    The tracer tells what the programs make of guests' frames.
+    events is what the programs report as it happens; the tracer tells what they make of guests'
+    frames.
     """
 
     def __init__(self, loaded: Object, directory: Path | None) -> None:
@@ -42,7 +42,7 @@ class Macnat:
         self.guests = GuestTable(loaded.map("guests"), loaded.map("tables"), self.addresses)
         self.host_access = HostAccessTable(loaded.map("macs"), loaded.map("listeners"))
         self.note = Note(loaded.map("note"))
-        self.events = EventRing(loaded.map("events"))
+        self.events = Ring(loaded.map("events"), unpack_event)
         self.programs = Programs(loaded)
         self.tracer = Tracer(loaded)
 

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import time
 from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
 
 from .libbpf import SAMPLE, check, checked, library
 
@@ -12,6 +13,8 @@ _BATCH = 1024
 # A map that is not preallocated takes from a reserve, which the kernel fills up again a jiffy later
 # where it cannot interrupt itself (kernel/bpf/memalloc.c: bpf_mem_refill).
 _REFILLS, _REFILL_S = 20, 0.01
+
+T = TypeVar("T")
 
 
 class Map:
@@ -54,15 +57,13 @@ class Map:
         In batches: unlike the walk by BPF_MAP_GET_NEXT_KEY this does not begin again when a key
         is deleted meanwhile (kernel/bpf/hashtab.c: __htab_map_lookup_and_delete_batch).
         """
-        position = ctypes.c_uint32()
-        first, size = True, _BATCH
+        size, start, position = _BATCH, None, ctypes.byref(ctypes.c_uint32())
         while True:
             keys = ctypes.create_string_buffer(self.key_size * size)
             values = ctypes.create_string_buffer(self.value_size * size)
             count = ctypes.c_uint32(size)
-            start, place = None if first else ctypes.byref(position), ctypes.byref(position)
             result: int = library().bpf_map_lookup_batch(
-                self.fd, start, place, keys, values, ctypes.byref(count), None
+                self.fd, start, position, keys, values, ctypes.byref(count), None
             )
             if result == -errno.ENOSPC:  # one hash bucket holds more than there is room for
                 size *= 2
@@ -74,7 +75,7 @@ class Map:
                 yield key, values.raw[i * self.value_size : (i + 1) * self.value_size]
             if result < 0:
                 return
-            first = False
+            start = position
 
     def _update(self, key: bytes, value: bytes, flags: int, refusal: int = 0) -> bool:
         self._fits(key, self.key_size)
@@ -101,44 +102,61 @@ class Map:
             raise ValueError(f"map {self.name}: {len(data)} bytes where {size} are needed")
 
 
-class Ring:
-    """The reading end of a ring buffer map.
+class Ring(Generic[T]):
+    """The reading end of a ring buffer map. Methods raise BpfError.
 
-    fd: a descriptor that is readable when there is something to consume().
+    unpack makes a record of what the programs have written.
     """
 
-    def __init__(self, ring: Map, on_sample: Callable[[bytes], None]) -> None:
-        """on_sample: called by consume() with each sample. Raises BpfError."""
-        self._on_sample = on_sample
+    def __init__(self, table: Map, unpack: Callable[[bytes], T]) -> None:
+        self._table = table
+        self._unpack = unpack
         self._samples: list[bytes] = []
         self._limit = 0
         self._keep = SAMPLE(self._sample)  # ctypes holds no reference to it
-        pointer = library().ring_buffer__new(ring.fd, self._keep, None, None)
-        self._ring: int | None = checked(pointer, f"read ring buffer {ring.name}")
-        self.fd: int = library().ring_buffer__epoll_fd(pointer)
+        self._ring: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether consume() reads."""
+        return self._ring is not None
+
+    def open(self, on_record: Callable[[T], None]) -> int:
+        """Begin to read. Returns a descriptor that is readable when there is what to consume().
+
+        What no one has read, of an earlier daemon's time too, comes first. The descriptor is ours
+        and lasts until close().
+        """
+        self.close()
+        self._on_record = on_record
+        pointer = library().ring_buffer__new(self._table.fd, self._keep, None, None)
+        self._ring = checked(pointer, f"read ring buffer {self._table.name}")
+        return int(library().ring_buffer__epoll_fd(pointer))
 
     def consume(self, limit: int = 1 << 30) -> None:
-        """Hand over what has come in, at most limit samples.
+        """Call on_record for what has come in, at most limit times; not before open().
 
-        Without a limit this does not end while somebody writes faster than it reads. Raises
-        BpfError, and what on_sample raises.
+        Without a limit this does not end while somebody writes faster than it reads. Raises what
+        on_record raises, too.
         """
+        if self._ring is None:
+            return
         self._limit = limit
         result = library().ring_buffer__consume(self._ring)
         samples, self._samples = self._samples, []
         for sample in samples:
-            self._on_sample(sample)
+            self._on_record(self._unpack(sample))
         if len(samples) < limit:
             check(result, "read ring buffer")
 
     def close(self) -> None:
-        """Stop reading. Closing twice is fine."""
+        """Stop reading; take the descriptor out of the loop before. Closing twice is fine."""
         pointer, self._ring = self._ring, None
         if pointer is not None:
             library().ring_buffer__free(pointer)
 
     def _sample(self, _context: int, data: int, size: int) -> int:
-        # An exception must not pass through libbpf, so on_sample is called later.
+        # An exception must not pass through libbpf, so on_record is called later.
         self._samples.append(ctypes.string_at(data, size))
         # This sample counts as read either way (libbpf: ringbuf.c: ringbuf_process_ring).
         return 0 if len(self._samples) < self._limit else -errno.EAGAIN

@@ -3,8 +3,7 @@
  * Every map. One that is pinned keeps its name and its layout, or what is in it is lost at an
  * upgrade.
  */
-#ifndef AIRTAP_MAPS_H
-#define AIRTAP_MAPS_H
+#pragma once
 
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -18,6 +17,9 @@
 		__type(key, __u32);                     \
 		__type(value, contents);                \
 	} name SEC(".maps")
+
+/* The value of a map that has one. */
+#define value_of(map) bpf_map_lookup_elem(&(map), &(__u32){ 0 })
 
 /* A hash table that takes memory for what is in it. */
 #define TABLE(name, entries, index, contents)           \
@@ -42,7 +44,7 @@ SINGLE(on_links, struct on_link);
  * that. */
 TABLE(guests, GUESTS, __u32, struct mac);
 
-/* Guests that the host may meet, by MAC; written by user space. */
+/* Guests that the host may reach, by MAC; written by user space. */
 TABLE(macs, GUESTS, struct mac, __u32);
 
 /* Their devices once more, to go through; written by user space. */
@@ -88,9 +90,5 @@ struct tracing tracing;
 
 static __always_inline struct config *configuration(void)
 {
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&config, &zero);
+	return value_of(config);
 }
-
-#endif

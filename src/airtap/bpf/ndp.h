@@ -2,14 +2,10 @@
 /*
  * Neighbour discovery: what a guest says in it, and the MACs in it on the way out; echoes of it.
  */
-#ifndef AIRTAP_NDP_H
-#define AIRTAP_NDP_H
+#pragma once
 
 #include <linux/icmpv6.h>
-#include <linux/in.h>
-#include <linux/ipv6.h>
 #include "addresses.h"
-#include "ethernet.h"
 #include "ipv6.h"
 
 /* Nobody sends more; a message that has more is dropped. */
@@ -138,5 +134,3 @@ static __noinline bool is_solicitation(struct __sk_buff *skb, __u32 l3)
 	       !bpf_skb_load_bytes(skb, l3 + sizeof(struct ipv6hdr), &type, 1) &&
 	       type == ND_NEIGHBOUR_SOLICIT;
 }
-
-#endif

@@ -23,7 +23,7 @@ class _OpenOptions(ctypes.Structure):
 
 
 class _TestRunOptions(ctypes.Structure):
-    """struct bpf_test_run_opts"""
+    """struct bpf_test_run_opts up to flags; sz tells libbpf so, too."""
 
     _fields_ = [
         ("sz", ctypes.c_size_t),
@@ -39,8 +39,6 @@ class _TestRunOptions(ctypes.Structure):
         ("repeat", ctypes.c_int),
         ("duration", ctypes.c_uint32),
         ("flags", ctypes.c_uint32),
-        ("cpu", ctypes.c_uint32),
-        ("batch_size", ctypes.c_uint32),
     ]
 
 
@@ -201,15 +199,13 @@ class Object:
 
     def program(self, name: str) -> Program:
         """Find a program of the loaded object. Raises BpfError."""
-        fd = check(library().bpf_program__fd(self._find(name)), f"find program {name}")
-        return Program(name, fd)
+        bpf = library()
+        found = bpf.bpf_object__find_program_by_name(self._object, name.encode())
+        at = checked(found, f"find program {name}")
+        return Program(name, check(bpf.bpf_program__fd(at), f"find program {name}"))
 
     def close(self) -> None:
         """Close every descriptor. What is attached or pinned stays. Closing twice is fine."""
         pointer, self._object = self._object, None
         if pointer is not None:
             library().bpf_object__close(pointer)
-
-    def _find(self, program: str) -> int:
-        found = library().bpf_object__find_program_by_name(self._object, program.encode())
-        return checked(found, f"find program {program}")

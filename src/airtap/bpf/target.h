@@ -2,14 +2,10 @@
 /*
  * The target of a frame: the address that it is for, in whichever protocol.
  */
-#ifndef AIRTAP_TARGET_H
-#define AIRTAP_TARGET_H
+#pragma once
 
 #include <linux/ip.h>
-#include <linux/ipv6.h>
-#include "addresses.h"
 #include "arp.h"
-#include "ethernet.h"
 
 /* Whom a frame is for: key->address. False: it does not say so in a way that we understand. */
 static __always_inline bool find_target(struct __sk_buff *skb, struct frame *f, struct key *key)
@@ -38,5 +34,3 @@ static __always_inline bool find_target(struct __sk_buff *skb, struct frame *f, 
 	set_ipv4(key, joined(arp.tpa));
 	return true;
 }
-
-#endif

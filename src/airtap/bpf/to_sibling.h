@@ -2,13 +2,8 @@
 /*
  * to_sibling: what the guest of an ipvtap sends to another goes to that one.
  */
-#ifndef AIRTAP_TO_SIBLING_H
-#define AIRTAP_TO_SIBLING_H
+#pragma once
 
-#include "addresses.h"
-#include "arp.h"
-#include "ethernet.h"
-#include "maps.h"
 #include "target.h"
 
 /*
@@ -56,5 +51,3 @@ static __always_inline int handle_to_sibling(struct __sk_buff *skb)
 		return DROP;
 	return bpf_redirect(ifindex, BPF_F_INGRESS);
 }
-
-#endif

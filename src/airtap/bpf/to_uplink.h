@@ -2,25 +2,19 @@
 /*
  * to_uplink: what leaves gets the uplink's MAC, also inside ARP and ND; DHCP asks for broadcasts.
  */
-#ifndef AIRTAP_TO_UPLINK_H
-#define AIRTAP_TO_UPLINK_H
+#pragma once
 
-#include <linux/ip.h>
-#include <linux/ipv6.h>
 #include "arp.h"
 #include "dhcp.h"
-#include "ethernet.h"
-#include "ipv6.h"
-#include "maps.h"
 #include "ndp.h"
 
-static __always_inline void count_malformed(void)
+static __always_inline int drop_malformed(void)
 {
-	__u32 zero = 0;
-	struct statistics *s = bpf_map_lookup_elem(&statistics, &zero);
+	struct statistics *s = value_of(statistics);
 
 	if (s)
 		__sync_fetch_and_add(&s->malformed, 1);
+	return DROP;
 }
 
 static __always_inline int handle_to_uplink(struct __sk_buff *skb)
@@ -70,10 +64,5 @@ static __always_inline int handle_to_uplink(struct __sk_buff *skb)
 		failed = egress_dhcp(skb, f.l3);
 	else
 		failed = egress_nd(skb, f.l3, &cfg->parent);
-	if (!failed)
-		return PASS;
-	count_malformed();
-	return DROP;
+	return failed ? drop_malformed() : PASS;
 }
-
-#endif

@@ -15,15 +15,9 @@
  * Of earlier frames, which may be another guest's, a record has bytes behind a head that is shorter
  * than SNAP, and nothing else. They are for nobody: user space cuts them off.
  */
-#ifndef AIRTAP_TRACE_H
-#define AIRTAP_TRACE_H
+#pragma once
 
-#include <linux/pkt_cls.h>
-#include "addresses.h"
-#include "ethernet.h"
-#include "maps.h"
 #include "target.h"
-#include "trace_note.h"
 
 static __always_inline bool copy_head(struct __sk_buff *skb, __u8 *head, __u32 *whole)
 {
@@ -227,5 +221,3 @@ static __always_inline int traced(struct __sk_buff *skb, __u32 program, int verd
 		end_trace(skb, program, verdict);
 	return verdict;
 }
-
-#endif

@@ -2,8 +2,7 @@
 /*
  * Notes of the programs in the record of the frame that they look at, for trace.h.
  */
-#ifndef AIRTAP_TRACE_NOTE_H
-#define AIRTAP_TRACE_NOTE_H
+#pragma once
 
 #include "maps.h"
 
@@ -15,19 +14,20 @@ static __always_inline __u32 generation(void)
 
 static __always_inline struct record *this_record(void)
 {
-	__u32 zero = 0;
+	return value_of(records);
+}
 
-	return bpf_map_lookup_elem(&records, &zero);
+/* The record of the frame at hand, if somebody traces. */
+static __always_inline struct record *open_record(void)
+{
+	return generation() ? this_record() : NULL;
 }
 
 /* Note what became of key in this record. what: as report() has it. */
 static __always_inline void note_trace(const struct key *key, __u32 what)
 {
-	struct record *r;
+	struct record *r = open_record();
 
-	if (!generation())
-		return;
-	r = this_record();
 	if (!r)
 		return;
 	r->said |= 1 << (what & 0xff);
@@ -41,13 +41,8 @@ static __always_inline void note_trace(const struct key *key, __u32 what)
 
 static __always_inline void note_handed(__u16 said)
 {
-	struct record *r;
+	struct record *r = open_record();
 
-	if (!generation())
-		return;
-	r = this_record();
 	if (r)
 		r->said |= said;
 }
-
-#endif

@@ -6,14 +6,8 @@ from typing import NamedTuple
 # Of abi.h.
 EVERYONE, NOBODY = 0, 0xFFFFFFFF
 SNAP = 384
-PROGRAMS = (
-    "from_guest",
-    "to_host",
-    "uplink_egress",
-    "to_uplink",
-    "to_sibling",
-    "from_uplink",
-)  # enum program
+# enum program
+PROGRAMS = ("from_guest", "to_host", "uplink_egress", "to_uplink", "to_sibling", "from_uplink")
 PASS, DROP, REDIRECT = -1, 2, 7  # TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT
 
 _HEAD = struct.Struct("=QIIIi2s2sHBB16sHH16sHHII")

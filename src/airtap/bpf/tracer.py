@@ -22,16 +22,13 @@ class Tracer:
     def __init__(self, loaded: Object) -> None:
         self._state = loaded.map(".bss")
         self._tracees = loaded.map("tracees")
-        self._traces = loaded.map("traces")
-        self._ring: Ring | None = None
-        self._samples: list[bytes] = []
+        self._traces = Ring(loaded.map("traces"), trimmed)
+        self._records: list[bytes] = []
         self._macs: dict[int, str | None] = {}
 
     def close(self) -> None:
         """Stop reading. Closing twice is fine."""
-        ring, self._ring = self._ring, None
-        if ring is not None:
-            ring.close()
+        self._traces.close()
 
     def clear(self) -> None:
         """Trace nobody any more, nor whom an earlier daemon has left."""
@@ -47,7 +44,7 @@ class Tracer:
         ifindex: the device, or NOBODY, to be told also of frames that are nobody's.
         mac: the guest's own, if the device is a macvtap and the MAC is known.
         """
-        if self._ring is None:
+        if not self._traces.is_open:
             self._begin()
         if self._macs.get(ifindex, "") == mac:
             return
@@ -68,10 +65,9 @@ class Tracer:
 
     def read(self, limit: int) -> list[bytes]:
         """Return what has come in, at most limit records, each as trimmed() leaves it."""
-        if self._ring is not None:
-            self._ring.consume(limit)
-        samples, self._samples = self._samples, []
-        return samples
+        self._traces.consume(limit)
+        records, self._records = self._records, []
+        return records
 
     def lost(self) -> int:
         """Return how many records found no room since the first add()."""
@@ -79,7 +75,7 @@ class Tracer:
 
     def _begin(self) -> None:
         self.clear()
-        self._ring = Ring(self._traces, lambda sample: self._samples.append(trimmed(sample)))
+        self._traces.open(lambda record: self._records.append(record))
         while self.read(1024):  # of an earlier tracing
             pass
         self._state.update(_FIRST, _STATE.pack(random.getrandbits(32) | 1, 0))

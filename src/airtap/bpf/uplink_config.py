@@ -1,4 +1,4 @@
-"""What one uplink's programs are told to do: the map "config"."""
+"""What user space writes at one uplink: the settings of its programs ("config"), and a "note"."""
 
 import time
 
@@ -39,7 +39,7 @@ class UplinkConfig:
         self._change(**changes)
 
     def set_parent(self, ifindex: int, mac: str) -> None:
-        """Set the uplink: the MAC that frames get on the way up, and where the host gets its own.
+        """Set the uplink: the MAC that frames get on the way out, and where the host gets its own.
 
         Call this before attaching.
         """
@@ -64,3 +64,20 @@ class UplinkConfig:
     def _change(self, **changes: bytes | int) -> None:
         new = self._read()._replace(**changes)  # type: ignore[arg-type]
         self._table.update(pack_index(0), new.pack())
+
+
+class Note:
+    """A text that outlives the daemon, as what is learned does. Methods raise BpfError."""
+
+    def __init__(self, table: Map) -> None:
+        self._table = table
+
+    def write(self, text: str) -> None:
+        """Keep a text; one that is too long (2 KB) is not kept."""
+        packed = text.encode()
+        if len(packed) < self._table.value_size:
+            self._table.update(pack_index(0), packed.ljust(self._table.value_size, b"\0"))
+
+    def read(self) -> str:
+        """Return what write() has kept, "" at first."""
+        return (self._table.lookup(pack_index(0)) or b"").rstrip(b"\0").decode(errors="replace")

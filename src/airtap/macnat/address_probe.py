@@ -41,7 +41,8 @@ class AddressProbes:
         """Probe the guest that has an address; forget the address if no answer comes in a second.
 
         patience is for how many seconds it must not have been seen in use before that. Only that
-        guest hears the probe. The answer needs no reader: learn notes that the address is in use.
+        guest hears the probe. The answer needs no reader: from_guest notes that the address is in
+        use.
         """
         held = self._nat.addresses.find(address, vlan)
         if held is None or (address, vlan) in self._open:
@@ -54,7 +55,7 @@ class AddressProbes:
     def probe_later(self, ifindex: int, address: Address, vlan: int, mac: str) -> None:
         """Probe a guest that has just probed for an address itself: did it come to have it?
 
-        If so, learn hears the answer. Until a guest uses an address nobody here knows it, and
+        If so, from_guest sees the answer. Until a guest uses an address nobody here knows it, and
         behind an access point that answers for its stations nobody asks. mac is the guest's.
         """
         key = ifindex, address, vlan

@@ -26,7 +26,7 @@ def is_child(link: Link, parent: int | None = None) -> bool:
 
 
 def supports_host_access(child: Link) -> bool:
-    """Tell whether the host may meet a child's guest: on a macvtap or ipvtap of mode bridge.
+    """Tell whether the host may reach a child's guest: on a macvtap or ipvtap of mode bridge.
 
     The other modes are there to keep guests apart, or to leave all to the switch.
     """
@@ -89,12 +89,12 @@ class Children:
         return self._parents[index]
 
     def due(self, macvtaps: list[Link], heard: Collection[int], *, is_on: bool) -> list[Link]:
-        """Return the macvtaps that learn may hear now, where there is no MAC NAT.
+        """Return the macvtaps that from_guest may observe now, where there is no MAC NAT.
 
         Those of others are left alone for a while: libvirt may be about to put an ingress qdisc
-        there, and then they have no room for learn. And the first of our own is to last for a
+        there, and then they have no room for from_guest. And the first of our own is to last for a
         moment, as to load the programs takes longer than to make it: they are loaded where is_on.
-        Those that are heard already stay so. Those that are left out are enqueued for later.
+        Those that are observed already stay so. Those that are left out are enqueued for later.
         """
         own = 0.0 if is_on else _OWN_S
         return [

@@ -1,4 +1,4 @@
-"""Host access at one uplink: which of its guests the host meets."""
+"""Host access at one uplink: which of its guests the host reaches."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,9 @@ from ..bpf.host_access import HostAccessTable
 
 
 class HostAccess:
-    """The guests that the host may meet, of whom it meets one at each MAC. Methods raise BpfError.
+    """The guests that the host may reach, of whom it reaches one at each MAC.
+
+    Methods raise BpfError.
 
     children maps the uplink's children to their guests' MACs, as they are at the time of a call.
     """
@@ -17,17 +19,17 @@ class HostAccess:
         self._allowed: set[int] = set()
 
     def includes(self, index: int) -> bool:
-        """Tell whether the host may meet a child's guest."""
+        """Tell whether the host may reach a child's guest."""
         return index in self._allowed
 
     def is_used(self) -> bool:
-        """Tell whether the host may meet any guest."""
+        """Tell whether the host may reach any guest."""
         return bool(self._allowed)
 
     def add(self, index: int, uplink_mac: str) -> None:
-        """Have the host meet a child's guest, at its MAC.
+        """Have the host reach a child's guest, at its MAC.
 
-        Of several with one MAC the first is met; the uplink's own MAC is no guest's.
+        Of several with one MAC the first is reached; the uplink's own MAC is no guest's.
         """
         self._allowed.add(index)
         mac = self._children.get(index)
@@ -35,12 +37,12 @@ class HostAccess:
             self._table.add(mac, index)
 
     def remove(self, index: int) -> None:
-        """Have the host meet a child's guest no more. It is no error that it does not."""
+        """Have the host reach a child's guest no more. It is no error that it does not."""
         self._allowed.discard(index)
         self.yield_mac(index)
 
     def yield_mac(self, index: int) -> None:
-        """Have the host meet another guest at the MAC of this one, if there is another."""
+        """Have the host reach another guest at the MAC of this one, if there is another."""
         mac = self._children.get(index)
         if not mac or self._table.lookup(mac) != index:
             return
@@ -50,7 +52,7 @@ class HostAccess:
                 self._table.add(mac, other)
 
     def remove_strangers(self) -> None:
-        """Have the host meet nobody who is no child any more (of an earlier daemon)."""
+        """Have the host reach nobody who is no child any more (of an earlier daemon)."""
         for mac, index in self._table.all().items():
             if index not in self._allowed or self._children.get(index) != mac:
                 self._table.remove(mac)

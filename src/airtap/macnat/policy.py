@@ -36,8 +36,8 @@ def desired(
     kind = FAMILY[children[0].kind] if children else former_kind
     role = role_for(link, kind, config)
     if role.observes:
-        is_met = current is not None and current.has_host_access
-        children = _observable(children, is_met) if role.host_access else []
+        is_reached = current is not None and current.has_host_access
+        children = _observable(children, is_reached) if role.host_access else []
     return Desired(link, role, children)
 
 
@@ -64,11 +64,11 @@ def role_for(link: Link, kind: str, config: Config) -> Role:
     return Role(kind, translate, apart and config.parent(link.name).host_access)
 
 
-def _observable(children: list[Link], is_met: bool) -> list[Link]:
-    """Return those children that learn is to hear, without MAC NAT.
+def _observable(children: list[Link], is_reached: bool) -> list[Link]:
+    """Return those children that from_guest is to observe, without MAC NAT.
 
-    These are macvtaps of whichever mode, while the host may meet one of them: nobody shall pass
-    for the host. is_met tells whether it meets one already.
+    These are macvtaps of whichever mode, while the host may reach one of them: nobody shall
+    pass for the host. is_reached tells whether it reaches one already.
     """
     macvtaps = [child for child in children if child.kind == "macvtap"]
-    return macvtaps if is_met or any(map(supports_host_access, macvtaps)) else []
+    return macvtaps if is_reached or any(map(supports_host_access, macvtaps)) else []

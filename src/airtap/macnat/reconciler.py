@@ -1,6 +1,6 @@
 """The reconciler: makes MAC NAT and host access on every uplink what they should be.
 
-An uplink of macvtaps needs them where it takes one MAC only, and where the host is to meet its
+An uplink of macvtaps needs them where it takes one MAC only, and where the host is to reach its
 guests; an uplink of ipvtaps always, as they deliver to its guests. "On" is said of an uplink that
 has them.
 
@@ -153,7 +153,7 @@ class Reconciler:
                 loop.call_later(_HOLD_S + 1, self.enqueue, link.index)
 
     async def add_child(self, parent: Link, index: int, mac: str | None) -> None:
-        """Guard and learn on a new child of parent before it is up. Raises Problem, LinkError.
+        """Attach the programs to a new child of parent before it is up. Raises Problem, LinkError.
 
         Where the LAN may hear all that its guest says, there is no hurry.
         """

@@ -77,11 +77,11 @@ class UplinkState:
 
     @property
     def has_host_access(self) -> bool:
-        """Whether the host meets a guest."""
+        """Whether the host reaches a guest."""
         return self.role.host_access and self._host_access.is_used()
 
     def host_meets(self, index: int) -> bool:
-        """Tell whether the host may meet a child's guest."""
+        """Tell whether the host may reach a child's guest."""
         return self._host_access.includes(index)
 
     def needs_renew(self, index: int) -> bool:
@@ -157,7 +157,7 @@ class UplinkState:
                 log.error("%s: its guest is not heard: %s", link.name, exc)
 
     async def add_child(self, index: int, mac: str | None) -> None:
-        """Guard a child and learn on it. Raises BpfError, LinkError.
+        """Note a child, and attach the programs to it. Raises BpfError, LinkError.
 
         mac is None if it is not known; it may have been learned since the kernel was asked.
         """
@@ -175,7 +175,7 @@ class UplinkState:
             self._host_access.yield_mac(index)
         for other, known in list(self._children.items()):
             # Of a guest that is quicker back than the news of its end.
-            if mac and known == mac and other != index and not _is_there(other):
+            if mac and known == mac and other not in {index, *dict(socket.if_nameindex())}:
                 self._forget(other)
         self._nat.guests.add(index, mac)
         self._children[index] = mac
@@ -184,7 +184,10 @@ class UplinkState:
             self._nat.addresses.restore_bindings(index, mac, bindings)
 
     async def _sync_child(self, link: Link, heard: str) -> None:
-        """Make a guest the one on a child that is there. heard is the MAC that learn has."""
+        """Make a guest the one on a child that is there.
+
+        heard is the MAC that the programs know.
+        """
         foreign = link.kind == "macvtap" and link.group != GROUP
         if foreign and link.index not in self._children:  # what daemon/taps.py gives ours
             self._links.keep_host_off(link.name)
@@ -253,10 +256,3 @@ async def detach_all(links: Links, ipr: AsyncIPRoute, index: int, keep: Role | N
             stay = keep.on_child if keep and (keep.translate or child.kind in MODES) else ()
             await detach(ipr, child.index, stay)
     await detach(ipr, index, keep.on_parent if keep else ())
-
-
-def _is_there(index: int) -> bool:
-    try:
-        return bool(socket.if_indextoname(index))
-    except OSError:
-        return False
