@@ -2,7 +2,7 @@
 
 libvirt makes macvtaps by itself; for those only MAC NAT has to be on in time. For an interface of
 type ethernet with managed='no' it takes a device that is there: create_device() makes it before the
-guest starts, release() removes it after the end. All of this is for root alone, as libvirt's
+guest starts, Broker.release() removes it after the end. All of this is for root alone, as libvirt's
 system daemon is, and no ACL is asked.
 """
 

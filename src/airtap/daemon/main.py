@@ -17,9 +17,9 @@ from ..ipc import protocol
 from ..ipc.listen import answers, bind, give_up, locked
 from ..kernel.links import open_links, rtnetlink
 from .broker import Broker
-from .cleanup import clean_up
 from .dispatcher import Dispatcher
 from .server import Server
+from .uninstall import clean_up
 
 log = logging.getLogger("airtapd")
 
