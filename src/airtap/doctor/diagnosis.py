@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 from .. import uplink as uplinks
 from ..config import Config
@@ -24,9 +23,7 @@ from .checks.uplink import Context
 from .finding import Finding, problem
 from .sources import daemon, hooks, kernel, kernel_log, libvirt, managers, netfilter, user
 from .sources.netfilter import Chain
-from .sources.uplinks import UplinkReader, UplinkSnapshot, names, surroundings
-
-T = TypeVar("T")
+from .sources.uplinks import UplinkSnapshot, make_reader, names
 
 # airtapd leaves others' macvtaps alone for two seconds, and takes a moment over anything.
 _SETTLE_S = 3.0
@@ -144,15 +141,13 @@ async def _target(name: str | None, settings: Config, netlink: Links) -> Target 
 
 def _domain(name: str, guests: Guests | None) -> str:
     """Return the UUID of a domain that was named. Raises Problem no-such-subject."""
-    where = "and libvirt does not run here"
-    if guests:
-        for domain in guests.libvirt.domains:
-            if name in (domain.name, domain.uuid):
-                return domain.uuid
-        silence = guests.libvirt.silence
-        where = f"and no domain at {guests.libvirt.uri}"
-        where = f"and libvirt was not asked: {silence.message}" if silence else where
-    what = f"there is no network device {name[:64]}, {where}"
+    for domain in guests.libvirt.domains if guests else ():
+        if name in (domain.name, domain.uuid):
+            return domain.uuid
+    where = f"no domain at {guests.libvirt.uri}" if guests else "libvirt does not run here"
+    if guests and guests.libvirt.silence:
+        where = f"libvirt was not asked: {guests.libvirt.silence.message}"
+    what = f"there is no network device {name[:64]}, and {where}"
     raise Problem("no-such-subject", what, "see: ip link, airtap domain list")
 
 
@@ -165,9 +160,8 @@ def _libvirt(uri: str | None, settings: Config, links: Sequence[Link]) -> Guests
 
 
 def _of_libvirt(guests: Guests, systemd: bool) -> list[Finding]:
-    found = []
-    if not guests.libvirt.session:
-        found += [f for hook in hooks.read() for f in _each(contents.HOOK, hook, systemd)]
+    files = [] if guests.libvirt.session else hooks.read()
+    found = [finding for hook in files for finding in _each(contents.HOOK, hook, systemd)]
     return found + _each(contents.LIBVIRT, guests)
 
 
@@ -227,25 +221,21 @@ async def _uplinks(
     failed: list[Finding] = []
     there = [link for link in links if link.name in wanted][:_MOST_UPLINKS]
     async with rtnetlink() as ipr:
-        around = await surroundings(ipr, links)
-        if around.unseen and around.unseen not in unseen:
-            unseen.append(around.unseen)
         settings, guarded = context.daemon.config, not context.daemon.silence
-        reader = UplinkReader(ipr, around, settings, context.managers, guarded=guarded)
+        reader = await make_reader(ipr, links, settings, context.managers, guarded=guarded)
+        if reader.unseen and reader.unseen not in unseen:
+            unseen.append(reader.unseen)
         for link in there:
             try:
                 found.append(await reader.uplink(link, asked=link.name == target.device))
             except LinkNotFound:  # gone meanwhile
                 continue
             except (Problem, OSError) as exc:
-                code = exc.code if isinstance(exc, Problem) else "no-device"
-                hint = exc.hint if isinstance(exc, Problem) else ""
+                known = exc if isinstance(exc, Problem) else Problem("no-device", "")
                 what = "it cannot be looked at, so guests cannot use it"
-                failed.append(
-                    problem(
-                        code, link.name, what=what, evidence=str(exc), remedy=hint or "see: dmesg"
-                    )
-                )
+                remedy = known.hint or "see: dmesg"
+                bad = problem(known.code, link.name, what=what, evidence=str(exc), remedy=remedy)
+                failed.append(bad)
     return found, failed
 
 
