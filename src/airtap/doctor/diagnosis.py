@@ -61,10 +61,10 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
             proposed = _propose(links, settings)
             guests = replace(guests, only=target.domain, default_uplink=proposed)
         context = await _context(asked, guests, unseen)
-        wanted = _names(target, links, settings, guests, asked)
+        wanted = _names(target, links, guests, asked)
         wanted = await _of_aliases(netlink, settings, wanted, everything=target == Target())
         found, failed = await _settled(netlink, wanted, target, context, unseen)
-    needs = _needs(found, settings, context, target)
+    needs = _needs(found, context, target)
     there = {link.name for link in links}
     return [
         *_each(contents.KERNEL, await _kernel(found, needs), needs),
@@ -177,11 +177,7 @@ async def _chains(unseen: list[str]) -> list[Chain] | None:
 
 
 def _names(
-    target: Target,
-    links: Sequence[Link],
-    settings: Config,
-    guests: Guests | None,
-    asked: daemon.DaemonSnapshot,
+    target: Target, links: Sequence[Link], guests: Guests | None, asked: daemon.DaemonSnapshot
 ) -> set[str]:
     """Return the names of the uplinks to look at."""
     if target.device:
@@ -197,7 +193,7 @@ def _names(
         assert guests
         on = {checked.nic.name for domain in guests.domains for checked in domain.nics}
         return by_domain | {n.network.parent for n in networks if n.network.name in on} | on
-    found = names(links, settings) | {entry["name"] for entry in asked.status.uplinks}
+    found = names(links, asked.config) | {entry["name"] for entry in asked.status.uplinks}
     return found | by_domain | {each.network.parent for each in networks if each.network.ours}
 
 
@@ -246,18 +242,13 @@ def _propose(links: Sequence[Link], settings: Config) -> str:
     return next((name for name in known if name in there), "")
 
 
-def _needs(
-    found: Sequence[UplinkSnapshot], settings: Config, context: Context, target: Target
-) -> Needs:
+def _needs(found: Sequence[UplinkSnapshot], context: Context, target: Target) -> Needs:
     kinds = {FAMILY[each.child.kind]: each.name for each in found if each.child}
     if not target.device:
         wanted = [pair for pairs in context.wanted.values() for pair in pairs]
         kinds |= {kind: who for who, kind in wanted}
-    kinds |= {
-        settings.parent(each.name).kind: f"airtap.toml for {each.name}"
-        for each in found
-        if settings.parent(each.name).kind != "auto"
-    }
+    chosen = [each for each in found if each.settings.kind != "auto"]
+    kinds |= {each.settings.kind: f"airtap.toml for {each.name}" for each in chosen}
     kinds.setdefault("macvtap", next((e.name for e in found if e.inspected.type != "bridge"), ""))
     return Needs(
         {kind: who for kind, who in kinds.items() if who},

@@ -92,7 +92,7 @@ def request(xid: int, mac: bytes, offer: Answer) -> bytes:
 def release(xid: int, mac: bytes, lease: Answer) -> bytes:
     """Return a packet that gives a lease back to its server."""
     options: Options = {Option.SERVER: lease.server.packed}
-    message = _message(xid, mac, _RELEASE, options, lease.address, broadcast=False)
+    message = _message(xid, mac, _RELEASE, options, lease.address)
     return _packet(lease.address, lease.server, message)
 
 
@@ -205,19 +205,13 @@ def _of_server(packet: bytes) -> bytes | None:
 
 
 def _message(
-    xid: int,
-    mac: bytes,
-    kind: int,
-    options: Options,
-    address: IPv4Address = ANYBODY,
-    broadcast: bool = True,
+    xid: int, mac: bytes, kind: int, options: Options, address: IPv4Address = ANYBODY
 ) -> bytes:
     """Return a message of a client's.
 
-    address: the client's own.
-    broadcast: whether answers are to come to all, as it has no address yet.
+    address: the client's own; answers are to come to all as long as it has none.
     """
-    flags = _BROADCAST_FLAG if broadcast else 0
+    flags = _BROADCAST_FLAG if address == ANYBODY else 0
     head = struct.pack("!BBBBIHH", _BOOTREQUEST, _ETHERNET, 6, 0, xid, 0, flags)
     head += address.packed + 3 * ANYBODY.packed + mac.ljust(16, b"\0") + bytes(64 + 128) + _MAGIC
     told = {

@@ -110,10 +110,8 @@ class Correlator:
         return record.name == "to_sibling" and record.verdict == REDIRECT and own
 
     def _is_complete(self, record: Record) -> bool:
-        if record.verdict != PASS:
-            return True
         last = "to_sibling" if self.setting.kind == "ipvtap" else "to_uplink"
-        return record.name == last
+        return record.verdict != PASS or record.name == last
 
     def _told(self, chain: Sequence[Record]) -> Line:
         done = [text for record in chain for text in _noted(record)]
@@ -128,10 +126,9 @@ class Correlator:
         last, to_uplink = records[-1], mac(records[-1].after[:6]) == self.setting.uplink_mac
         if last.verdict == DROP:
             return "guest -> LAN", _why_dropped(last)
-        if last.verdict == REDIRECT and last.name != "to_sibling":
-            return "guest -> host", ["handed to the host"]
         if last.verdict == REDIRECT:
-            return "guest -> sibling", ["handed to the sibling"]
+            receiver = "sibling" if last.name == "to_sibling" else "host"
+            return f"guest -> {receiver}", [f"handed to the {receiver}"]
         if last.name == "to_sibling" and to_uplink:
             return "guest -> host", ["for no sibling: to the host"]
         is_group = bool(last.after[0] & 1)

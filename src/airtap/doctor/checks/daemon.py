@@ -95,10 +95,8 @@ def socket_mode(daemon: DaemonSnapshot, _user: User) -> Iterator[Finding]:
 
     Yields warning socket-mode.
     """
-    mode = daemon.mode
-    if mode is None or daemon.refused:
-        return
-    if mode & _EVERYBODY != _EVERYBODY:
+    open_to_all = daemon.mode is None or daemon.mode & _EVERYBODY == _EVERYBODY
+    if not open_to_all and not daemon.refused:
         yield warning(
             "socket-mode",
             daemon.path,
@@ -113,6 +111,7 @@ def version(daemon: DaemonSnapshot, _user: User) -> Iterator[Finding]:
 
     Yields warning airtapd-version.
     """
+    again = "systemctl restart airtapd" if daemon.systemd else "end airtapd, and start it: airtapd"
     if daemon.silence or daemon.status.version == __version__:
         return
     yield warning(
@@ -120,9 +119,7 @@ def version(daemon: DaemonSnapshot, _user: User) -> Iterator[Finding]:
         "airtapd",
         what="is of another version than this program: it was not started anew after an upgrade",
         evidence=f"airtapd {daemon.status.version or 'of before 0.2'}, airtap {__version__}",
-        remedy="systemctl restart airtapd"
-        if daemon.systemd
-        else "end airtapd, and start it: airtapd",
+        remedy=again,
     )
 
 

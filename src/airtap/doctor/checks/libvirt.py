@@ -236,10 +236,13 @@ def cards(guests: Guests) -> Iterator[Finding]:
 def _reconnect(guests: Guests, domain: CheckedDomain, checked: CheckedNic) -> str:
     if checked.nic.kind == "network" and "not active" in checked.why:
         return f"virsh --connect {word(guests.libvirt.uri)} net-start {word(checked.nic.name)}"
-    nic = f" --nic {checked.nic.number}" if len(domain.nics) > 1 else ""
     parent = word(guests.default_uplink or "DEV", "DEV")
-    name = word(domain.name, domain.uuid)
-    return f"airtap domain connect {name}{nic} --parent {parent}{guests.connect}"
+    return f"{_connect(domain, checked)} --parent {parent}{guests.connect}"
+
+
+def _connect(domain: CheckedDomain, checked: CheckedNic) -> str:
+    nic = f" --nic {checked.nic.number}" if len(domain.nics) > 1 else ""
+    return f"airtap domain connect {word(domain.name, domain.uuid)}{nic}"
 
 
 def clones(guests: Guests) -> Iterator[Finding]:
@@ -258,14 +261,12 @@ def clones(guests: Guests) -> Iterator[Finding]:
         domain, checked = next((each for each in found if not each[1].nic.own), found[-1])
         if guests.only not in ("", *(each.uuid for each, _ in found)):
             continue
-        nic = f" --nic {checked.nic.number}" if len(domain.nics) > 1 else ""
-        name = word(domain.name, domain.uuid)
         yield problem(
             "device-cloned",
             f"domain {domain.name}",
             what=f"it is a clone, and its card would take the device {device} of the original",
             evidence=f"{device} is noted by: {', '.join(each.name for each, _ in found[:8])}",
-            remedy=f"airtap domain connect {name}{nic} --parent {word(checked.nic.name)}"
+            remedy=f"{_connect(domain, checked)} --parent {word(checked.nic.name)}"
             f" --kind {checked.nic.kind}{guests.connect}",
         )
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from ...alias import Owner
 from ...bpf.role import Role
@@ -16,7 +15,7 @@ from ...config import MODES, Config, Parent
 from ...errors import Problem
 from ...kernel import clsact, tap
 from ...kernel.clsact import Filter
-from ...kernel.links import FAMILY, GROUP, Link, LinkError
+from ...kernel.links import FAMILY, GROUP, Link, LinkError, link_errors
 from ...macnat.children import is_child, supports_host_access
 from ...macnat.policy import gives_its_mac, role_for
 from ...uplink import Uplink, inspect
@@ -100,13 +99,11 @@ async def make_reader(
 ) -> "UplinkReader":
     """Dump what is around uplinks, for their reader. Raises LinkError."""
     addresses: dict[int, tuple[str, ...]] = {}
-    try:
+    with link_errors("dump addresses"):
         async for message in await ipr.addr("dump"):
             if message["family"] in (socket.AF_INET, socket.AF_INET6):
                 address = str(message.get("local") or message.get("address"))
                 addresses[message["index"]] = (*addresses.get(message["index"], ()), address)
-    except NetlinkError as exc:
-        raise LinkError(exc.code, f"dump addresses: {exc.args[-1]}") from exc
     strangers, left = await namespaces.read()
     unseen = f"{left} of the network namespaces" if left else ""
     qdiscs = await clsact.qdiscs(ipr)
