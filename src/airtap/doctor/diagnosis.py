@@ -58,8 +58,7 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
         if target is None:
             target = Target(domain=_domain(str(name), guests))
         if guests:
-            proposed = _propose(links, settings)
-            guests = replace(guests, only=target.domain, default_uplink=proposed)
+            guests = replace(guests, only=target.domain)
         context = await _context(asked, guests, unseen)
         wanted = _names(target, links, guests, asked)
         wanted = await _of_aliases(netlink, settings, wanted, everything=target == Target())
@@ -156,7 +155,8 @@ def _libvirt(uri: str | None, settings: Config, links: Sequence[Link]) -> Guests
     if uri is None and not hooks.is_in_use():
         return None
     asked = libvirt.read(uri or SYSTEM, settings, [link.name for link in links])
-    return Guests(asked, root=os.geteuid() == 0)
+    proposed = _propose(links, settings)
+    return Guests(asked, default_uplink=proposed, root=os.geteuid() == 0)
 
 
 def _of_libvirt(guests: Guests, systemd: bool) -> list[Finding]:

@@ -21,8 +21,8 @@ _DISCOVER, _REQUEST, _RELEASE = 1, 3, 7
 _CLIENT_PORT, _SERVER_PORT = 68, 67
 _UDP = 17
 _IP = "!BBHHHBBH4s4s"
-_BOOTP = "!BBBBIHH4s4s4s4s16s64s128s4s"
-_BOOTP_BYTES = struct.calcsize(_BOOTP)
+# op, htype, hlen, xid, yiaddr, chaddr, sname, file and the magic cookie (RFC 2131, figure 1).
+_BOOTP = struct.Struct("!BBBxI8x4s8x16s64s128s4s")
 _MAGIC = bytes((99, 130, 83, 99))
 _BOOTREQUEST, _BOOTREPLY = 1, 2
 _ETHERNET = 1
@@ -99,16 +99,14 @@ def release(xid: int, mac: bytes, lease: Answer) -> bytes:
 def read(packet: bytes, xid: int, mac: bytes) -> Answer | None:
     """Return a server's answer to this exchange of this client's; None if a packet is none."""
     message = _of_server(packet)
-    if message is None or len(message) < _BOOTP_BYTES:
+    if message is None or len(message) < _BOOTP.size:
         return None
-    (op, hardware, length, _, number, _, _, _, yours, _, _, client, name, file, magic) = (
-        struct.unpack_from(_BOOTP, message)
-    )
+    op, hardware, length, number, yours, client, name, file, magic = _BOOTP.unpack_from(message)
     if (op, hardware, length, number) != (_BOOTREPLY, _ETHERNET, 6, xid):
         return None
     if client[:6] != mac or magic != _MAGIC:
         return None
-    options = _all_options(message[_BOOTP_BYTES:], name, file)
+    options = _all_options(message[_BOOTP.size :], name, file)
     return None if options is None else _answer(options, IPv4Address(yours))
 
 

@@ -44,11 +44,10 @@ def answers(daemon: DaemonSnapshot, user: User) -> Iterator[Finding]:
     Yields ok; problem airtapd-down, socket-refused or airtapd-silent; warning airtapd-down, where
     the next guest of root's starts it.
     """
+    evidence = f"{daemon.path}: {daemon.silence}"
     if not daemon.silence:
         yield ok("airtapd", "airtapd", what=f"answers at {daemon.path}")
-        return
-    evidence = f"{daemon.path}: {daemon.silence}"
-    if daemon.refused:
+    elif daemon.refused:
         yield problem(
             "socket-refused",
             daemon.path,
@@ -111,9 +110,9 @@ def version(daemon: DaemonSnapshot, _user: User) -> Iterator[Finding]:
 
     Yields warning airtapd-version.
     """
-    again = "systemctl restart airtapd" if daemon.systemd else "end airtapd, and start it: airtapd"
     if daemon.silence or daemon.status.version == __version__:
         return
+    again = "systemctl restart airtapd" if daemon.systemd else "end airtapd, and start it: airtapd"
     yield warning(
         "airtapd-version",
         "airtapd",

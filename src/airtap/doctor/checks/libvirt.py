@@ -166,7 +166,6 @@ def networks(guests: Guests) -> Iterator[Finding]:
 
     Yields ok; problem network-parent-missing or network-inactive; warning network-not-autostarted.
     """
-    devices = guests.libvirt.devices
     for entry in guests.libvirt.networks:
         network = entry.network
         if not network.ours:
@@ -177,7 +176,7 @@ def networks(guests: Guests) -> Iterator[Finding]:
         mode = f" --mode {network.mode}" if network.mode else ""
         options = f"--parent {word(network.parent)}{kind}{mode}{guests.connect}"
         again = f"airtap network define {name} {options}"
-        if network.parent not in devices and network.kind != "session":
+        if network.parent not in guests.libvirt.devices and network.kind != "session":
             other = word(guests.default_uplink or "DEV", "DEV")
             yield problem(
                 "network-parent-missing",

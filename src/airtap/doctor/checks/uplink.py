@@ -64,14 +64,12 @@ def carrier(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """
     link = uplink.link
     used = uplink.asked or uplink.devices
+    level = PROBLEM if used else WARNING
     if link.up and link.flags & IFF_LOWER_UP:
         yield ok("carrier", link.name, what="is up")
-        return
-    if uplink.one_of_several and not used:
+    elif uplink.one_of_several and not used:
         yield ok("carrier", link.name, what="is not up; an alias names others beside it")
-        return
-    level = PROBLEM if used else WARNING
-    if not link.up:
+    elif not link.up:
         yield Finding(
             level=level,
             id="link-down",
