@@ -266,17 +266,16 @@ def arp(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
 
     Yields problem arp-ignore, where guests are to meet the host; warning arp-ignore elsewhere.
     """
-    if uplink.sysctls.get("arp_ignore", 0) < 8:
-        return
     own = sysctl_of("ipv4", uplink.name, "arp_ignore")
-    yield Finding(
-        level=PROBLEM if uplink.role and uplink.role.host_access else WARNING,
-        id="arp-ignore",
-        subject=uplink.name,
-        what="the host answers no ARP request there, so neither guests nor the LAN find it",
-        evidence=f"{own} or net.ipv4.conf.all.arp_ignore: 8",
-        remedy=f"sysctl -w net.ipv4.conf.all.arp_ignore=0 {own}=0",
-    )
+    if uplink.sysctls.get("arp_ignore", 0) >= 8:
+        yield Finding(
+            level=PROBLEM if uplink.role and uplink.role.host_access else WARNING,
+            id="arp-ignore",
+            subject=uplink.name,
+            what="the host answers no ARP request there, so neither guests nor the LAN find it",
+            evidence=f"{own} or net.ipv4.conf.all.arp_ignore: 8",
+            remedy=f"sysctl -w net.ipv4.conf.all.arp_ignore=0 {own}=0",
+        )
 
 
 def ipv6(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
