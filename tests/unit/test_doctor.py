@@ -75,7 +75,7 @@ def an_uplink(link: Link = UP, type: str = "ethernet", **changes: Any) -> Uplink
 
 def a_device(link: Link, **changes: Any) -> DeviceSnapshot:
     """Of libvirt's own making, and well."""
-    plain = DeviceSnapshot(link, "eth0", None, "", False, None, {}, (), ("", ""), "", ())
+    plain = DeviceSnapshot(link, None, "", False, None, {}, (), ("", ""), "", ())
     return replace(plain, **changes)
 
 

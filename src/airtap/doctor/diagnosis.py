@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 from .. import uplink as uplinks
 from ..config import Config
@@ -24,9 +23,7 @@ from .checks.uplink import Context
 from .finding import Finding, problem
 from .sources import daemon, hooks, kernel, kernel_log, libvirt, managers, netfilter, user
 from .sources.netfilter import Chain
-from .sources.uplinks import UplinkReader, UplinkSnapshot, names, surroundings
-
-T = TypeVar("T")
+from .sources.uplinks import UplinkSnapshot, make_reader, names
 
 # airtapd leaves others' macvtaps alone for two seconds, and takes a moment over anything.
 _SETTLE_S = 3.0
@@ -61,13 +58,12 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
         if target is None:
             target = Target(domain=_domain(str(name), guests))
         if guests:
-            proposed = _propose(links, settings)
-            guests = replace(guests, only=target.domain, default_uplink=proposed)
+            guests = replace(guests, only=target.domain)
         context = await _context(asked, guests, unseen)
-        wanted = _names(target, links, settings, guests, asked)
+        wanted = _names(target, links, guests, asked)
         wanted = await _of_aliases(netlink, settings, wanted, everything=target == Target())
         found, failed = await _settled(netlink, wanted, target, context, unseen)
-    needs = _needs(found, settings, context, target)
+    needs = _needs(found, context, target)
     there = {link.name for link in links}
     return [
         *_each(contents.KERNEL, await _kernel(found, needs), needs),
@@ -144,15 +140,13 @@ async def _target(name: str | None, settings: Config, netlink: Links) -> Target 
 
 def _domain(name: str, guests: Guests | None) -> str:
     """Return the UUID of a domain that was named. Raises Problem no-such-subject."""
-    where = "and libvirt does not run here"
-    if guests:
-        for domain in guests.libvirt.domains:
-            if name in (domain.name, domain.uuid):
-                return domain.uuid
-        silence = guests.libvirt.silence
-        where = f"and no domain at {guests.libvirt.uri}"
-        where = f"and libvirt was not asked: {silence.message}" if silence else where
-    what = f"there is no network device {name[:64]}, {where}"
+    for domain in guests.libvirt.domains if guests else ():
+        if name in (domain.name, domain.uuid):
+            return domain.uuid
+    where = f"no domain at {guests.libvirt.uri}" if guests else "libvirt does not run here"
+    if guests and guests.libvirt.silence:
+        where = f"libvirt was not asked: {guests.libvirt.silence.message}"
+    what = f"there is no network device {name[:64]}, and {where}"
     raise Problem("no-such-subject", what, "see: ip link, airtap domain list")
 
 
@@ -161,13 +155,13 @@ def _libvirt(uri: str | None, settings: Config, links: Sequence[Link]) -> Guests
     if uri is None and not hooks.is_in_use():
         return None
     asked = libvirt.read(uri or SYSTEM, settings, [link.name for link in links])
-    return Guests(asked, root=os.geteuid() == 0)
+    proposed = _propose(links, settings)
+    return Guests(asked, default_uplink=proposed, root=os.geteuid() == 0)
 
 
 def _of_libvirt(guests: Guests, systemd: bool) -> list[Finding]:
-    found = []
-    if not guests.libvirt.session:
-        found += [f for hook in hooks.read() for f in _each(contents.HOOK, hook, systemd)]
+    files = [] if guests.libvirt.session else hooks.read()
+    found = [finding for hook in files for finding in _each(contents.HOOK, hook, systemd)]
     return found + _each(contents.LIBVIRT, guests)
 
 
@@ -183,11 +177,7 @@ async def _chains(unseen: list[str]) -> list[Chain] | None:
 
 
 def _names(
-    target: Target,
-    links: Sequence[Link],
-    settings: Config,
-    guests: Guests | None,
-    asked: daemon.DaemonSnapshot,
+    target: Target, links: Sequence[Link], guests: Guests | None, asked: daemon.DaemonSnapshot
 ) -> set[str]:
     """Return the names of the uplinks to look at."""
     if target.device:
@@ -203,7 +193,7 @@ def _names(
         assert guests
         on = {checked.nic.name for domain in guests.domains for checked in domain.nics}
         return by_domain | {n.network.parent for n in networks if n.network.name in on} | on
-    found = names(links, settings) | {entry["name"] for entry in asked.status.uplinks}
+    found = names(links, asked.config) | {entry["name"] for entry in asked.status.uplinks}
     return found | by_domain | {each.network.parent for each in networks if each.network.ours}
 
 
@@ -227,25 +217,21 @@ async def _uplinks(
     failed: list[Finding] = []
     there = [link for link in links if link.name in wanted][:_MOST_UPLINKS]
     async with rtnetlink() as ipr:
-        around = await surroundings(ipr, links)
-        if around.unseen and around.unseen not in unseen:
-            unseen.append(around.unseen)
         settings, guarded = context.daemon.config, not context.daemon.silence
-        reader = UplinkReader(ipr, around, settings, context.managers, guarded=guarded)
+        reader = await make_reader(ipr, links, settings, context.managers, guarded=guarded)
+        if reader.unseen and reader.unseen not in unseen:
+            unseen.append(reader.unseen)
         for link in there:
             try:
                 found.append(await reader.uplink(link, asked=link.name == target.device))
             except LinkNotFound:  # gone meanwhile
                 continue
             except (Problem, OSError) as exc:
-                code = exc.code if isinstance(exc, Problem) else "no-device"
-                hint = exc.hint if isinstance(exc, Problem) else ""
+                known = exc if isinstance(exc, Problem) else Problem("no-device", "")
                 what = "it cannot be looked at, so guests cannot use it"
-                failed.append(
-                    problem(
-                        code, link.name, what=what, evidence=str(exc), remedy=hint or "see: dmesg"
-                    )
-                )
+                remedy = known.hint or "see: dmesg"
+                bad = problem(known.code, link.name, what=what, evidence=str(exc), remedy=remedy)
+                failed.append(bad)
     return found, failed
 
 
@@ -256,18 +242,13 @@ def _propose(links: Sequence[Link], settings: Config) -> str:
     return next((name for name in known if name in there), "")
 
 
-def _needs(
-    found: Sequence[UplinkSnapshot], settings: Config, context: Context, target: Target
-) -> Needs:
+def _needs(found: Sequence[UplinkSnapshot], context: Context, target: Target) -> Needs:
     kinds = {FAMILY[each.child.kind]: each.name for each in found if each.child}
     if not target.device:
         wanted = [pair for pairs in context.wanted.values() for pair in pairs]
         kinds |= {kind: who for who, kind in wanted}
-    kinds |= {
-        settings.parent(each.name).kind: f"airtap.toml for {each.name}"
-        for each in found
-        if settings.parent(each.name).kind != "auto"
-    }
+    chosen = [each for each in found if each.settings.kind != "auto"]
+    kinds |= {each.settings.kind: f"airtap.toml for {each.name}" for each in chosen}
     kinds.setdefault("macvtap", next((e.name for e in found if e.inspected.type != "bridge"), ""))
     return Needs(
         {kind: who for kind, who in kinds.items() if who},

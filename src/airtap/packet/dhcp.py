@@ -21,8 +21,8 @@ _DISCOVER, _REQUEST, _RELEASE = 1, 3, 7
 _CLIENT_PORT, _SERVER_PORT = 68, 67
 _UDP = 17
 _IP = "!BBHHHBBH4s4s"
-_BOOTP = "!BBBBIHH4s4s4s4s16s64s128s4s"
-_BOOTP_BYTES = struct.calcsize(_BOOTP)
+# op, htype, hlen, xid, yiaddr, chaddr, sname, file and the magic cookie (RFC 2131, figure 1).
+_BOOTP = struct.Struct("!BBBxI8x4s8x16s64s128s4s")
 _MAGIC = bytes((99, 130, 83, 99))
 _BOOTREQUEST, _BOOTREPLY = 1, 2
 _ETHERNET = 1
@@ -92,23 +92,21 @@ def request(xid: int, mac: bytes, offer: Answer) -> bytes:
 def release(xid: int, mac: bytes, lease: Answer) -> bytes:
     """Return a packet that gives a lease back to its server."""
     options: Options = {Option.SERVER: lease.server.packed}
-    message = _message(xid, mac, _RELEASE, options, lease.address, broadcast=False)
+    message = _message(xid, mac, _RELEASE, options, lease.address)
     return _packet(lease.address, lease.server, message)
 
 
 def read(packet: bytes, xid: int, mac: bytes) -> Answer | None:
     """Return a server's answer to this exchange of this client's; None if a packet is none."""
     message = _of_server(packet)
-    if message is None or len(message) < _BOOTP_BYTES:
+    if message is None or len(message) < _BOOTP.size:
         return None
-    (op, hardware, length, _, number, _, _, _, yours, _, _, client, name, file, magic) = (
-        struct.unpack_from(_BOOTP, message)
-    )
+    op, hardware, length, number, yours, client, name, file, magic = _BOOTP.unpack_from(message)
     if (op, hardware, length, number) != (_BOOTREPLY, _ETHERNET, 6, xid):
         return None
     if client[:6] != mac or magic != _MAGIC:
         return None
-    options = _all_options(message[_BOOTP_BYTES:], name, file)
+    options = _all_options(message[_BOOTP.size :], name, file)
     return None if options is None else _answer(options, IPv4Address(yours))
 
 
@@ -205,19 +203,13 @@ def _of_server(packet: bytes) -> bytes | None:
 
 
 def _message(
-    xid: int,
-    mac: bytes,
-    kind: int,
-    options: Options,
-    address: IPv4Address = ANYBODY,
-    broadcast: bool = True,
+    xid: int, mac: bytes, kind: int, options: Options, address: IPv4Address = ANYBODY
 ) -> bytes:
     """Return a message of a client's.
 
-    address: the client's own.
-    broadcast: whether answers are to come to all, as it has no address yet.
+    address: the client's own; answers are to come to all as long as it has none.
     """
-    flags = _BROADCAST_FLAG if broadcast else 0
+    flags = _BROADCAST_FLAG if address == ANYBODY else 0
     head = struct.pack("!BBBBIHH", _BOOTREQUEST, _ETHERNET, 6, 0, xid, 0, flags)
     head += address.packed + 3 * ANYBODY.packed + mac.ljust(16, b"\0") + bytes(64 + 128) + _MAGIC
     told = {

@@ -7,7 +7,7 @@ chain is told when no more can come, or when a moment has passed without more.
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from ..bpf.trace_record import DROP, EVERYONE, NOBODY, PASS, REDIRECT, Record
@@ -19,6 +19,10 @@ from .describe import dhcp_flags, in_words, layer3, mac, nd_message
 LEARNED, MOVED, EVICTED, REFUSED, SUPPRESSED, MAC_LEARNED, PROBED = (1 << n for n in range(7))
 COPIED, CONFIGURES = 1 << 14, 1 << 15
 
+_REFUSED_BY = {
+    "to_uplink": "refused: ARP, ND or DHCP that cannot be translated whole",
+    "to_sibling": "refused: siblings are kept apart here (mode private)",
+}
 # ns after which no more is expected of a frame: its programs run within microseconds.
 _COMPLETE_NS = 200_000_000
 _OPEN = 64
@@ -56,17 +60,6 @@ class Line:
     records: tuple[Record, ...]
 
 
-@dataclass
-class _Chain:
-    records: list[Record] = field(default_factory=list)
-
-    def takes(self, record: Record) -> bool:
-        last = self.records[-1]
-        is_later = record.program > last.program
-        same_length = record.before_length == last.after_length
-        return is_later and same_length and record.before == last.after
-
-
 class Correlator:
     """Puts the records of one frame together, and tells what became of it.
 
@@ -77,7 +70,7 @@ class Correlator:
         self.setting = setting
         self.lossy = False
         self._addresses = set(setting.addresses)
-        self._chains: list[_Chain] = []
+        self._chains: list[list[Record]] = []
 
     def feed(self, record: Record) -> Iterator[Line]:
         """Take a record, in the order in which they come, and give the frames of which all is
@@ -86,27 +79,27 @@ class Correlator:
             yield from self._from_lan(record)
         elif record.name == "uplink_egress" and mac(record.before[6:12]) == self.setting.uplink_mac:
             if record.whose != NOBODY or mac(record.before[:6]) == self.setting.mac:
-                yield _line(record, "host -> guest", _from_host(record, self.setting))
+                yield _line([record], "host -> guest", _from_host(record, self.setting))
         else:
             yield from self._from_guest(record)
 
     def flush(self, now: int) -> Iterator[Line]:
         """Give the frames of which nothing more has come. now: ns of CLOCK_MONOTONIC."""
-        while self._chains and now - self._chains[0].records[-1].time > _COMPLETE_NS:
+        while self._chains and now - self._chains[0][-1].time > _COMPLETE_NS:
             yield self._told(self._chains.pop(0))
 
     def _from_guest(self, record: Record) -> Iterator[Line]:
-        chain = next((chain for chain in self._chains if chain.takes(record)), None)
+        chain = next((chain for chain in self._chains if _follows(record, chain[-1])), None)
         if chain is None:
             if self._is_siblings(record):
-                yield _line(record, "sibling -> guest", changes(record, record))
+                yield _line([record], "sibling -> guest", changes(record, record))
                 return
             if record.name == "from_guest" or len(self._chains) >= _OPEN:
                 while self._chains:  # one guest's frames come one by one
                     yield self._told(self._chains.pop(0))
-            chain = _Chain()
+            chain = []
             self._chains.append(chain)
-        chain.records.append(record)
+        chain.append(record)
         if self._is_complete(record):
             self._chains.remove(chain)
             yield self._told(chain)
@@ -117,36 +110,25 @@ class Correlator:
         return record.name == "to_sibling" and record.verdict == REDIRECT and own
 
     def _is_complete(self, record: Record) -> bool:
-        if record.verdict != PASS:
-            return True
         last = "to_sibling" if self.setting.kind == "ipvtap" else "to_uplink"
-        return record.name == last
+        return record.verdict != PASS or record.name == last
 
-    def _told(self, chain: _Chain) -> Line:
-        first, last = chain.records[0], chain.records[-1]
-        done = [text for record in chain.records for text in _noted(record)]
-        done += changes(first, last)
-        direction, more = self._end_of(chain.records)
-        self._addresses |= {_address(r.key, r.key_family) for r in chain.records if _learns(r)}
-        refused = last.verdict == DROP
-        return Line(
-            first.time,
-            direction,
-            in_words(first.before, _tag(first)),
-            (*done, *more) or ("passes unchanged",),
-            refused,
-            tuple(chain.records),
-        )
+    def _told(self, chain: Sequence[Record]) -> Line:
+        done = [text for record in chain for text in _noted(record)]
+        done += changes(chain[0], chain[-1])
+        direction, more = self._end_of(chain)
+        learnt = [record for record in chain if record.said & (LEARNED | MOVED)]
+        self._addresses |= {_address(record.key, record.key_family) for record in learnt}
+        return _line(chain, direction, [*done, *more] or ["passes unchanged"])
 
     def _end_of(self, records: Sequence[Record]) -> tuple[str, list[str]]:
         """Return where a frame of the guest's goes, and what else is to say of it."""
         last, to_uplink = records[-1], mac(records[-1].after[:6]) == self.setting.uplink_mac
         if last.verdict == DROP:
             return "guest -> LAN", _why_dropped(last)
-        if last.verdict == REDIRECT and last.name != "to_sibling":
-            return "guest -> host", ["handed to the host"]
         if last.verdict == REDIRECT:
-            return "guest -> sibling", ["handed to the sibling"]
+            receiver = "sibling" if last.name == "to_sibling" else "host"
+            return f"guest -> {receiver}", [f"handed to the {receiver}"]
         if last.name == "to_sibling" and to_uplink:
             return "guest -> host", ["for no sibling: to the host"]
         is_group = bool(last.after[0] & 1)
@@ -160,19 +142,25 @@ class Correlator:
     def _from_lan(self, record: Record) -> Iterator[Line]:
         if record.verdict == DROP:
             if sender_address(record.before) in self._addresses:
-                yield _line(record, "LAN -> guest", ["dropped: an echo of what this guest sent"])
+                yield _line([record], "LAN -> guest", ["dropped: an echo of what this guest sent"])
         elif record.whose == NOBODY:
             done = [*changes(record, record), "no guest has that address: to the host"]
-            yield _line(record, "LAN -> host", done)
+            yield _line([record], "LAN -> host", done)
         else:
             delivered = "to all guests" if record.whose == EVERYONE else "delivered to the guest"
-            yield _line(record, "LAN -> guest", [*changes(record, record), delivered])
+            yield _line([record], "LAN -> guest", [*changes(record, record), delivered])
 
 
-def _line(record: Record, direction: str, done: Sequence[str]) -> Line:
-    what = in_words(record.before, _tag(record))
-    refused = record.verdict == DROP
-    return Line(record.time, direction, what, tuple(done), refused, (record,))
+def _follows(record: Record, last: Record) -> bool:
+    is_later = record.program > last.program
+    same_length = record.before_length == last.after_length
+    return is_later and same_length and record.before == last.after
+
+
+def _line(chain: Sequence[Record], direction: str, done: Sequence[str]) -> Line:
+    first, refused = chain[0], chain[-1].verdict == DROP
+    what = in_words(first.before, _tag(first))
+    return Line(first.time, direction, what, tuple(done), refused, tuple(chain))
 
 
 def _from_host(record: Record, setting: Setting) -> list[str]:
@@ -181,10 +169,6 @@ def _from_host(record: Record, setting: Setting) -> list[str]:
     if record.said & COPIED:
         return ["a copy to each guest"]
     return [f"not for an address that {setting.device} has on this link: to the LAN"]
-
-
-def _learns(record: Record) -> bool:
-    return bool(record.said & (LEARNED | MOVED))
 
 
 def _noted(record: Record) -> Iterator[str]:
@@ -197,8 +181,7 @@ def _noted(record: Record) -> Iterator[str]:
     if record.said & MOVED:
         yield f"learned {address}, another guest's before, who was silent"
     if record.said & EVICTED:
-        forgotten = _address(record.evicted, record.evicted_family)
-        yield f"forgot {forgotten}: too many addresses"
+        yield f"forgot {_address(record.evicted, record.evicted_family)}: too many addresses"
     if record.said & PROBED:
         yield f"nobody here has {address} yet"
     if record.said & COPIED:
@@ -214,12 +197,7 @@ def _why_dropped(record: Record) -> list[str]:
         return [f"refused: {_reason(record)}"]
     if record.said & CONFIGURES:
         return ["refused: it would configure the host"]
-    return [
-        {
-            "to_uplink": "refused: ARP, ND or DHCP that cannot be translated whole",
-            "to_sibling": "refused: siblings are kept apart here (mode private)",
-        }.get(record.name, "refused")
-    ]
+    return [_REFUSED_BY.get(record.name, "refused")]
 
 
 def _reason(record: Record) -> str:
@@ -238,10 +216,9 @@ def _reason(record: Record) -> str:
 
 def changes(first: Record, last: Record) -> list[str]:
     """Say what the programs changed in a frame, from before the first to after the last of them."""
-    before, after = first.before, last.after
     if last.verdict == DROP:
         return []
-    return [*_mac_changes(before, after), *_inner_changes(before, after)]
+    return [*_mac_changes(first.before, last.after), *_inner_changes(first.before, last.after)]
 
 
 def _mac_changes(before: bytes, after: bytes) -> Iterator[str]:

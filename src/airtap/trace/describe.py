@@ -76,12 +76,9 @@ def _behind_tags(frame: bytes, tags: list[int]) -> tuple[int, int]:
 
 
 def _payload(kind: int, frame: bytes, at: int) -> str:
-    if kind == ETH_P_ARP:
-        return _arp(frame, at)
-    if kind == ETH_P_IP:
-        return _ipv4(frame, at)
-    if kind == ETH_P_IPV6:
-        return _ipv6(frame, at)
+    parse = {ETH_P_ARP: _arp, ETH_P_IP: _ipv4, ETH_P_IPV6: _ipv6}.get(kind)
+    if parse:
+        return parse(frame, at)
     ends = f"{mac(frame[6:12])} > {mac(frame[:6])}"
     if frame[:3] == b"\x01\x80\xc2":
         return f"link control {ends}"

@@ -9,7 +9,7 @@ Whatever ends this process ends the guest: namespace and tap are there by its de
 import asyncio
 import os
 import socket
-from contextlib import AsyncExitStack, closing, suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface
 from pathlib import Path
@@ -26,7 +26,7 @@ from ..kernel.netns import Namespace
 from ..names import octets
 from ..packet import arp
 from ..packet.ethernet import BROADCAST, ETH_P_ARP, ETH_P_IP
-from .ping import Echo, Pinger, ping
+from .ping import Echo, Pinger
 
 _LARGEST_FRAME = 1 << 16
 _BURST = 64
@@ -112,7 +112,7 @@ class TrialGuest:
                 with suppress(OSError):  # no IPv6, an older kernel, or a /proc/sys not to write to
                     Path("/proc/sys/net", path.format(self.name)).write_text(value)
             await self._set(flags=IFF_UP, change=IFF_UP)
-        self._carry_from(self._inside, self._carry_out)
+        self._carry_from(self._inside, self.send_waiting)
         self._carry_from(self._outside, self._carry_in)
 
     async def _set(self, **attributes: object) -> None:
@@ -128,9 +128,6 @@ class TrialGuest:
         loop = asyncio.get_running_loop()
         loop.add_reader(source, carry)
         self._undo.callback(loop.remove_reader, source)
-
-    def _carry_out(self) -> None:
-        self.sent += self._carry(self._inside, self._outside)
 
     def _carry_in(self) -> None:
         self.received += self._carry(self._outside, self._inside)
@@ -184,7 +181,7 @@ class TrialGuest:
 
     def send_waiting(self) -> None:
         """Give to the tap what has been sent and still waits: the guest's last words."""
-        self._carry_out()
+        self.sent += self._carry(self._inside, self._outside)
 
     async def resolve_unconfigured(self, address: IPv4Address, seconds: float) -> str | None:
         """Ask by ARP who has an address, as one without its own; return the MAC that answers."""
@@ -244,13 +241,9 @@ class TrialGuest:
         """Have the guest's kernel find out the MAC of an address, by ARP or ND; None: silence."""
         loop = asyncio.get_running_loop()
         await forget_neighbour(self._ipr, self._index, address)
-        end = again = loop.time()
-        end += seconds
-        with closing(self._pinger(address)) as pinger:
+        end = loop.time() + seconds
+        with self._pinger(address):  # each request makes the kernel ask
             while loop.time() < end:
-                if loop.time() >= again:
-                    pinger.send()
-                    again = loop.time() + _AGAIN_S
                 if mac := await neighbour_mac(self._ipr, self._index, address, asked=True):
                     return mac
                 await asyncio.sleep(_LOOK_S)
@@ -272,8 +265,8 @@ class TrialGuest:
 
     async def ping(self, address: Address, seconds: float) -> Echo:
         """Ping an address. Raises OSError."""
-        with closing(self._pinger(address)) as pinger:
-            return await ping(pinger, seconds)
+        with self._pinger(address) as pinger:
+            return await pinger.echo(seconds)
 
     def _pinger(self, address: Address) -> Pinger:
         with self._namespace.inside():

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_interface
 
 from pyroute2 import AsyncIPRoute
@@ -12,7 +12,7 @@ from ..errors import Problem
 from ..kernel.addresses import Address, host_addresses
 from ..kernel.links import FAMILY, Link, LinkNotFound, Links, open_links, rtnetlink
 from ..kernel.neighbours import neighbour_mac
-from .ping import Echo, Pinger, ping
+from .ping import Echo, Pinger
 
 Interface = IPv4Interface | IPv6Interface
 
@@ -74,8 +74,8 @@ class TrialHost:
 
     async def ping(self, address: Address, seconds: float) -> Echo:
         """Ping an address out of the device. Raises OSError."""
-        with closing(Pinger(address, self.name)) as pinger:
-            return await ping(pinger, seconds)
+        with Pinger(address, self.name) as pinger:
+            return await pinger.echo(seconds)
 
 
 @asynccontextmanager

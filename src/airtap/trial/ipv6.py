@@ -26,9 +26,8 @@ async def autoconfigure(context: TrialContext) -> str:
         context.address6 = found.interface
         return f"{found.interface}, router {context.gateway6 or 'none'}"
     if context.gateway6:
-        raise Skipped(
-            f"{context.gateway6} advertises no prefix for autoconfiguration (DHCPv6 only?)"
-        )
+        what = "advertises no prefix for autoconfiguration (DHCPv6 only?)"
+        raise Skipped(f"{context.gateway6} {what}")
     if await context.host.hears_routers():
         raise Failed(
             "no router advertisement came, though the host has its router by one;"

@@ -6,6 +6,7 @@ import socket
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from typing import Self
 
 from ..errors import reason
 from ..kernel.addresses import Address
@@ -34,7 +35,7 @@ class Echo:
 
 
 class Pinger:
-    """Sends echo requests to one address out of one device, until close()."""
+    """Pings one address out of one device: twice a second, for as long as its context lasts."""
 
     def __init__(self, address: Address, device: str) -> None:
         """Raises OSError."""
@@ -42,25 +43,42 @@ class Pinger:
         self._six = isinstance(address, IPv6Address)
         self._token = os.urandom(_TOKEN_BYTES)
         self._sent: list[float] = []
-        self.refused = ""
+        self._refused = ""
         self._socket = _open(self._six, device)
 
-    def close(self) -> None:
-        """Close the socket."""
+    def __enter__(self) -> Self:
+        self._asking = asyncio.create_task(self._ask())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._asking.cancel()
         self._socket.close()
 
-    def send(self) -> None:
+    async def echo(self, seconds: float) -> Echo:
+        """Wait for an answer, for so many seconds at most. Raises OSError."""
+        try:
+            async with asyncio.timeout(seconds):
+                return Echo(await self._answer())
+        except TimeoutError:
+            return Echo(None, self._refused)
+
+    async def _ask(self) -> None:
+        while True:
+            self._send()
+            await asyncio.sleep(_AGAIN_S)
+
+    def _send(self) -> None:
         """Send one request, and note what the kernel refuses."""
         sequence = len(self._sent) & 0xFFFF
         self._sent.append(asyncio.get_running_loop().time())
         try:
             self._socket.sendto(echo_request(self._six, sequence, self._token), self._to)
-            self.refused = ""
+            self._refused = ""
         except OSError as exc:
-            self.refused = reason(exc)
+            self._refused = reason(exc)
 
-    async def answer(self) -> float:
-        """Wait for an answer, and return how long it took, in seconds. Raises OSError."""
+    async def _answer(self) -> float:
+        """Wait for an answer, and return how long it took, in seconds."""
         loop = asyncio.get_running_loop()
         while True:
             packet = await loop.sock_recv(self._socket, _LARGEST)
@@ -68,24 +86,6 @@ class Pinger:
             if sequence is not None and sequence < len(self._sent):
                 return loop.time() - self._sent[sequence]
             await asyncio.sleep(0)  # a flood of answers to others leaves time-outs their turn
-
-
-async def ping(pinger: Pinger, seconds: float) -> Echo:
-    """Ask twice a second until an answer comes, for so many seconds at most. Raises OSError."""
-    asking = asyncio.create_task(_ask(pinger))
-    try:
-        async with asyncio.timeout(seconds):
-            return Echo(await pinger.answer())
-    except TimeoutError:
-        return Echo(None, pinger.refused)
-    finally:
-        asking.cancel()
-
-
-async def _ask(pinger: Pinger) -> None:
-    while True:
-        pinger.send()
-        await asyncio.sleep(_AGAIN_S)
 
 
 def _open(six: bool, device: str) -> socket.socket:

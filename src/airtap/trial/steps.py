@@ -61,9 +61,6 @@ class Trial:
         """Whether there was a guest at all."""
         return any((step.name, step.result) == ("device", PASSED) for step in self.steps)
 
-    def failures(self) -> int:
-        return sum(step.result == FAILED for step in self.steps)
-
 
 @dataclass
 class Report:
@@ -84,7 +81,7 @@ class Report:
         return any(trial.tried for trial in self.trials) and not self.failures()
 
     def failures(self) -> int:
-        return sum(trial.failures() for trial in self.trials)
+        return sum(step.result == FAILED for trial in self.trials for step in trial.steps)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -78,9 +78,8 @@ async def _trials(host: TrialHost, kind: str | None) -> list[Trial]:
     """Return which kinds to try on a device, and which not, and why."""
     if host.type == "bridge":
         if kind:
-            raise Problem(
-                "bad-kind", f"{host.name} is a bridge, and takes no {kind}", "omit --kind"
-            )
+            what = f"{host.name} is a bridge, and takes no {kind}"
+            raise Problem("bad-kind", what, "omit --kind")
         return [Trial("bridge")]
     if kind:
         return [Trial(kind)]

@@ -44,11 +44,10 @@ def answers(daemon: DaemonSnapshot, user: User) -> Iterator[Finding]:
     Yields ok; problem airtapd-down, socket-refused or airtapd-silent; warning airtapd-down, where
     the next guest of root's starts it.
     """
+    evidence = f"{daemon.path}: {daemon.silence}"
     if not daemon.silence:
         yield ok("airtapd", "airtapd", what=f"answers at {daemon.path}")
-        return
-    evidence = f"{daemon.path}: {daemon.silence}"
-    if daemon.refused:
+    elif daemon.refused:
         yield problem(
             "socket-refused",
             daemon.path,
@@ -95,10 +94,8 @@ def socket_mode(daemon: DaemonSnapshot, _user: User) -> Iterator[Finding]:
 
     Yields warning socket-mode.
     """
-    mode = daemon.mode
-    if mode is None or daemon.refused:
-        return
-    if mode & _EVERYBODY != _EVERYBODY:
+    open_to_all = daemon.mode is None or daemon.mode & _EVERYBODY == _EVERYBODY
+    if not open_to_all and not daemon.refused:
         yield warning(
             "socket-mode",
             daemon.path,
@@ -115,14 +112,13 @@ def version(daemon: DaemonSnapshot, _user: User) -> Iterator[Finding]:
     """
     if daemon.silence or daemon.status.version == __version__:
         return
+    again = "systemctl restart airtapd" if daemon.systemd else "end airtapd, and start it: airtapd"
     yield warning(
         "airtapd-version",
         "airtapd",
         what="is of another version than this program: it was not started anew after an upgrade",
         evidence=f"airtapd {daemon.status.version or 'of before 0.2'}, airtap {__version__}",
-        remedy="systemctl restart airtapd"
-        if daemon.systemd
-        else "end airtapd, and start it: airtapd",
+        remedy=again,
     )
 
 

@@ -154,18 +154,16 @@ def guests(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
 
 
 def _stranded(guest: dict[str, object]) -> Iterator[Finding]:
-    if not guest.get("stranded"):
-        return
     domain = _domain(guest)
-    yield warning(
-        "guest-stranded",
-        domain or str(guest["device"]),
-        what="its uplink is on another network now, and the guest was not heard there",
-        evidence=f"airtap status: {guest['device']} is stranded",
-        remedy=f"airtap domain renew {word(domain)}"
-        if domain
-        else "have the guest ask for a new lease, or in QEMU's monitor: set_link n0 off, and on",
-    )
+    lease = "have the guest ask for a new lease, or in QEMU's monitor: set_link n0 off, and on"
+    if guest.get("stranded"):
+        yield warning(
+            "guest-stranded",
+            domain or str(guest["device"]),
+            what="its uplink is on another network now, and the guest was not heard there",
+            evidence=f"airtap status: {guest['device']} is stranded",
+            remedy=f"airtap domain renew {word(domain)}" if domain else lease,
+        )
 
 
 def _refused(guest: dict[str, object]) -> Iterator[Finding]:

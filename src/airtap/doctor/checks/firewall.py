@@ -85,9 +85,8 @@ def devices(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
         found = way(chain, name)
         if found.closed:
             key = "oifname" if chain.hook == "egress" else "iifname"
-            level = PROBLEM if found.shut else WARNING
             yield Finding(
-                level=level,
+                level=PROBLEM if found.shut else WARNING,
                 id="nft-netdev-drops",
                 subject=name,
                 what=f"nftables drops what its {chain.hook} chain does not accept",
@@ -103,10 +102,9 @@ def devices(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
                 remedy=_look(found),
             )
         else:
+            what = f"nftables has a chain on {chain.hook}"
             shown = f"nft list chain {_place(chain, chain.name)}"
-            yield ok(
-                "nft-netdev", name, what=f"nftables has a chain on {chain.hook}", evidence=shown
-            )
+            yield ok("nft-netdev", name, what=what, evidence=shown)
 
 
 def bridges(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:

@@ -53,9 +53,8 @@ def acl(user: User) -> Iterator[Finding]:
         "acl-unreadable": f"{prefix}{unreadable}",
         "acl-invalid": f"correct that line of {path}: {rules.hint}",
     }
-    level = WARNING if user.root and rules.code == "acl-unreadable" else PROBLEM
     yield Finding(
-        level=level,
+        level=WARNING if user.root and rules.code == "acl-unreadable" else PROBLEM,
         id=rules.code,
         subject=user.acl_path,
         what=f"nothing is allowed to {user.name}",
@@ -70,9 +69,8 @@ def uplinks(_config: Config, _there: Collection[str], found: int) -> Iterator[Fi
     Yields ok.
     """
     if not found:
-        yield ok(
-            "no-uplink", "airtap", what="no uplink carries a guest or stands in airtap.toml yet"
-        )
+        what = "no uplink carries a guest or stands in airtap.toml yet"
+        yield ok("no-uplink", "airtap", what=what)
 
 
 def absent(config: Config, there: Collection[str], _found: int) -> Iterator[Finding]:

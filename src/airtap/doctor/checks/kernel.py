@@ -38,16 +38,9 @@ def kinds(kernel: Kernel, needs: Needs) -> Iterator[Finding]:
                 remedy=f"modprobe {kind}, or boot a kernel with CONFIG_{kind.upper()}",
             )
         else:
-            said: dict[bool | None, str] = {
-                True: f"has {kind}",
-                False: f"has no {kind}, and nobody asks for it",
-            }
-            yield ok(
-                kind,
-                "kernel",
-                what=said.get(there, f"cannot tell whether it has {kind}"),
-                evidence=evidence,
-            )
+            known = f"has {kind}" if there else f"has no {kind}, and nobody asks for it"
+            what = f"cannot tell whether it has {kind}" if there is None else known
+            yield ok(kind, "kernel", what=what, evidence=evidence)
 
 
 def clsact(kernel: Kernel, needs: Needs) -> Iterator[Finding]:

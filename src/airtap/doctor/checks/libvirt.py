@@ -52,20 +52,18 @@ def hook_file(hook: HookFile, systemd: bool) -> Iterator[Finding]:
     if hook.hidden:
         yield ok("hook", hook.file, what="only root may look at it", evidence=hook.error)
     elif hook.error:
-        what = f"libvirt's {hook.name} hook of airtap is not there: its guests are not prepared"
         yield problem(
             "hook-missing",
             hook.file,
-            what=what,
+            what=f"libvirt's {hook.name} hook of airtap is not there: its guests are not prepared",
             evidence=f"{hook.file}: {hook.error}",
             remedy=_REINSTALL,
         )
     elif not hook.ours:
-        what = "it is another program's, not airtap's hook"
         yield problem(
             "hook-foreign",
             hook.file,
-            what=what,
+            what="it is another program's, not airtap's hook",
             evidence="it does not run airtap.hook",
             remedy=_REINSTALL,
         )
@@ -78,11 +76,10 @@ def hook_file(hook: HookFile, systemd: bool) -> Iterator[Finding]:
             remedy=f"chmod 755 {word(hook.file)}",
         )
     elif not hook.version:
-        what = "it does nothing: the airtap that it runs is not there"
         yield problem(
             "hook-broken",
             hook.file,
-            what=what,
+            what="it does nothing: the airtap that it runs is not there",
             evidence=f"no airtap below {hook.tree}",
             remedy=_REINSTALL,
         )
@@ -152,12 +149,8 @@ def answers(guests: Guests) -> Iterator[Finding]:
     if libvirt.silence is None:
         yield ok("libvirt", libvirt.uri, what="answers")
     elif libvirt.silence.code == "no-connection" and libvirt.uri == SYSTEM and not guests.root:
-        yield ok(
-            "libvirt",
-            libvirt.uri,
-            what="was not asked: it cannot be reached",
-            evidence=libvirt.silence.message,
-        )
+        what = "was not asked: it cannot be reached"
+        yield ok("libvirt", libvirt.uri, what=what, evidence=libvirt.silence.message)
     else:
         yield warning(
             _LACKING.get(libvirt.silence.code, libvirt.silence.code),
@@ -173,7 +166,6 @@ def networks(guests: Guests) -> Iterator[Finding]:
 
     Yields ok; problem network-parent-missing or network-inactive; warning network-not-autostarted.
     """
-    devices = guests.libvirt.devices
     for entry in guests.libvirt.networks:
         network = entry.network
         if not network.ours:
@@ -184,7 +176,7 @@ def networks(guests: Guests) -> Iterator[Finding]:
         mode = f" --mode {network.mode}" if network.mode else ""
         options = f"--parent {word(network.parent)}{kind}{mode}{guests.connect}"
         again = f"airtap network define {name} {options}"
-        if network.parent not in devices and network.kind != "session":
+        if network.parent not in guests.libvirt.devices and network.kind != "session":
             other = word(guests.default_uplink or "DEV", "DEV")
             yield problem(
                 "network-parent-missing",
@@ -196,20 +188,18 @@ def networks(guests: Guests) -> Iterator[Finding]:
                 f"{guests.connect}",
             )
         elif not entry.active:
-            what = "it is not started, so no guest on it starts"
             yield problem(
                 "network-inactive",
                 subject,
-                what=what,
+                what="it is not started, so no guest on it starts",
                 evidence="virsh net-list --all",
                 remedy=again,
             )
         elif not entry.autostart:
-            what = "libvirt does not start it by itself, after the next boot"
             yield warning(
                 "network-not-autostarted",
                 subject,
-                what=what,
+                what="libvirt does not start it by itself, after the next boot",
                 evidence="virsh net-list --all",
                 remedy=again,
             )
@@ -232,9 +222,8 @@ def cards(guests: Guests) -> Iterator[Finding]:
                 yield ok("card", subject, what=f"{where}{note}", evidence=checked.why)
                 continue
             concerned = guests.only or checked.nic.connected or checked.nic.prepared
-            level = PROBLEM if concerned or checked.nic.name in ours else WARNING
             yield Finding(
-                level=level,
+                level=PROBLEM if concerned or checked.nic.name in ours else WARNING,
                 id="card-cannot-work",
                 subject=subject,
                 what=f"it cannot work on {where}: {checked.why}",
@@ -246,10 +235,13 @@ def cards(guests: Guests) -> Iterator[Finding]:
 def _reconnect(guests: Guests, domain: CheckedDomain, checked: CheckedNic) -> str:
     if checked.nic.kind == "network" and "not active" in checked.why:
         return f"virsh --connect {word(guests.libvirt.uri)} net-start {word(checked.nic.name)}"
-    nic = f" --nic {checked.nic.number}" if len(domain.nics) > 1 else ""
     parent = word(guests.default_uplink or "DEV", "DEV")
-    name = word(domain.name, domain.uuid)
-    return f"airtap domain connect {name}{nic} --parent {parent}{guests.connect}"
+    return f"{_connect(domain, checked)} --parent {parent}{guests.connect}"
+
+
+def _connect(domain: CheckedDomain, checked: CheckedNic) -> str:
+    nic = f" --nic {checked.nic.number}" if len(domain.nics) > 1 else ""
+    return f"airtap domain connect {word(domain.name, domain.uuid)}{nic}"
 
 
 def clones(guests: Guests) -> Iterator[Finding]:
@@ -268,14 +260,12 @@ def clones(guests: Guests) -> Iterator[Finding]:
         domain, checked = next((each for each in found if not each[1].nic.own), found[-1])
         if guests.only not in ("", *(each.uuid for each, _ in found)):
             continue
-        nic = f" --nic {checked.nic.number}" if len(domain.nics) > 1 else ""
-        name = word(domain.name, domain.uuid)
         yield problem(
             "device-cloned",
             f"domain {domain.name}",
             what=f"it is a clone, and its card would take the device {device} of the original",
             evidence=f"{device} is noted by: {', '.join(each.name for each, _ in found[:8])}",
-            remedy=f"airtap domain connect {name}{nic} --parent {word(checked.nic.name)}"
+            remedy=f"{_connect(domain, checked)} --parent {word(checked.nic.name)}"
             f" --kind {checked.nic.kind}{guests.connect}",
         )
 
@@ -300,18 +290,16 @@ def session(own: Session) -> Iterator[Finding]:
     """
     if own.usable and own.helper.endswith("/airtap-bridge-helper"):
         yield ok("session-helper", own.file, what=f"bridge_helper is {own.helper}")
-        return
-    if not own.networks:
-        yield ok(
-            "session-helper", own.file, what="bridge_helper is not airtap's, and nobody asks for it"
+    elif not own.networks:
+        what = "bridge_helper is not airtap's, and nobody asks for it"
+        yield ok("session-helper", own.file, what=what)
+    else:
+        yield problem(
+            "session-helper",
+            own.file,
+            what=f"guests on the network {own.networks[0]} of qemu:///session get no device",
+            evidence=f"bridge_helper = {own.helper!r}"
+            if own.helper
+            else "there is no bridge_helper, and libvirt's own cannot do it",
+            remedy=f'{own.file}: bridge_helper = "{own.ours}"',
         )
-        return
-    yield problem(
-        "session-helper",
-        own.file,
-        what=f"guests on the network {own.networks[0]} of qemu:///session get no device",
-        evidence=f"bridge_helper = {own.helper!r}"
-        if own.helper
-        else "there is no bridge_helper, and libvirt's own cannot do it",
-        remedy=f'{own.file}: bridge_helper = "{own.ours}"',
-    )

@@ -73,11 +73,8 @@ def _attached(
     level = PROBLEM if role.translate else WARNING
     grave = "MAC NAT does not work there"
     what = grave if role.translate else "the host does not meet guests there"
-    by = (
-        "libvirt's (by <inbound>) or somebody's"
-        if isinstance(place, DeviceSnapshot)
-        else "somebody's"
-    )
+    of_guest = isinstance(place, DeviceSnapshot)
+    by = "libvirt's (by <inbound>) or somebody's" if of_guest else "somebody's"
     lacking = missing(wanted, filters)
     if lacking and place.qdisc == "ingress":
         yield Finding(
@@ -130,14 +127,10 @@ def _shadowed(name: str, wanted: Sequence[str], filters: Sequence[Filter]) -> It
 
 def _taken(lacking: Collection[Hook], filters: Collection[Filter]) -> Filter | None:
     places = {(hook.direction, hook.priority) for hook in lacking}
-    return next(
-        (
-            each
-            for each in filters
-            if (each.direction, each.priority) in places and not each.name.startswith(_OURS)
-        ),
-        None,
-    )
+    for each in filters:
+        if (each.direction, each.priority) in places and not each.name.startswith(_OURS):
+            return each
+    return None
 
 
 def _shown(each: Filter) -> str:

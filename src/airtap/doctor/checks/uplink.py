@@ -64,14 +64,12 @@ def carrier(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """
     link = uplink.link
     used = uplink.asked or uplink.devices
+    level = PROBLEM if used else WARNING
     if link.up and link.flags & IFF_LOWER_UP:
         yield ok("carrier", link.name, what="is up")
-        return
-    if uplink.one_of_several and not used:
+    elif uplink.one_of_several and not used:
         yield ok("carrier", link.name, what="is not up; an alias names others beside it")
-        return
-    level = PROBLEM if used else WARNING
-    if not link.up:
+    elif not link.up:
         yield Finding(
             level=level,
             id="link-down",
@@ -108,12 +106,8 @@ def holder(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
             remedy=_way_out(uplink, refused),
         )
     else:
-        yield ok(
-            "parent",
-            uplink.name,
-            what=f"guests get a device of kind {kind}",
-            evidence=_held_by(uplink),
-        )
+        what = f"guests get a device of kind {kind}"
+        yield ok("parent", uplink.name, what=what, evidence=_held_by(uplink))
 
 
 def _held_by(uplink: UplinkSnapshot) -> str:
@@ -150,12 +144,8 @@ def strangers(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     if wanted == "auto":
         wanted = FAMILY[uplink.child.kind] if uplink.child else "macvtap"
     if held == wanted:
-        yield ok(
-            "strangers",
-            uplink.name,
-            what="containers have devices of the same kind on it",
-            evidence=shown,
-        )
+        what = "containers have devices of the same kind on it"
+        yield ok("strangers", uplink.name, what=what, evidence=shown)
         return
     yield problem(
         "parent-held-elsewhere",
@@ -276,19 +266,16 @@ def arp(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
 
     Yields problem arp-ignore, where guests are to meet the host; warning arp-ignore elsewhere.
     """
-    meets = uplink.role is not None and uplink.role.host_access
-    if uplink.sysctls.get("arp_ignore", 0) < 8:
-        return
-    level = PROBLEM if meets else WARNING
     own = sysctl_of("ipv4", uplink.name, "arp_ignore")
-    yield Finding(
-        level=level,
-        id="arp-ignore",
-        subject=uplink.name,
-        what="the host answers no ARP request there, so neither guests nor the LAN find it",
-        evidence=f"{own} or net.ipv4.conf.all.arp_ignore: 8",
-        remedy=f"sysctl -w net.ipv4.conf.all.arp_ignore=0 {own}=0",
-    )
+    if uplink.sysctls.get("arp_ignore", 0) >= 8:
+        yield Finding(
+            level=PROBLEM if uplink.role and uplink.role.host_access else WARNING,
+            id="arp-ignore",
+            subject=uplink.name,
+            what="the host answers no ARP request there, so neither guests nor the LAN find it",
+            evidence=f"{own} or net.ipv4.conf.all.arp_ignore: 8",
+            remedy=f"sysctl -w net.ipv4.conf.all.arp_ignore=0 {own}=0",
+        )
 
 
 def ipv6(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
@@ -310,9 +297,8 @@ def acl(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
     if isinstance(rules, Problem):
         return
     if rules.allows({uplink.name}, uplink.link.altnames):
-        yield ok(
-            "acl", uplink.name, what=f"the ACL allows it to {user.name}", evidence=user.acl_path
-        )
+        what = f"the ACL allows it to {user.name}"
+        yield ok("acl", uplink.name, what=what, evidence=user.acl_path)
         return
     names = {uplink.name, *uplink.link.altnames}
     denied = rules.deny_all or bool(names & rules.deny)

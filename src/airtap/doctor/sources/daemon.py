@@ -4,17 +4,14 @@ import errno
 import os
 import stat
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from ... import config
 from ...config import Config
 from ...errors import Problem, reason
 from ...ipc import client, protocol
 from ...ipc.status import StatusReply, read_reply
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,24 +42,24 @@ def read() -> DaemonSnapshot:
     """Ask airtapd, without starting one."""
     path = client.socket_path()
     settings, invalid = _config()
-    found: Json = {
-        "path": path,
-        "mode": _mode(path),
-        "systemd": Path("/run/systemd/system").is_dir(),
-        "config_path": os.environ.get("AIRTAP_CONFIG") or config.DEFAULT_PATH,
-        "config": settings,
-        "config_problem": invalid,
-    }
+    found = DaemonSnapshot(
+        path,
+        mode=_mode(path),
+        systemd=Path("/run/systemd/system").is_dir(),
+        config_path=os.environ.get("AIRTAP_CONFIG") or config.DEFAULT_PATH,
+        config=settings,
+        config_problem=invalid,
+    )
     try:
-        return DaemonSnapshot(**found, status=_ask(path))
+        return replace(found, status=_ask(path))
     except (FileNotFoundError, ConnectionRefusedError) as exc:
-        return DaemonSnapshot(**found, silence=reason(exc), absent=True)
+        return replace(found, silence=reason(exc), absent=True)
     except BlockingIOError:
-        return DaemonSnapshot(**found, silence=f"no answer in {protocol.TIMEOUT_S} s")
+        return replace(found, silence=f"no answer in {protocol.TIMEOUT_S} s")
     except OSError as exc:
-        return DaemonSnapshot(**found, silence=reason(exc), refused=exc.errno == errno.EACCES)
+        return replace(found, silence=reason(exc), refused=exc.errno == errno.EACCES)
     except Problem as problem:
-        return DaemonSnapshot(**found, silence=problem.message)
+        return replace(found, silence=problem.message)
 
 
 def _ask(path: str) -> StatusReply:

@@ -66,7 +66,6 @@ async def read(*, load: bool) -> Kernel:
         dev=file_system("/dev"),
         bpffs=_BPFFS.is_dir() and is_bpffs(_BPFFS),
         no_macnat=_load() if load else None,
-        tried=load,
     )
 
 

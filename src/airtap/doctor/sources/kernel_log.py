@@ -56,9 +56,8 @@ def denials(lines: Iterable[str], now: float) -> Iterator[str]:
     """Give those of the lines that tell of a denial of ours in the last day. now: s since 1970."""
     for line in lines:
         stamp = _STAMP.search(line)
-        if _DENIED.search(line) and _OURS.search(line):
-            if stamp and not now - _RECENT_S <= int(stamp[1]) <= now + _RECENT_S:
-                continue
+        recent = not stamp or now - _RECENT_S <= int(stamp[1]) <= now + _RECENT_S
+        if recent and _DENIED.search(line) and _OURS.search(line):
             yield line
 
 

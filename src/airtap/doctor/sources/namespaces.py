@@ -57,17 +57,18 @@ async def read() -> tuple[list[Stranger], int]:
 def _others() -> Iterator[tuple[str, str]]:
     """Give one path for each network namespace but our own, after what it is known by."""
     seen = {_identity("/proc/self/ns/net")}
-    named = [entry for root in _NAMED if os.path.isdir(root) for entry in Path(root).iterdir()]
-    for entry in named:
-        identity = _identity(str(entry))
+    for where, path in _paths():
+        identity = _identity(path)
         if identity and identity not in seen:
             seen.add(identity)
-            yield f"namespace {entry.name}", str(entry)
-    for process in Path("/proc").iterdir():
-        identity = _identity(f"{process}/ns/net") if process.name.isdecimal() else None
-        if identity and identity not in seen:
-            seen.add(identity)
-            yield f"namespace of pid {process.name}", f"{process}/ns/net"
+            yield where, path
+
+
+def _paths() -> Iterator[tuple[str, str]]:
+    for entry in [each for root in _NAMED for each in Path(root).glob("*")]:
+        yield f"namespace {entry.name}", str(entry)
+    for process in Path("/proc").glob("[0-9]*"):
+        yield f"namespace of pid {process.name}", f"{process}/ns/net"
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -97,11 +97,9 @@ def _chain(message: Any) -> Chain | None:
     place = hook and _HOOKS.get(family, {}).get(hook.get_attr("NFTA_HOOK_HOOKNUM"))
     if not place:
         return None
-    several = hook.get_attr("NFTA_HOOK_DEVS")
-    names = [
-        hook.get_attr("NFTA_HOOK_DEV"),
-        *(several.get_attrs("NFTA_DEVICE_NAME") if several else ()),
-    ]
+    names = [hook.get_attr("NFTA_HOOK_DEV")]
+    if several := hook.get_attr("NFTA_HOOK_DEVS"):
+        names += several.get_attrs("NFTA_DEVICE_NAME")
     return Chain(
         family=family,
         table=_text(message.get_attr("NFTA_CHAIN_TABLE")),

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from ...alias import Owner
 from ...bpf.role import Role
@@ -16,7 +15,7 @@ from ...config import MODES, Config, Parent
 from ...errors import Problem
 from ...kernel import clsact, tap
 from ...kernel.clsact import Filter
-from ...kernel.links import FAMILY, GROUP, Link, LinkError
+from ...kernel.links import FAMILY, GROUP, Link, LinkError, link_errors
 from ...macnat.children import is_child, supports_host_access
 from ...macnat.policy import gives_its_mac, role_for
 from ...uplink import Uplink, inspect
@@ -40,7 +39,6 @@ class DeviceSnapshot:
     """
 
     link: Link
-    parent: str
     owner: Owner | None
     node: str
     wrong_node: bool
@@ -96,77 +94,63 @@ class UplinkSnapshot:
         return self.children[0] if self.children else None
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What is dumped at once.
+async def make_reader(
+    ipr: AsyncIPRoute, links: Collection[Link], config: Config, managers: Managers, *, guarded: bool
+) -> "UplinkReader":
+    """Dump what is around uplinks, for their reader. Raises LinkError."""
+    addresses: dict[int, tuple[str, ...]] = {}
+    with link_errors("dump addresses"):
+        async for message in await ipr.addr("dump"):
+            if message["family"] in (socket.AF_INET, socket.AF_INET6):
+                address = str(message.get("local") or message.get("address"))
+                addresses[message["index"]] = (*addresses.get(message["index"], ()), address)
+    strangers, left = await namespaces.read()
+    unseen = f"{left} of the network namespaces" if left else ""
+    qdiscs = await clsact.qdiscs(ipr)
+    return UplinkReader(ipr, links, config, managers, guarded, qdiscs, addresses, strangers, unseen)
 
+
+@dataclass(frozen=True)
+class UplinkReader:
+    """Reads uplinks as they are at one moment, from what was dumped at once.
+
+    links: those of Links.dump().
+    guarded: whether airtapd sees to devices that nobody holds.
     qdiscs, addresses: by ifindex.
     strangers: those of all uplinks.
     unseen: what could not be looked at, for people; "" for nothing.
     """
 
+    ipr: AsyncIPRoute
     links: Collection[Link]
+    config: Config
+    managers: Managers
+    guarded: bool
     qdiscs: Mapping[int, str]
     addresses: Mapping[int, tuple[str, ...]]
     strangers: Collection[Stranger]
     unseen: str
 
-
-async def surroundings(ipr: AsyncIPRoute, links: Collection[Link]) -> Surroundings:
-    """Dump what is around uplinks. links: those of Links.dump(). Raises LinkError."""
-    addresses: dict[int, tuple[str, ...]] = {}
-    try:
-        async for message in await ipr.addr("dump"):
-            if message["family"] in (socket.AF_INET, socket.AF_INET6):
-                address = str(message.get("local") or message.get("address"))
-                addresses[message["index"]] = (*addresses.get(message["index"], ()), address)
-    except NetlinkError as exc:
-        raise LinkError(exc.code, f"dump addresses: {exc.args[-1]}") from exc
-    strangers, left = await namespaces.read()
-    unseen = f"{left} of the network namespaces" if left else ""
-    return Surroundings(links, await clsact.qdiscs(ipr), addresses, strangers, unseen)
-
-
-class UplinkReader:
-    """Reads uplinks as they are at one moment."""
-
-    def __init__(
-        self,
-        ipr: AsyncIPRoute,
-        around: Surroundings,
-        config: Config,
-        managers: Managers,
-        *,
-        guarded: bool,
-    ) -> None:
-        """guarded tells whether airtapd sees to devices that nobody holds."""
-        self._ipr = ipr
-        self._around = around
-        self._links = around.links
-        self._config = config
-        self._managers = managers
-        self._guarded = guarded
-
     async def uplink(self, link: Link, *, asked: bool) -> UplinkSnapshot:
         """Read an uplink and the devices on it. Raises Problem no-nl80211, LinkError."""
         inspected = inspect(link)
-        settings = self._config.parent(link.name)
-        on_it = [each for each in self._links if each.parent == link.index and each.parent_here]
+        settings = self.config.parent(link.name)
+        on_it = [each for each in self.links if each.parent == link.index and each.parent_here]
         children = tuple(each for each in on_it if each.kind in FAMILY)
-        taps = [each for each in self._links if each.master == link.index and each.group == GROUP]
+        taps = [each for each in self.links if each.master == link.index and each.group == GROUP]
         guests = [each for each in children if each.kind in MODES] + taps
         return UplinkSnapshot(
             inspected=inspected,
             settings=settings,
             asked=asked,
-            one_of_several=_one_of_several(link.name, self._config),
-            devices=tuple(await self._devices(guests, link.name)),
+            one_of_several=_one_of_several(link.name, self.config),
+            devices=tuple(await self._devices(guests)),
             children=children,
-            strangers=tuple(each for each in self._around.strangers if each.parent == link.index),
+            strangers=tuple(each for each in self.strangers if each.parent == link.index),
             role=self._role(inspected, children),
             needs_macnat=self._needs_macnat(inspected),
-            qdisc=self._around.qdiscs.get(link.index, ""),
-            filters=tuple(await clsact.filters(self._ipr, link.index)),
+            qdisc=self.qdiscs.get(link.index, ""),
+            filters=tuple(await clsact.filters(self.ipr, link.index)),
             driver=_driver(link.name),
             sysctls=_sysctls(link.name) | (_bridge_sysctls() if link.kind == "bridge" else {}),
             ports=self._one_mac_ports(inspected),
@@ -177,44 +161,43 @@ class UplinkReader:
         guests = [each for each in children if is_child(each)]
         if not guests or inspected.type in ("bridge", "other"):
             return None
-        role = role_for(inspected.link, FAMILY[guests[0].kind], self._config)
+        role = role_for(inspected.link, FAMILY[guests[0].kind], self.config)
         meets = role.host_access and any(map(supports_host_access, guests))
         return None if role.observes and not meets else replace(role, host_access=meets)
 
     def _needs_macnat(self, inspected: Uplink) -> bool:
         if inspected.type in ("bridge", "other"):
             return False
-        settings = self._config.parent(inspected.link.name)
+        settings = self.config.parent(inspected.link.name)
         kind = "ipvtap" if settings.kind == "ipvtap" else "macvtap"
-        return gives_its_mac(inspected.link, kind, self._config)
+        return gives_its_mac(inspected.link, kind, self.config)
 
     def _one_mac_ports(self, inspected: Uplink) -> tuple[str, ...]:
         if inspected.type != "bridge":
             return ()
-        ports = [each for each in self._links if each.master == inspected.link.index]
+        ports = [each for each in self.links if each.master == inspected.link.index]
         return tuple([each.name for each in ports if self._needs_macnat(inspect(each))])
 
-    async def _devices(self, guests: Collection[Link], parent: str) -> list[DeviceSnapshot]:
+    async def _devices(self, guests: Collection[Link]) -> list[DeviceSnapshot]:
         found = []
         for link in guests:
             with suppress(LinkError):  # it has gone meanwhile
-                found.append(await self._device(link, parent))
+                found.append(await self._device(link))
         return found
 
-    async def _device(self, link: Link, parent: str) -> DeviceSnapshot:
+    async def _device(self, link: Link) -> DeviceSnapshot:
         node, wrong = _node(link) if link.kind in MODES else ("", False)
         return DeviceSnapshot(
             link=link,
-            parent=parent,
             owner=Owner.from_alias(link.alias) if link.group == GROUP else None,
             node=node,
             wrong_node=wrong,
             held=_is_held(node) if self._doubts(link) and node and not wrong else None,
             sysctls=_sysctls(link.name),
-            addresses=self._around.addresses.get(link.index, ()),
-            manager=self._managers.holder(link.index),
-            qdisc=self._around.qdiscs.get(link.index, ""),
-            filters=tuple(await clsact.filters(self._ipr, link.index)),
+            addresses=self.addresses.get(link.index, ()),
+            manager=self.managers.holder(link.index),
+            qdisc=self.qdiscs.get(link.index, ""),
+            filters=tuple(await clsact.filters(self.ipr, link.index)),
         )
 
     def _doubts(self, link: Link) -> bool:
@@ -222,7 +205,7 @@ class UplinkReader:
 
         To ask gives a guest's device a second queue, so it is not asked without need.
         """
-        return link.group == GROUP and not (link.up and self._guarded)
+        return link.group == GROUP and not (link.up and self.guarded)
 
 
 def names(links: Collection[Link], config: Config) -> set[str]:
@@ -268,8 +251,7 @@ def _sysctls(name: str) -> dict[str, int]:
     higher."""
     found = {}
     for key, path in _SYSCTLS.items():
-        values = [_number(f"/proc/sys/net/{path.format(each)}") for each in (name, "all")]
-        own, everywhere = values
+        own, everywhere = [_number(f"/proc/sys/net/{path.format(each)}") for each in (name, "all")]
         if own is not None:
             found[key] = max(own, everywhere or 0) if key == "arp_ignore" else own
     return found

@@ -60,12 +60,10 @@ async def read(acl_path: str) -> User:
     """Read who asks, and what they may. sudo(8) says who they were before."""
     uid = os.geteuid()
     peer = _sudo_user() if uid == 0 else None
+    load = partial(acl.load, acl_path)
     no_acl = False
     try:
-        if peer:
-            rules: Acl | Problem = await with_rights_of(peer, partial(acl.load, acl_path))
-        else:
-            rules = acl.load(acl_path)
+        rules: Acl | Problem = await with_rights_of(peer, load) if peer else load()
     except Problem as problem:
         rules, no_acl = problem, isinstance(problem.__cause__, FileNotFoundError)
     who = peer.uid if peer else uid
