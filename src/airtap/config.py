@@ -78,11 +78,9 @@ def load(path: str | None) -> Config:
     try:
         with open(chosen, "rb") as file:
             content = file.read(_MAX_BYTES + 1)
-    except FileNotFoundError as exc:
-        if path is None:
-            return Config()
-        raise Problem("config-unreadable", f"cannot read {chosen}: {reason(exc)}") from exc
     except OSError as exc:
+        if path is None and isinstance(exc, FileNotFoundError):
+            return Config()
         raise Problem("config-unreadable", f"cannot read {chosen}: {reason(exc)}") from exc
     if len(content) > _MAX_BYTES:
         raise Problem("config-invalid", f"{chosen} is larger than {_MAX_BYTES} bytes")
