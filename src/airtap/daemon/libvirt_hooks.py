@@ -15,13 +15,7 @@ from .. import uplink
 from ..alias import Owner
 from ..config import MODES, Config
 from ..errors import Problem
-from ..ipc.requests import (
-    CreateDeviceRequest,
-    MapDevicesRequest,
-    Message,
-    PrepareUplinkRequest,
-    SetOwnerRequest,
-)
+from ..ipc import requests
 from ..kernel.links import FAMILY, GROUP, Link, LinkNotFound, Links
 from ..macnat.policy import gives_its_mac
 from ..macnat.reconciler import Reconciler
@@ -44,7 +38,7 @@ class LibvirtHooks:
     _mac_nat: Reconciler
     _devices: GuestDevices
 
-    async def prepare_uplink(self, request: PrepareUplinkRequest) -> None:
+    async def prepare_uplink(self, request: requests.PrepareUplinkRequest) -> None:
         """Have MAC NAT on where a parent needs it, as a macvtap of libvirt's is about to come.
 
         Whatever is no concern of airtap's is success. Raises Problem parent-busy, no-macnat.
@@ -62,7 +56,7 @@ class LibvirtHooks:
         uplink.child_kind(inspected, settings, await uplink.a_child(self._links, link))
         await self._mac_nat.await_child(link)
 
-    async def create_device(self, request: CreateDeviceRequest) -> None:
+    async def create_device(self, request: requests.CreateDeviceRequest) -> None:
         """Make the device of a guest's network card, for libvirt to open.
 
         One of that name left from an earlier run of the same guest makes room. Raises Problem:
@@ -111,7 +105,7 @@ class LibvirtHooks:
         await self._links.delete(link.index)
         self._registry.forget(link.index)
 
-    async def set_owner(self, request: SetOwnerRequest) -> None:
+    async def set_owner(self, request: requests.SetOwnerRequest) -> None:
         """Note in a macvtap or ipvtap whose it is, for status; other devices are left alone."""
         uuid = domain_uuid(request.uuid)
         link = await self._find(request.device)
@@ -125,7 +119,7 @@ class LibvirtHooks:
         owner = replace(owner or Owner(0, 0), uuid=uuid, domain=request.domain)
         await self._links.set_alias(link.index, owner.to_alias())
 
-    async def map_devices(self, request: MapDevicesRequest) -> Message:
+    async def map_devices(self, request: requests.MapDevicesRequest) -> requests.Message:
         """For devices named in a guest of elsewhere, the one that stands for it on this host.
 
         An alias counts first; what is lacking here is replaced by the uplink of the default
