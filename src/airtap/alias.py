@@ -68,6 +68,11 @@ def guest_mac(link_mac: str, owner: "Owner | None") -> str | None:
     return None if owner.learning else owner.mac or link_mac
 
 
+def may_manage(uid: int, owner: "Owner | None") -> bool:
+    """Whether a user may see, trace and remove a device: root any, others what is their own."""
+    return uid == 0 or (owner is not None and owner.uid == uid)
+
+
 def _quoted(text: str, room: int) -> str:
     """As much of text, percent-encoded, as there is room for: whole characters."""
     characters = [quote(character, safe="", errors="replace") for character in text[:room]]

@@ -78,11 +78,9 @@ def load(path: str | None) -> Config:
     try:
         with open(chosen, "rb") as file:
             content = file.read(_MAX_BYTES + 1)
-    except FileNotFoundError as exc:
-        if path is None:
-            return Config()
-        raise Problem("config-unreadable", f"cannot read {chosen}: {reason(exc)}") from exc
     except OSError as exc:
+        if path is None and isinstance(exc, FileNotFoundError):
+            return Config()
         raise Problem("config-unreadable", f"cannot read {chosen}: {reason(exc)}") from exc
     if len(content) > _MAX_BYTES:
         raise Problem("config-invalid", f"{chosen} is larger than {_MAX_BYTES} bytes")
@@ -116,16 +114,10 @@ def parse(document: Mapping[str, Any]) -> Config:
                     f"name what that stands for: {', '.join(aliases[target])}",
                 )
     limits = _table(document.get("limits", {}), "limits")
-    _known(limits, "limits.", {"devices_per_user", "devices"})
-    return Config(
-        acl,
-        parents,
-        aliases,
-        Limits(
-            _count(limits, "devices_per_user", Limits.devices_per_user),
-            _count(limits, "devices", Limits.devices),
-        ),
-    )
+    defaults = vars(Limits())
+    _known(limits, "limits.", set(defaults))
+    counts = {key: _count(limits, key, default) for key, default in defaults.items()}
+    return Config(acl, parents, aliases, Limits(**counts))
 
 
 def _parent(table: Mapping[str, Any], name: str) -> Parent:

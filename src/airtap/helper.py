@@ -102,11 +102,7 @@ def attach(br: str, mac: str | None, vnet_hdr: bool) -> int:
     """Ask airtapd for a guest's tap behind br and return its descriptor. Raises Problem."""
     connection = client.Connection(client.socket_path())
     connection.send("attach", br=br, mac=mac, vnet_hdr=vnet_hdr)
-    answer, tap = connection.receive()
-    if tap is None:
-        protocol.read_answer(answer)
-        raise Problem("bad-message", "airtapd sent no file descriptor")
-    return tap
+    return connection.receive_tap()[1]
 
 
 def hand_over(qemu: Socket, tap: int) -> None:

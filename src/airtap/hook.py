@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .ipc.protocol import Flat
     from .libvirt.reader import Domain, Interface, NicMetadata
 
+    Operation = tuple[Callable[[bytes], None], tuple[bytes, ...]]
+
 # libvirt.reader.MAX_XML, without importing that; one byte more is kept, which makes it too long.
 MAX_XML = 4 << 20
 # In everything that libvirt writes about a guest with a mark of ours, or with a macvtap.
@@ -39,27 +41,32 @@ _NET = "/sys/class/net"
 def network_main() -> int:
     """Entry point of the network hook. Returns the exit status."""
     # Not "start": it comes before "started", and no guest can use the network in between.
-    return _run({"started": _network, "updated": _network, "port-created": _network})
+    network = (_network, (b"<interface", _DIRECT))
+    return _run({"started": network, "updated": network, "port-created": network})
 
 
 def qemu_main() -> int:
     """Entry point of the qemu hook. Returns the exit status."""
+    for_this_host = (_for_this_host, (b"bridge", _DIRECT, _MARK))
     return _run(
         {
-            "prepare": _prepare,
-            "started": _started,
-            "release": _release,
-            "restore": _for_this_host,
-            "migrate": _for_this_host,
+            "prepare": (_prepare, (_DIRECT, _MARK)),
+            "started": (_started, (_DIRECT, _MARK)),
+            "release": (_release, (_MARK,)),
+            "restore": for_this_host,
+            "migrate": for_this_host,
         }
     )
 
 
-def _run(operations: "dict[str, Callable[[bytes], None]]") -> int:
+def _run(operations: "dict[str, Operation]") -> int:
+    """Run one of the operations, if the XML contains any of its marks."""
     xml = _stdin()  # first of all: libvirt writes it, whoever we are
     operation = sys.argv[2] if len(sys.argv) > 2 else ""
-    act = operations.get(operation)
-    if act is None or os.geteuid() != 0:  # a session daemon runs the system's hooks as its user
+    act, marks = operations.get(operation, (None, ()))
+    if act is None or not any(mark in xml for mark in marks):
+        return 0
+    if os.geteuid() != 0:  # a session daemon runs the system's hooks as its user
         return 0
     try:
         act(xml)
@@ -96,8 +103,6 @@ def _say(what: object) -> None:
 
 def _network(xml: bytes) -> None:
     """A network has come, or a guest's port of one: make its devices ready for macvtaps."""
-    if b"<interface" not in xml and _DIRECT not in xml:
-        return
     from .libvirt.reader import scan_network
 
     _prepare_uplinks(Airtapd(), sorted(scan_network(xml).devices))
@@ -105,8 +110,6 @@ def _network(xml: bytes) -> None:
 
 def _prepare(xml: bytes) -> None:
     """A guest is about to start: make the devices that it is to find, or none."""
-    if _DIRECT not in xml and _MARK not in xml:
-        return
     from .libvirt.reader import scan_domain
 
     domain = scan_domain(xml)
@@ -128,8 +131,6 @@ def _prepare(xml: bytes) -> None:
 
 def _started(xml: bytes) -> None:
     """A guest runs: tell airtapd which devices are whose, for its status."""
-    if _DIRECT not in xml and _MARK not in xml:
-        return
     from .libvirt.reader import scan_domain
 
     domain = scan_domain(xml)
@@ -144,8 +145,6 @@ def _started(xml: bytes) -> None:
 
 def _release(xml: bytes) -> None:
     """A guest has ended: remove what was made for it."""
-    if _MARK not in xml:
-        return
     from .libvirt.reader import scan_domain
 
     domain = scan_domain(xml)
@@ -162,8 +161,6 @@ def _for_this_host(xml: bytes) -> None:
 
     libvirt goes on with the XML that it has if nothing is printed.
     """
-    if b"bridge" not in xml and _DIRECT not in xml and _MARK not in xml:
-        return
     from .libvirt.incoming import devices_named, for_this_host
     from .libvirt.reader import scan_domain
 

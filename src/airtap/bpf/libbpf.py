@@ -9,6 +9,8 @@ import os
 from functools import cache
 from typing import Any
 
+from ..kernel.libc import libc
+
 _WARN = 0  # enum libbpf_print_level
 _LOG_LINES = 12
 
@@ -84,7 +86,6 @@ def _keep(level: int, template: bytes, arguments: int) -> int:
     # A va_list is passed as a pointer on every 64-bit ABI of Linux, so vsnprintf() takes it as is.
     if level == _WARN:
         buffer = ctypes.create_string_buffer(1 << 16)
-        libc = ctypes.CDLL(None)
         libc.vsnprintf(buffer, ctypes.c_size_t(1 << 16), template, ctypes.c_void_p(arguments))
         _log.extend(buffer.value.decode(errors="replace").splitlines())
         del _log[:-200]

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import Problem
+from ..kernel.libc import last_error, libc
 from .libbpf import BpfError
 from .object import Object
 
@@ -61,11 +62,9 @@ def load(content: bytes, name: str, directory: Path | None) -> Object:
 
 def is_bpffs(directory: Path) -> bool:
     """Tell whether a directory is in a BPF file system. Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
     buffer = (ctypes.c_long * 32)()  # struct statfs, whose first word is f_type; see statfs(2)
     if libc.statfs(os.fsencode(directory), buffer) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(directory))
+        raise last_error(str(directory))
     return buffer[0] & 0xFFFFFFFF == _BPF_FS_MAGIC
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pyroute2 import AsyncIPRoute
 
 from .. import acl, uplink
-from ..alias import Owner
+from ..alias import Owner, may_manage
 from ..config import Config
 from ..errors import Problem, reason
 from ..ipc.requests import AttachRequest, ReleaseRequest
@@ -145,7 +145,7 @@ class Broker:
         if link.group != GROUP:
             raise Problem("not-ours", f"{name} was not made by airtap, so it is left alone")
         owner = Owner.from_alias(link.alias)
-        if peer.uid != 0 and (owner is None or owner.uid != peer.uid):
+        if not may_manage(peer.uid, owner):
             raise Problem("access-denied", f"{name} was not made for user {peer.uid}")
         if request.uuid is not None and (owner is None or owner.uuid != request.uuid):
             raise Problem("not-ours", f"{name} was not made for domain {request.uuid[:64]}")

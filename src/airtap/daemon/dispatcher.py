@@ -42,7 +42,7 @@ class Dispatcher:
         self._wanted: dict[tuple[str, ...], Callable[[], None]] = {}
         self._tries: dict[tuple[str, ...], int] = {}
         self._wake = asyncio.Event()
-        self._task = asyncio.create_task(self._run_forever(), name="mending")
+        self._task = asyncio.create_task(self._run_forever(), name="dispatcher")
 
     async def close(self) -> None:
         """End what runs. A guest's link that is down for the moment comes up first."""

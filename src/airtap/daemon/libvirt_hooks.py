@@ -8,14 +8,14 @@ system daemon is, and no ACL is asked.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from .. import uplink
 from ..alias import Owner
 from ..config import MODES, Config
 from ..errors import Problem
-from ..ipc.requests import CreateDeviceRequest, SetOwnerRequest
+from ..ipc import requests
 from ..kernel.links import FAMILY, GROUP, Link, LinkNotFound, Links
 from ..macnat.policy import gives_its_mac
 from ..macnat.reconciler import Reconciler
@@ -28,29 +28,22 @@ log = logging.getLogger(__name__)
 _FIT = ("ethernet", "wifi-station", "wifi-4addr", "wifi-ap")
 
 
+@dataclass(eq=False)
 class LibvirtHooks:
-    """Serves libvirt's hooks. config: gives the configuration that counts now."""
+    """Serves libvirt's hooks. _config gives the configuration that counts now."""
 
-    def __init__(
-        self,
-        config: Callable[[], Config],
-        links: Links,
-        registry: Registry,
-        mac_nat: Reconciler,
-        devices: GuestDevices,
-    ) -> None:
-        self._config = config
-        self._links = links
-        self._registry = registry
-        self._mac_nat = mac_nat
-        self._devices = devices
+    _config: Callable[[], Config]
+    _links: Links
+    _registry: Registry
+    _mac_nat: Reconciler
+    _devices: GuestDevices
 
-    async def prepare_uplink(self, parent: str) -> None:
-        """Have MAC NAT on where parent needs it, as a macvtap of libvirt's is about to come.
+    async def prepare_uplink(self, request: requests.PrepareUplinkRequest) -> None:
+        """Have MAC NAT on where a parent needs it, as a macvtap of libvirt's is about to come.
 
         Whatever is no concern of airtap's is success. Raises Problem parent-busy, no-macnat.
         """
-        link = await self._find(parent)
+        link = await self._find(request.parent)
         if link is None:
             return
         inspected = await asyncio.to_thread(uplink.inspect, link)
@@ -63,7 +56,7 @@ class LibvirtHooks:
         uplink.child_kind(inspected, settings, await uplink.a_child(self._links, link))
         await self._mac_nat.await_child(link)
 
-    async def create_device(self, request: CreateDeviceRequest) -> None:
+    async def create_device(self, request: requests.CreateDeviceRequest) -> None:
         """Make the device of a guest's network card, for libvirt to open.
 
         One of that name left from an earlier run of the same guest makes room. Raises Problem:
@@ -112,7 +105,7 @@ class LibvirtHooks:
         await self._links.delete(link.index)
         self._registry.forget(link.index)
 
-    async def set_owner(self, request: SetOwnerRequest) -> None:
+    async def set_owner(self, request: requests.SetOwnerRequest) -> None:
         """Note in a macvtap or ipvtap whose it is, for status; other devices are left alone."""
         uuid = domain_uuid(request.uuid)
         link = await self._find(request.device)
@@ -126,18 +119,18 @@ class LibvirtHooks:
         owner = replace(owner or Owner(0, 0), uuid=uuid, domain=request.domain)
         await self._links.set_alias(link.index, owner.to_alias())
 
-    async def map_devices(self, names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    async def map_devices(self, request: requests.MapDevicesRequest) -> requests.Message:
         """For devices named in a guest of elsewhere, the one that stands for it on this host.
 
         An alias counts first; what is lacking here is replaced by the uplink of the default
-        route. Names that need no replacement, or have none, are left out. Returned with it: those
-        that stand for another device that is here, and may stay in a mark, as create_device() asks
-        for what they stand for.
+        route. Names that need no replacement, or have none, are left out. Returned with these, the
+        "parents", are "aliases": those that stand for another device that is here, and may stay in
+        a mark, as create_device() asks for what they stand for.
         """
         config = self._config()
         default = await self._default_uplink()
         found, aliases = {}, []
-        for name in names:
+        for name in request.names:
             target = await uplink.choose(self._links, config, name)
             if await self._find(target) is None:
                 target = default
@@ -146,7 +139,7 @@ class LibvirtHooks:
             if target and target != name:
                 log.info("a guest of elsewhere goes from %s to %s", name, target)
                 found[name] = target
-        return found, aliases
+        return {"parents": found, "aliases": aliases}
 
     async def _default_uplink(self) -> str:
         """A device named in the configuration, else of the default route, that can carry guests."""

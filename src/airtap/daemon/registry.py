@@ -83,7 +83,6 @@ class Registry:
         self._links = links
         self._on_forgotten = on_forgotten
         self._by_index: dict[int, Guest] = {}
-        self._by_node: dict[str, int] = {}
         self._users: Counter[int] = Counter()
         # Devices that may have to go, each with the waits after which to look again.
         self._candidates: dict[int, tuple[float, ...]] = {}
@@ -128,7 +127,6 @@ class Registry:
         """
         if guest.node is not None:
             self._watch.add(guest.node)
-            self._by_node[guest.node] = guest.index
         self._by_index[guest.index] = guest
         if reservation is None:
             self._users[guest.owner.uid] += 1
@@ -148,7 +146,6 @@ class Registry:
         self._users[guest.owner.uid] -= 1
         if guest.node is not None:
             self._watch.remove(guest.node)
-            self._by_node.pop(guest.node, None)
         self._on_forgotten(index)
 
     def forget_vanished(self) -> None:
@@ -219,12 +216,9 @@ class Registry:
         return ""
 
     def _on_event(self, node: str | None) -> None:
-        if node is None:
-            candidates = list(self._by_index)
-        else:
-            candidates = [self._by_node[node]] if node in self._by_node else []
-        for index in candidates:
-            self._enqueue(index, _RETRIES_S)
+        for guest in self._by_index.values():
+            if node in (None, guest.node):
+                self._enqueue(guest.index, _RETRIES_S)
 
     def _enqueue(self, index: int, retries: tuple[float, ...]) -> None:
         self._candidates[index] = retries

@@ -17,6 +17,7 @@ from ..kernel.credentials import Peer
 from ..kernel.links import Links
 from . import status
 from .broker import Broker
+from .libvirt_hooks import LibvirtHooks
 from .trace import Traces
 
 log = logging.getLogger(__name__)
@@ -40,11 +41,15 @@ class Reply:
     endless: bool = False
 
 
-@dataclass(frozen=True)
-class _Operation:
-    request: type[Request]
-    handle: Callable[[Any, Peer], Awaitable[Reply]]
-    only_root: bool = False
+_Handle = Callable[[Any, Peer], Awaitable[Reply]]
+# What libvirt's hooks ask for. What is returned goes into the answer.
+_Serve = Callable[[LibvirtHooks, Any], Awaitable[Message | None]]
+_OF_HOOKS: dict[str, tuple[type[Request], _Serve]] = {
+    "prepare-uplink": (requests.PrepareUplinkRequest, LibvirtHooks.prepare_uplink),
+    "create-device": (requests.CreateDeviceRequest, LibvirtHooks.create_device),
+    "set-owner": (requests.SetOwnerRequest, LibvirtHooks.set_owner),
+    "map-devices": (requests.MapDevicesRequest, LibvirtHooks.map_devices),
+}
 
 
 class Requests:
@@ -55,15 +60,11 @@ class Requests:
         self._broker = broker
         self._traces = traces
         self._refusals = Refusals()
-        self._operations = {
-            "attach": _Operation(requests.AttachRequest, self.attach),
-            "release": _Operation(requests.ReleaseRequest, self.release),
-            "status": _Operation(Request, self.status),
-            "trace": _Operation(requests.TraceRequest, self.trace),
-            "prepare-uplink": _Operation(requests.PrepareUplinkRequest, self.prepare_uplink, True),
-            "create-device": _Operation(requests.CreateDeviceRequest, self.create_device, True),
-            "set-owner": _Operation(requests.SetOwnerRequest, self.set_owner, True),
-            "map-devices": _Operation(requests.MapDevicesRequest, self.map_devices, True),
+        self._of_anybody: dict[str, tuple[type[Request], _Handle]] = {
+            "attach": (requests.AttachRequest, self.attach),
+            "release": (requests.ReleaseRequest, self.release),
+            "status": (Request, self.status),
+            "trace": (requests.TraceRequest, self.trace),
         }
 
     async def replies(self, packet: bytes, peer: Peer) -> AsyncGenerator[Reply, None]:
@@ -92,12 +93,17 @@ class Requests:
             raise Problem("bad-message", what)
         message = protocol.decode(packet)
         op = str(message.get("op"))
-        operation = self._operations.get(op)
-        if operation is None:
+        if op in self._of_anybody:
+            form, handle = self._of_anybody[op]
+            return await handle(form.parse(message), peer)
+        if op not in _OF_HOOKS:
             raise Problem("bad-message", f"airtapd has no request {op[:64]!r}")
-        if operation.only_root and peer.uid != 0:
+        if peer.uid != 0:
             raise Problem("access-denied", f"{op} is for root: for libvirt's hooks")
-        return await operation.handle(operation.request.parse(message), peer)
+        form, serve = _OF_HOOKS[op]
+        request = form.parse(message)
+        found = await serve(self._broker.hooks, request)
+        return Reply({"ok": True, **(found or {})})
 
     def _as_problem(self, error: Exception, peer: Peer) -> Problem:
         """What a peer is told of an error: what is none of the three below is a bug of ours."""
@@ -126,22 +132,6 @@ class Requests:
     async def trace(self, request: requests.TraceRequest, peer: Peer) -> Reply:
         stream = self._traces.packets(request.guest, peer)
         return Reply({"ok": True, "version": __version__}, stream=stream, endless=True)
-
-    async def prepare_uplink(self, request: requests.PrepareUplinkRequest, peer: Peer) -> Reply:
-        await self._broker.hooks.prepare_uplink(request.parent)
-        return Reply()
-
-    async def create_device(self, request: requests.CreateDeviceRequest, peer: Peer) -> Reply:
-        await self._broker.hooks.create_device(request)
-        return Reply()
-
-    async def set_owner(self, request: requests.SetOwnerRequest, peer: Peer) -> Reply:
-        await self._broker.hooks.set_owner(request)
-        return Reply()
-
-    async def map_devices(self, request: requests.MapDevicesRequest, peer: Peer) -> Reply:
-        parents, aliases = await self._broker.hooks.map_devices(request.names)
-        return Reply({"ok": True, "parents": parents, "aliases": aliases})
 
 
 class Refusals:

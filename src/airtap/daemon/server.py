@@ -133,9 +133,8 @@ class Server:
     def _crowded(self, peer: Peer) -> bool:
         if peer.uid == 0:
             return self.connections >= MAX_CONNECTIONS + KEPT_FOR_ROOT
-        if self._by_user[peer.uid] >= MAX_CONNECTIONS_PER_USER:
-            return True
-        return self.connections >= MAX_CONNECTIONS
+        own = self._by_user[peer.uid]
+        return own >= MAX_CONNECTIONS_PER_USER or self.connections >= MAX_CONNECTIONS
 
     def _gone(self, task: asyncio.Task[None], peer: Peer) -> None:
         self._connections.discard(task)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator
 
 from .. import uplink
-from ..alias import Owner, guest_mac
+from ..alias import Owner, guest_mac, may_manage
 from ..bpf.records import GuestCounters, Learned
 from ..errors import Problem
 from ..kernel.credentials import Peer
@@ -48,7 +48,7 @@ async def packets(
         counters = active.counters() if active else {}
         for guest in sorted(guests, key=lambda child: child.index):
             owner = Owner.from_alias(guest.alias)
-            if peer.uid == 0 or (owner is not None and owner.uid == peer.uid):
+            if may_manage(peer.uid, owner):
                 own = [entry for entry in learned if entry.ifindex == guest.index]
                 shown = _guest(guest, owner, own, counters.get(guest.index))
                 stranded = active is not None and active.needs_renew(guest.index)

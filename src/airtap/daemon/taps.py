@@ -3,9 +3,10 @@
 import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import count
 
 from .. import uplink
 from ..alias import Owner
@@ -48,23 +49,16 @@ class DeviceSpec:
         return self.mac if self.kind == "macvtap" else None
 
 
+@dataclass(eq=False)
 class GuestDevices:
-    """Makes guests' devices. config: gives the configuration that counts now."""
+    """Makes guests' devices. _config gives the configuration that counts now."""
 
-    def __init__(
-        self,
-        config: Callable[[], Config],
-        links: Links,
-        registry: Registry,
-        mac_nat: Reconciler,
-        learning: MacLearning,
-    ) -> None:
-        self._config = config
-        self._links = links
-        self._registry = registry
-        self._mac_nat = mac_nat
-        self._learning = learning
-        self._next_number = 0
+    _config: Callable[[], Config]
+    _links: Links
+    _registry: Registry
+    _mac_nat: Reconciler
+    _learning: MacLearning
+    _numbers: Iterator[int] = field(default_factory=count, init=False)
 
     async def create(self, spec: DeviceSpec, reservation: Reservation) -> tuple[Guest, int | None]:
         """Create a device, up, with the guest's MAC or learning it; watch it until its guest ends.
@@ -177,13 +171,13 @@ class GuestDevices:
         parent = spec.uplink
         wanted_index = 0
         for _ in range(_TRIES):
-            name = spec.name or self._next_name()
+            name = spec.name or f"{_PREFIX}{next(self._numbers)}"
             try:
                 await self._links.add_child(
                     spec.kind, name, parent.index, mode, spec.own_mac, wanted_index
                 )
             except LinkExists:
-                self._next_number = tap.free_number(_PREFIX)
+                self._numbers = count(tap.free_number(_PREFIX))
                 wanted_index = wanted_index and tap.free_index(above=wanted_index)
                 continue
             index = self._links.index_of(name)
@@ -198,11 +192,6 @@ class GuestDevices:
             wanted_index = tap.free_index(above=index)
             log.info("/dev/tap%d is another device's; trying index %d", index, wanted_index)
         raise Problem("no-device", f"no free name or /dev/tapN for a device on {parent.name}")
-
-    def _next_name(self) -> str:
-        name = f"{_PREFIX}{self._next_number}"
-        self._next_number += 1
-        return name
 
     async def _as_problem(self, spec: DeviceSpec, mode: str, error: OSError) -> Problem:
         """Say why a macvtap or ipvtap could not be made."""

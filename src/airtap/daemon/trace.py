@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ..alias import Owner, guest_mac
+from ..alias import Owner, guest_mac, may_manage
 from ..bpf.libbpf import BpfError
 from ..bpf.trace_record import EVERYONE, NOBODY, SNAP, concerns
 from ..errors import Problem
@@ -130,13 +130,8 @@ class Traces:
     async def _find(self, guest: str, peer: Peer) -> Link:
         guests = [link for link in await self._links.dump() if is_guest(link)]
         owners = {link.index: Owner.from_alias(link.alias) for link in guests}
-
-        def is_own(link: Link) -> bool:
-            owner = owners[link.index]
-            return peer.uid == 0 or (owner is not None and owner.uid == peer.uid)
-
         named = [link for link in guests if _is_called(link, owners[link.index], guest)]
-        found = [link for link in named if is_own(link)]
+        found = [link for link in named if may_manage(peer.uid, owners[link.index])]
         if len(found) > 1:
             names = ", ".join(link.name for link in found)
             raise Problem("ambiguous", f"{guest[:64]} has several devices: {names}", "name one")
@@ -186,14 +181,6 @@ class Traces:
         if not any(other.sees_all for other in there):
             tracer.remove(NOBODY)
 
-    def _drop(self, subscriber: _Subscriber) -> None:
-        """Unsubscribe for a guest that has gone, whose MAC another may bear from now on.
-
-        Its client is told when it next reads, which can be long hence.
-        """
-        self._end(subscriber)
-        subscriber.news.set()
-
     def _at(self, uplink: UplinkState) -> list[_Subscriber]:
         return [subscriber for subscriber in self._subscribers if subscriber.uplink is uplink]
 
@@ -201,13 +188,16 @@ class Traces:
         """Whether its maps are still open."""
         return self._mac_nat.at(uplink.link.index) is uplink
 
+    def _is_there(self, subscriber: _Subscriber) -> bool:
+        """Whether its guest is still there to be traced."""
+        uplink = subscriber.uplink
+        return self._is_at_work(uplink) and subscriber.ifindex in uplink.children
+
     def _over(self, subscriber: _Subscriber) -> str:
         """Why a trace has ended; "" if it has not."""
         if self._ending:
             return "daemon-ends"
-        at_work = self._is_at_work(subscriber.uplink)
-        is_subscribed = subscriber in self._subscribers
-        if is_subscribed and at_work and subscriber.ifindex in subscriber.uplink.children:
+        if subscriber in self._subscribers and self._is_there(subscriber):
             return ""
         try:
             self._links.name_of(subscriber.ifindex)
@@ -228,20 +218,17 @@ class Traces:
     def _dispatch(self) -> None:
         for uplink in {subscriber.uplink for subscriber in self._subscribers}:
             there = self._at(uplink)
-            if not self._is_at_work(uplink):
-                for subscriber in there:
-                    self._drop(subscriber)
-                continue
-            for packed in uplink.tracer.read(_BATCH):
+            for packed in uplink.tracer.read(_BATCH) if self._is_at_work(uplink) else ():
                 whose, program = concerns(packed)
                 for subscriber in there:
                     if subscriber.wants(whose, program):
                         subscriber.enqueue(packed)
             for subscriber in there:
-                if subscriber.ifindex in uplink.children:
+                if self._is_there(subscriber):
                     _follow(subscriber)
-                else:
-                    self._drop(subscriber)
+                else:  # another may bear its MAC from now on, and its client read long hence
+                    self._end(subscriber)
+                    subscriber.news.set()
 
 
 def _follow(subscriber: _Subscriber) -> None:

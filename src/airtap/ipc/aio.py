@@ -30,15 +30,11 @@ async def attach(device: str, mac: str, kind: str | None) -> tuple[str, int]:
     """
     with _connection() as connection:
         await _send(connection, "attach", br=device, mac=mac, vnet_hdr=False, kind=kind)
-        packet, descriptor = connection.receive()
+        answer, tap = connection.receive_tap()
         try:
-            answer = protocol.read_answer(packet)
-            if descriptor is None:
-                raise Problem("bad-message", "airtapd sent no file descriptor")
-            return str(answer["device"]), descriptor
+            return str(protocol.read_answer(answer)["device"]), tap
         except BaseException:
-            if descriptor is not None:
-                os.close(descriptor)
+            os.close(tap)
             raise
 
 

@@ -87,6 +87,17 @@ class Connection:
             raise self._lost(None)
         return packet, fd
 
+    def receive_tap(self) -> tuple[bytes, int]:
+        """Wait for the answer to attach: its bytes, and the descriptor of the tap.
+
+        The caller owns the descriptor. Raises Problem: airtapd's own, bad-message, or as receive().
+        """
+        answer, tap = self.receive()
+        if tap is None:
+            protocol.read_answer(answer)
+            raise Problem("bad-message", "airtapd sent no file descriptor")
+        return answer, tap
+
     def _receive(self) -> tuple[bytes, list[tuple[int, int, bytes]]]:
         try:
             return self._socket.recvmsg(protocol.MAX_ANSWER, CMSG_SPACE(4), MSG_CMSG_CLOEXEC)[:2]

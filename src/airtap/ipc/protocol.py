@@ -14,14 +14,7 @@ extension module under socket: enum and selectors would double the helper's star
 """
 
 import sys
-from _socket import (
-    AF_UNIX,
-    SO_RCVTIMEO,
-    SO_SNDTIMEO,
-    SOCK_CLOEXEC,
-    SOCK_SEQPACKET,
-    SOL_SOCKET,
-)
+from _socket import AF_UNIX, SO_RCVTIMEO, SO_SNDTIMEO, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET
 from _socket import socket as Socket
 
 from ..errors import Problem

@@ -2,14 +2,7 @@
 
 import socket
 from dataclasses import dataclass
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-)
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
@@ -19,8 +12,10 @@ from .links import link_errors
 Address = IPv4Address | IPv6Address
 Subnet = IPv4Network | IPv6Network
 
-_MAIN_TABLE = 254
-_RTN_UNICAST = 1  # include/uapi/linux/rtnetlink.h
+# include/uapi/linux/rtnetlink.h
+MAIN_TABLE = 254
+RTN_UNICAST = 1
+
 _LINK_LOCAL = IPv6Network("fe80::/10")
 
 
@@ -66,12 +61,12 @@ async def host_addresses(ipr: AsyncIPRoute, uplink: int) -> HostAddresses:
                 broadcasts |= _broadcasts(message, address)
                 if not address.is_link_local:
                     subnets.add(ip_network((address, message["prefixlen"]), strict=False))
-        async for message in await ipr.route("dump", table=_MAIN_TABLE):
+        async for message in await ipr.route("dump", table=MAIN_TABLE):
             if message["family"] not in (socket.AF_INET, socket.AF_INET6):
                 continue
             found = _gateways(message, uplink)
             gateways |= found
-            if not found and message.get("oif") == uplink and message["type"] == _RTN_UNICAST:
+            if not found and message.get("oif") == uplink and message["type"] == RTN_UNICAST:
                 on_link.add(_destination(message))
     return HostAddresses(
         frozenset(own),

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.tcmsg import sched_bpf
 
-from .links import LinkError, LinkNotFound
+from .links import LinkError, LinkNotFound, link_errors
 
 # include/uapi/linux/pkt_sched.h: TC_H_CLSACT with TC_H_MIN_INGRESS, TC_H_MIN_EGRESS
 INGRESS = 0xFFFFFFF2
@@ -74,8 +73,13 @@ async def attach(ipr: AsyncIPRoute, ifindex: int, hook: Hook, program: int) -> N
 
     Raises LinkNotFound, LinkError (EEXIST: an ingress qdisc or a foreign filter is in the way).
     """
-    if not await _request(ipr, "add", "clsact", ifindex, fine=(errno.EEXIST,)):
-        await _expect_clsact(ipr, ifindex)
+    is_new = await _request(ipr, "add", "clsact", ifindex, fine=(errno.EEXIST,))
+    # An ingress qdisc has the same handle and takes filters for egress, but runs them at ingress
+    # (net/sched/sch_ingress.c: ingress_tcf_block). It is not called clsact, and so to change
+    # nothing of "the clsact" fails (net/sched/sch_api.c: tc_modify_qdisc). A dump would be of all
+    # devices.
+    if not is_new and not await _request(ipr, "change", "clsact", ifindex, fine=(errno.EINVAL,)):
+        raise LinkError(errno.EEXIST, "an ingress qdisc is in the place of clsact")
     there = await _filters(ipr, ifindex, hook.direction)
     if any(at.priority == hook.priority and not at.name.startswith(_OURS) for at in there):
         raise LinkError(errno.EEXIST, f"a foreign tc filter has priority {hook.priority}")
@@ -141,28 +145,13 @@ async def _request(
 ) -> bool:
     """Tell whether it was done, or failed with an errno that is fine. Raises LinkError."""
     try:
-        await ipr.tc(*words, **what)
-    except NetlinkError as exc:
-        if exc.code not in fine:
-            raise _error(exc) from exc
+        with link_errors():
+            await ipr.tc(*words, **what)
+    except LinkError as exc:
+        if exc.errno not in fine:
+            raise
         return False
     return True
-
-
-async def _expect_clsact(ipr: AsyncIPRoute, ifindex: int) -> None:
-    """Raise LinkError (EEXIST) if what a device has is no clsact.
-
-    An ingress qdisc has the same handle and takes filters for egress, but runs them at ingress
-    (net/sched/sch_ingress.c: ingress_tcf_block). It is not called clsact, and so to change nothing
-    of "the clsact" fails (net/sched/sch_api.c: tc_modify_qdisc). A dump would be of all devices.
-    """
-    try:
-        await ipr.tc("change", "clsact", ifindex)
-    except NetlinkError as exc:
-        if exc.code == errno.EINVAL:
-            what = "an ingress qdisc is in the place of clsact"
-            raise LinkError(errno.EEXIST, what) from exc
-        raise _error(exc) from exc
 
 
 async def _filters(ipr: AsyncIPRoute, ifindex: int, direction: int) -> list[Filter]:
@@ -179,13 +168,9 @@ async def _filters(ipr: AsyncIPRoute, ifindex: int, direction: int) -> list[Filt
 
 async def _dump(ipr: AsyncIPRoute, command: str, **what: int) -> list[Any]:
     try:
-        return [message async for message in await ipr.tc(command, **what)]
-    except NetlinkError as exc:
-        if exc.code in _GONE:
-            return []
-        raise _error(exc) from exc
-
-
-def _error(exc: NetlinkError) -> LinkError:
-    gone = exc.code in (errno.ENODEV, errno.ENXIO)
-    return (LinkNotFound if gone else LinkError)(exc.code, str(exc.args[-1]))
+        with link_errors():
+            return [message async for message in await ipr.tc(command, **what)]
+    except LinkError as exc:
+        if exc.errno not in _GONE:
+            raise
+        return []

@@ -7,7 +7,6 @@ import os
 import platform
 import socket
 import struct
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TypeVar
 
 from ..errors import Problem
 from .libc import last_error, libc
+from .threads import in_thread
 
 T = TypeVar("T")
 
@@ -97,28 +97,12 @@ async def with_rights_of(peer: Peer, function: Callable[[], T]) -> T:
     its capabilities over files (credentials(7), capabilities(7)), and ends afterwards: it has
     no way back. Raises what function raises, and Problem no-rights.
     """
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[T] = loop.create_future()
 
-    def settle(outcome: T | None, error: BaseException | None) -> None:
-        if result.cancelled():
-            return
-        if error is not None:
-            result.set_exception(error)
-        else:
-            result.set_result(outcome)  # type: ignore[arg-type]
+    def run() -> T:
+        _take_rights(peer)
+        return function()
 
-    def run() -> None:
-        outcome, error = None, None
-        try:
-            _take_rights(peer)
-            outcome = function()
-        except BaseException as exc:
-            error = exc
-        loop.call_soon_threadsafe(settle, outcome, error)
-
-    threading.Thread(target=run, name="peer-rights", daemon=True).start()
-    return await result
+    return await asyncio.wrap_future(in_thread(run, "peer-rights"))
 
 
 def _take_rights(peer: Peer) -> None:

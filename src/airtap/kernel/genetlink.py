@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from .netlink import ACK, DUMP, Attributes, ask, attribute, attributes, number
+from .netlink import ACK, Attributes, ask, attribute, attributes, number
 
 # include/uapi/linux/genetlink.h
 NETLINK_GENERIC = 16
@@ -53,17 +53,6 @@ class Family:
     def __exit__(self, *_error: object) -> None:
         self._socket.close()
 
-    def request(self, command: int, asked: bytes = b"") -> list[Attributes]:
-        """Run a command with encoded attributes, and return those of its answers.
-
-        Raises OSError: what the kernel refuses with.
-        """
-        return self._request(command, asked, ACK)
-
-    def dump(self, command: int, asked: bytes = b"") -> list[Attributes]:
-        """As request(), for a command that lists something."""
-        return self._request(command, asked, DUMP)
-
     def _resolve(self, *, anew: bool) -> None:
         if anew or self._name not in _resolved:
             asked = attribute(_FAMILY_NAME, self._name.encode() + b"\0")
@@ -72,7 +61,12 @@ class Family:
             _resolved[self._name] = number(family[_FAMILY_ID]), groups
         self.number, self.groups = _resolved[self._name]
 
-    def _request(self, command: int, asked: bytes, flags: int) -> list[Attributes]:
+    def request(self, command: int, asked: bytes, flags: int = ACK) -> list[Attributes]:
+        """Run a command with encoded attributes, and return those of its answers.
+
+        flags: DUMP for a command that lists something. Raises OSError: what the kernel refuses
+        with.
+        """
         known = self.number
         try:
             return self._ask(known, command, asked, flags)

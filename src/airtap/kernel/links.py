@@ -257,20 +257,19 @@ async def open_links() -> AsyncIterator[Links]:
 
 
 @contextmanager
-def link_errors(what: str) -> Iterator[None]:
-    """Raise what rtnetlink refuses as a LinkError. what: what was asked for."""
+def link_errors(what: str = "") -> Iterator[None]:
+    """Raise what rtnetlink refuses as a LinkError. what: what was asked for, if it is to say so."""
     try:
         yield
     except NetlinkError as exc:
         gone = dict.fromkeys((errno.ENODEV, errno.ENXIO), LinkNotFound)
         kind = {**gone, errno.EEXIST: LinkExists}.get(exc.code, LinkError)
-        raise kind(exc.code, f"{what}: {exc.args[-1]}") from exc
+        said = f"{what}: {exc.args[-1]}" if what else str(exc.args[-1])
+        raise kind(exc.code, said) from exc
 
 
 def _link(message: Any) -> Link:
-    info = message.get("linkinfo")
-    kind = info.get("kind") if info else None
-    slave_kind = info.get("slave_kind") if info else None
+    kind = message.get(("linkinfo", "kind")) or ""
     stats = message.get("stats64") or {}
     return Link(
         name=message.get("ifname"),
@@ -279,8 +278,8 @@ def _link(message: Any) -> Link:
         mtu=message.get("mtu") or 0,
         flags=message["flags"],
         arptype=message["ifi_type"],
-        kind=kind or "",
-        slave_kind=slave_kind or "",
+        kind=kind,
+        slave_kind=message.get(("linkinfo", "slave_kind")) or "",
         master=message.get("master") or 0,
         parent=message.get("link") or 0,
         parent_here=message.get("link_netnsid") is None,
@@ -293,7 +292,7 @@ def _link(message: Any) -> Link:
     )
 
 
-def _mode(message: Any, kind: str | None) -> str:
+def _mode(message: Any, kind: str) -> str:
     if kind == "macvtap":
         return message.get(("linkinfo", "data", "macvtap_mode")) or ""
     if kind not in ("ipvlan", "ipvtap"):

@@ -95,12 +95,17 @@ def ask(
 
 def messages(packet: bytes) -> Iterator[tuple[int, bytes]]:
     """The type and the payload of each message in a packet."""
-    while len(packet) >= _HEADER.size:
-        length, kind, *_ = _HEADER.unpack_from(packet)
-        if length < _HEADER.size:
+    return _parts(packet, _HEADER)
+
+
+def _parts(octets: bytes, header: struct.Struct) -> Iterator[tuple[int, bytes]]:
+    """The type and the rest of each part whose header begins with its length and its type."""
+    while len(octets) >= header.size:
+        length, kind, *_ = header.unpack_from(octets)
+        if length < header.size:
             return
-        yield kind, packet[_HEADER.size : length]
-        packet = packet[(length + 3) & ~3 :]
+        yield kind, octets[header.size : length]
+        octets = octets[(length + 3) & ~3 :]
 
 
 def _expect_success(payload: bytes) -> None:
@@ -117,21 +122,9 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 def attributes(octets: bytes) -> Attributes:
     """Attributes by type; the last of a type counts."""
-    found = {}
-    while len(octets) >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(octets)
-        if length < _ATTRIBUTE.size:
-            break
-        found[kind & _TYPE_MASK] = octets[_ATTRIBUTE.size : length]
-        octets = octets[(length + 3) & ~3 :]
-    return found
+    return {kind & _TYPE_MASK: value for kind, value in _parts(octets, _ATTRIBUTE)}
 
 
 def number(octets: bytes) -> int:
     """An unsigned integer's value, of as many bytes as there are, in the host's order."""
     return int.from_bytes(octets, sys.byteorder)
-
-
-def text(octets: bytes) -> str:
-    """A name, which a NUL may end."""
-    return octets.rstrip(b"\0").decode(errors="replace")

@@ -20,15 +20,9 @@ class Namespace:
 
     def __init__(self) -> None:
         """Raises OSError: EPERM without CAP_SYS_ADMIN."""
-        home = _open_own()
-        try:
+        with _coming_back():
             _check(libc.unshare(_CLONE_NEWNET))
-            try:
-                self._descriptor = _open_own()
-            finally:
-                enter(home)
-        finally:
-            os.close(home)
+            self._descriptor = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Let it go. It lives on as long as a socket or a device's descriptor belongs to it."""
@@ -37,15 +31,9 @@ class Namespace:
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Take this thread into the namespace, for sockets that belong there. Raises OSError."""
-        home = _open_own()
-        try:
+        with _coming_back():
             enter(self._descriptor)
-            try:
-                yield
-            finally:
-                enter(home)
-        finally:
-            os.close(home)
+            yield
 
 
 def enter(descriptor: int) -> None:
@@ -53,8 +41,14 @@ def enter(descriptor: int) -> None:
     _check(libc.setns(descriptor, _CLONE_NEWNET))
 
 
-def _open_own() -> int:
-    return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+@contextmanager
+def _coming_back() -> Iterator[None]:
+    """Have this thread in its namespace of now afterwards, wherever it goes meanwhile."""
+    with open(_OWN) as home:
+        try:
+            yield
+        finally:
+            enter(home.fileno())
 
 
 def _check(result: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import Problem, reason
 from .genetlink import Family
-from .netlink import Attributes, attribute, attributes, number
+from .netlink import DUMP, Attributes, attribute, attributes, number
 
 # include/uapi/linux/nl80211.h: commands, attributes, and those inside NL80211_ATTR_BSS
 _GET_INTERFACE, _SET_INTERFACE, _GET_STATION, _GET_SCAN, _FRAME = 5, 6, 17, 32, 59
@@ -34,7 +34,7 @@ def uplink_type(name: str, index: int) -> str | None:
     if not is_wifi(name):
         return None
     try:
-        with _nl80211() as family:
+        with Family("nl80211") as family:
             interface = _interface(family, index)
     except OSError as exc:
         raise Problem("no-nl80211", f"cannot ask nl80211 about {name}: {reason(exc)}") from exc
@@ -55,8 +55,8 @@ def station_ssid(index: int) -> bytes | None:
     From the scan results: kernels do not tell it of the interface where wpa_supplicant does the
     authentication itself. Raises OSError, also where the device is no 802.11 one.
     """
-    with _nl80211() as family:
-        for result in family.dump(_GET_SCAN, _of(index)):
+    with Family("nl80211") as family:
+        for result in family.request(_GET_SCAN, _of(index), DUMP):
             bss = attributes(result.get(_BSS, b""))
             if number(bss.get(_BSS_STATUS, b"")) == _BSS_ASSOCIATED and _BSS_STATUS in bss:
                 return ssid(bss.get(_BSS_ELEMENTS, b""))
@@ -79,7 +79,7 @@ def set_4addr(index: int, on: bool) -> None:
     Raises OSError: EPERM, EBUSY (off, and it is a bridge's port), EOPNOTSUPP (the driver has no
     such mode), ENODEV.
     """
-    with _nl80211() as family:
+    with Family("nl80211") as family:
         family.request(_SET_INTERFACE, _of(index) + attribute(_4ADDR, bytes([on])))
 
 
@@ -91,18 +91,14 @@ def associate_anew(index: int) -> bool:
     that has connected (conn_owner_nlportid), wpa_supplicant's or iwd's; and a device that is taken
     down loses IPv6 addresses and routes. False if it is not associated. Raises OSError.
     """
-    with _nl80211() as family:
-        stations = family.dump(_GET_STATION, _of(index))
+    with Family("nl80211") as family:
+        stations = family.request(_GET_STATION, _of(index), DUMP)
         if not stations:
             return False
         to, own = stations[0][_MAC], _interface(family, index)[_MAC]
         frame = _DEAUTHENTICATION + bytes(2) + to + own + to + bytes(2) + _LEAVING
         family.request(_FRAME, _of(index) + attribute(_FRAME_OCTETS, frame))
     return True
-
-
-def _nl80211() -> Family:
-    return Family("nl80211")
 
 
 def _of(index: int) -> bytes:

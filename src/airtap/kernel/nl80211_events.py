@@ -33,12 +33,9 @@ class WifiEvents:
             try:
                 with Family("nl80211", anew=True) as family:
                     groups = [family.groups[name] for name in _GROUPS]
+                    heard = partial(changed, family=family.number)
                     self._socket = MulticastSocket(
-                        NETLINK_GENERIC,
-                        groups,
-                        _BUFFER_BYTES,
-                        partial(changed, family=family.number),
-                        self._on_event,
+                        NETLINK_GENERIC, groups, _BUFFER_BYTES, heard, self._on_event
                     )
             except OSError:
                 return False

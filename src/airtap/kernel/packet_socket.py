@@ -14,7 +14,7 @@ _BURST = 8
 # include/uapi/linux/if_packet.h
 _SOL_PACKET = 263
 _PACKET_ADD_MEMBERSHIP = 1
-_PACKET_QDISC_BYPASS = 20
+_BESIDE_PROGRAMS = (_SOL_PACKET, 20, 1)  # PACKET_QDISC_BYPASS
 _PACKET_MR_PROMISC = 1
 _ANSWER_BYTES = 2048
 
@@ -49,16 +49,9 @@ def open_frames(index: int) -> socket.socket:
 
     Raises OSError.
     """
-    frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
-    try:
-        _filter(frames, _FILTER)
-        # A guest that floods fills this and no more.
-        frames.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-        frames.bind((socket.if_indextoname(index), _ETH_P_ALL))
-    except BaseException:
-        frames.close()
-        raise
-    return frames
+    # A guest that floods fills this and no more.
+    room = (socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    return _opened(socket.if_indextoname(index), _FILTER, room)
 
 
 async def source_macs(frames: socket.socket) -> list[str]:
@@ -82,16 +75,9 @@ class Exchange:
 
     def __init__(self, name: str) -> None:
         """Raises OSError."""
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
-        try:
-            _filter(self._socket, _ANSWERS)
-            everything = struct.pack("iHH8x", socket.if_nametoindex(name), _PACKET_MR_PROMISC, 0)
-            self._socket.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, everything)
-            self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
-            self._socket.bind((name, _ETH_P_ALL))
-        except BaseException:
-            self._socket.close()
-            raise
+        everything = struct.pack("iHH8x", socket.if_nametoindex(name), _PACKET_MR_PROMISC, 0)
+        promiscuous = (_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, everything)
+        self._socket = _opened(name, _ANSWERS, promiscuous, _BESIDE_PROGRAMS)
 
     def __enter__(self) -> "Exchange":
         return self
@@ -109,11 +95,22 @@ class Exchange:
         return await asyncio.get_running_loop().sock_recv(self._socket, _ANSWER_BYTES)
 
 
-def _filter(frames: socket.socket, instructions: list[tuple[int, int, int, int]]) -> None:
-    code = b"".join(struct.pack("HBBI", *instruction) for instruction in instructions)
+def _opened(
+    device: str, passing: list[tuple[int, int, int, int]], *options: tuple[int, int, int | bytes]
+) -> socket.socket:
+    """A socket with options that gets the frames of a device that a filter lets pass."""
+    code = b"".join(struct.pack("HBBI", *instruction) for instruction in passing)
     buffer = ctypes.create_string_buffer(code, len(code))
-    program = struct.pack("HP", len(instructions), ctypes.addressof(buffer))
-    frames.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    program = struct.pack("HP", len(passing), ctypes.addressof(buffer))
+    frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+    try:
+        for option in ((socket.SOL_SOCKET, _SO_ATTACH_FILTER, program), *options):
+            frames.setsockopt(*option)
+        frames.bind((device, _ETH_P_ALL))
+    except BaseException:
+        frames.close()
+        raise
+    return frames
 
 
 def send(device: str, frames: list[bytes]) -> bool:
@@ -121,7 +118,7 @@ def send(device: str, frames: list[bytes]) -> bool:
     try:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as packets:
             # Past our own programs, which would tell guests as well.
-            packets.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
+            packets.setsockopt(*_BESIDE_PROGRAMS)
             packets.bind((device, 0))
             for frame in frames:
                 packets.send(frame)

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from pyroute2 import AsyncIPRoute
 
+from .addresses import MAIN_TABLE, RTN_UNICAST
 from .links import link_errors
 
 _IPV6_ROUTES = "/proc/net/ipv6_route"
 _RTF_ADDRCONF = 0x40000  # include/uapi/linux/ipv6_route.h
-_MAIN_TABLE = 254  # include/uapi/linux/rtnetlink.h
-_RTN_UNICAST = 1
 
 
 async def ipv4_routes(ipr: AsyncIPRoute) -> list[IPv4Network]:
@@ -29,10 +28,10 @@ async def default_devices(ipr: AsyncIPRoute) -> list[int]:
     found = []
     with link_errors("dump routes"):
         for family in (socket.AF_INET, socket.AF_INET6):
-            async for message in await ipr.route("dump", family=family, table=_MAIN_TABLE):
+            async for message in await ipr.route("dump", family=family, table=MAIN_TABLE):
                 hops = [message, *(message.get("multipath") or [])]
                 devices = [hop.get("oif") for hop in hops if hop.get("oif")]
-                if message["dst_len"] == 0 and message["type"] == _RTN_UNICAST and devices:
+                if message["dst_len"] == 0 and message["type"] == RTN_UNICAST and devices:
                     found.append((family, message.get("priority") or 0, devices[0]))
     return [device for _family, _metric, device in sorted(found)]
 

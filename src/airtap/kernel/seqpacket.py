@@ -11,12 +11,13 @@ import asyncio
 import os
 import socket
 import struct
-import threading
-from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
+
+from .threads import in_thread
 
 _SO_PASSRIGHTS = 83  # include/uapi/asm-generic/socket.h
 _SCM_MAX_FD = 253  # include/net/scm.h
+_SLOW_CLOSE = "slow close"
 
 
 def refuse_descriptors(listener: socket.socket) -> bool:
@@ -44,7 +45,7 @@ async def receive(connection: socket.socket, limit: int) -> bytes:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors += struct.unpack(f"{len(data) // 4}i", data)
     if descriptors:
-        _in_thread(lambda: _close_all(descriptors))
+        in_thread(partial(_close_all, descriptors), _SLOW_CLOSE)
         return b""
     return packet
 
@@ -54,20 +55,7 @@ async def close(connection: socket.socket, no_descriptors: bool) -> None:
     if no_descriptors:
         connection.close()
         return
-    loop = asyncio.get_running_loop()
-    closed = asyncio.Event()
-
-    def close_and_tell() -> None:
-        connection.close()
-        with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(closed.set)
-
-    _in_thread(close_and_tell)
-    await closed.wait()
-
-
-def _in_thread(function: Callable[[], None]) -> None:
-    threading.Thread(target=function, name="slow close", daemon=True).start()
+    await asyncio.wrap_future(in_thread(connection.close, _SLOW_CLOSE))
 
 
 def _close_all(descriptors: list[int]) -> None:
