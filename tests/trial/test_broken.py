@@ -114,6 +114,13 @@ def test_no_ipv6_router_is_no_failure(lan: Lan, airtapd: Airtapd) -> None:
     assert "fe80::" in tried.steps()["host_to_guest6"]["detail"]
 
 
+def test_lines_tell_what_is_waited_for(lan: Lan, airtapd: Airtapd) -> None:
+    """Of a step that takes more than a second."""
+    deaf(lan, "icmpv6 type nd-router-advert", hook="output")
+    done = airtapd.airtap("try", "up0", MACVTAP, "--timeout=3")
+    assert "\n  ...  IPv6 address (SLAAC): waiting for a router advertisement" in done.stdout
+
+
 def test_router_advertisements_that_only_the_host_gets(lan: Lan, airtapd: Airtapd) -> None:
     deaf(lan, "icmpv6 type nd-router-advert", hook="output")
     route = ("default", "via", "2001:db8::1", "dev", "up0", "proto", "ra", "metric", "99")

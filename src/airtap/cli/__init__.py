@@ -1,5 +1,7 @@
 """airtap: the operator's command."""
 
+import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -18,6 +20,9 @@ def main() -> int:
     arguments = parser.build().parse_args()
     module, function = arguments.run
     try:
+        if arguments.needs_root and os.geteuid() != 0:
+            hint = shlex.join(["sudo", "airtap", *sys.argv[1:]])
+            raise Problem("not-root", f"airtap {sys.argv[1]} is for root", hint)
         run: Callable[..., None] = getattr(import_module(f"{__name__}.commands.{module}"), function)
         if arguments.needs_daemon:
             run(arguments, client.Connection(client.socket_path()))

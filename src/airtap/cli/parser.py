@@ -60,7 +60,7 @@ def build() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"airtap {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    parser.set_defaults(needs_daemon=False)
+    parser.set_defaults(needs_daemon=False, needs_root=False)
     for add in (
         *(_add_status, _add_trace, _add_doctor, _add_try),
         *(add_network, add_domain, _add_parent, _add_release),
@@ -162,7 +162,7 @@ def _add_try(commands: Any) -> None:
         help="for each step (10)",
     )
     parser.add_argument("--json", action="store_true", help="for programs")
-    parser.set_defaults(run=("trial", "run"))
+    parser.set_defaults(run=("trial", "run"), needs_root=True)
 
 
 def _add_parent(commands: Any) -> None:

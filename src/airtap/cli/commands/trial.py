@@ -3,13 +3,11 @@
 import argparse
 import asyncio
 import json
-import os
 import signal
 import sys
 import time
 from typing import TextIO
 
-from ...errors import Problem
 from ...names import device_name
 from ...trial import trial
 from ...trial.steps import Report, Step, Trial
@@ -42,8 +40,6 @@ _COLUMNS = 79
 def run(arguments: argparse.Namespace) -> None:
     """Raises SystemExit unless all passed, Problem if nothing could be tried."""
     name = device_name(arguments.device)
-    if os.geteuid() != 0:
-        raise Problem("not-root", "airtap try is for root", f"sudo airtap try {name}")
     out = sys.stderr if arguments.json else sys.stdout
     progress = Progress(out, quiet=arguments.json)
     report = asyncio.run(_run(name, arguments.kind, arguments.timeout, progress))
