@@ -67,6 +67,17 @@ def problems(what: str) -> Iterator[None]:
 
 
 @contextmanager
+def passed_over(error: str) -> Iterator[None]:
+    """Pass over libvirt's error of that name, as VIR_ERR_NO_DOMAIN for a domain that has gone."""
+    libvirt = binding()
+    try:
+        yield
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() != getattr(libvirt, error):
+            raise
+
+
+@contextmanager
 def connected(uri: str, *, read_only: bool = False) -> Iterator[Any]:
     """A virConnect to a libvirt daemon. Raises Problem no-libvirt, no-connection."""
     libvirt = binding()
@@ -77,11 +88,10 @@ def connected(uri: str, *, read_only: bool = False) -> Iterator[Any]:
         what = f"{uri} did not answer within {_OPEN_S:g} s"
         raise Problem("no-connection", what, "see what libvirt's daemon is doing") from exc
     except libvirt.libvirtError as exc:
-        code = exc.get_error_code()
-        hints = [hint for name, hint in _HINTS.items() if getattr(libvirt, name) == code]
-        if is_session(uri):  # a user's own, started by the attempt to reach it
-            hints = []
-        raise Problem("no-connection", f"cannot reach {uri}: {_said(exc)}", "".join(hints)) from exc
+        hints = {getattr(libvirt, name): hint for name, hint in _HINTS.items()}
+        # A session's is the user's own, started by the attempt to reach it.
+        hint = "" if is_session(uri) else hints.get(exc.get_error_code(), "")
+        raise Problem("no-connection", f"cannot reach {uri}: {_said(exc)}", hint) from exc
     with suppress(libvirt.libvirtError):  # libvirt's drivers without a daemon have no such thing
         connection.setKeepAlive(_KEEPALIVE_S, _KEEPALIVES)
     try:

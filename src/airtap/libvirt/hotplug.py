@@ -1,6 +1,5 @@
 """NICs of running guests whose device has gone with its parent, or is to stand on another."""
 
-import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +12,7 @@ from .. import uplink
 from ..config import Config
 from ..errors import Problem
 from ..ipc import client
-from ..kernel.links import Link, LinkNotFound, open_links
+from ..kernel.links import Link
 from . import connectivity, hotplug_journal
 from .connection import binding, problems
 from .hotplug_journal import JournalEntry
@@ -22,7 +21,6 @@ from .live_nics import (
     Ended,
     at_once,
     attempt,
-    devices,
     expect_there,
     guests,
     of_guest,
@@ -63,7 +61,7 @@ def _key(entry: JournalEntry) -> tuple[str, int, str, str]:
 
 
 def _lost(connection: Any, parent: str | None, settings: Config) -> list[JournalEntry]:
-    here = devices()
+    here = connectivity.devices()
     expect_there(parent, here)
     found: list[JournalEntry] = []
     for guest, xml, domain in guests(connection):
@@ -111,24 +109,15 @@ def expect_fit(nic: LiveNic, parent: str, connection: Any, settings: Config) -> 
             " macvtap or ipvtap",
             f"airtap domain connect {nic.domain} changes what its next start uses",
         )
-    connectivity.expect_parent(asyncio.run(_inspect(parent, nic.kind, settings)), nic.kind)
+    device = connectivity.inspect(parent)
+    child = connectivity.ask_kernel(lambda links: uplink.a_child(links, device.link))
+    wished = replace(settings.parent(device.link.name), kind=nic.kind)
+    uplink.child_kind(device, wished, child)
+    connectivity.expect_parent(device, nic.kind)
     there = replace(nic, name=parent)
     works, why = connectivity.check(there, connectivity.inspect_host(connection, [there], settings))
     if works is False:
         raise Problem("bad-parent", f"network card {nic.mac} would not work on {parent}: {why}")
-
-
-async def _inspect(name: str, kind: str, settings: Config) -> uplink.Uplink:
-    """Return a device as the parent of another child. Raises Problem as child_kind() does."""
-    async with open_links() as links:
-        try:
-            link = await links.by_name(name)
-        except LinkNotFound as exc:
-            raise uplink.absent(name) from exc
-        inspected = uplink.inspect(link)
-        child = await uplink.a_child(links, link)
-    uplink.child_kind(inspected, replace(settings.parent(link.name), kind=kind), child)
-    return inspected
 
 
 # Replacing them.

@@ -4,7 +4,6 @@ Which device a NIC has stands in its guest's live XML; whether that device is th
 it stands, says the kernel.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,8 +14,9 @@ from typing import Any, TypeVar
 from .. import uplink
 from ..config import MODES
 from ..errors import Problem
-from ..kernel.links import Link, open_links
+from ..kernel.links import Link
 from .connection import binding, problems
+from .connectivity import devices
 from .domains import look_up
 from .nic import LiveNic, of_interface
 from .reader import Domain, Interface, NicMetadata, scan_domain
@@ -123,17 +123,6 @@ def from_interface(
         down=interface.element.first("link").get("state") == "down",
         xml=xml,
     )
-
-
-def devices() -> dict[str, Link]:
-    """Return the host's devices, by all their names."""
-    return asyncio.run(_devices())
-
-
-async def _devices() -> dict[str, Link]:
-    async with open_links() as links:
-        here = await links.dump()
-    return {name: link for link in here for name in (link.name, *link.altnames)}
 
 
 def stands_on(nic: LiveNic, parent: str, here: Mapping[str, Link]) -> bool:

@@ -59,7 +59,7 @@ def move(arguments: argparse.Namespace) -> None:
         wanted, said = _next_start(nic, arguments, settings)
         if wanted:  # a template that does not do is found before anything is moved
             domain_xml.link(wanted, nic.mac, nic.target)
-        parent, here = _device(arguments.parent, settings) or "", live_nics.devices()
+        parent, here = _device(arguments.parent, settings) or "", connectivity.devices()
         if live_nics.stands_on(nic, parent, here):
             echo(f"{nic} is on {parent} already")
         else:
