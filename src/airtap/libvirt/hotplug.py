@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from threading import Event, Timer
 from typing import Any
 
@@ -123,6 +123,7 @@ def expect_fit(nic: LiveNic, parent: str, connection: Any, settings: Config) -> 
 # Replacing them.
 
 
+@dataclass(frozen=True)
 class Replacement:
     """Replaces NICs, and waits for guests to release them, so it blocks.
 
@@ -131,13 +132,10 @@ class Replacement:
     warn: tells people what is being waited for.
     """
 
-    def __init__(
-        self, settings: Config, timeout: float, ended: Event, warn: Callable[[str], None]
-    ) -> None:
-        self._settings = settings
-        self._timeout = timeout
-        self._ended = ended
-        self._warn = warn
+    settings: Config
+    timeout: float
+    ended: Event
+    warn: Callable[[str], None]
 
     def carry_out(self, wanted: list[JournalEntry]) -> list[Problem | None]:
         """Replace NICs, one after the other in each guest. Returns what failed, for each."""
@@ -148,10 +146,10 @@ class Replacement:
 
         def in_guest(numbers: list[int]) -> None:
             for number in numbers:
-                done[number] = attempt(self._replace, wanted[number], self._ended)
+                done[number] = attempt(self._replace, wanted[number], self.ended)
 
         most = max(map(len, by_guest.values()), default=0)
-        at_once(in_guest, by_guest.values(), most * (self._timeout + ANSWER_S))
+        at_once(in_guest, by_guest.values(), most * (self.timeout + ANSWER_S))
         return list(done)
 
     def _replace(self, entry: JournalEntry) -> None:
@@ -211,7 +209,7 @@ class Replacement:
                 raise
 
     def _takes_one_mac(self, parent: str) -> bool:
-        return connectivity.takes_one_mac(connectivity.inspect(parent), self._settings)
+        return connectivity.takes_one_mac(connectivity.inspect(parent), self.settings)
 
     def _unplug(self, old: LiveNic, pending: bool) -> None:
         """Detach a NIC and wait until its guest has released it. Raises Problem not-released.
@@ -219,8 +217,8 @@ class Replacement:
         pending: its guest has been asked before, and QEMU may refuse to ask again.
         """
         libvirt = binding()
-        what = f"waiting up to {self._timeout:g} s for the guest to release it"
-        announcement = Timer(_PATIENCE_S, self._warn, [f"{old}: {what}"])
+        what = f"waiting up to {self.timeout:g} s for the guest to release it"
+        announcement = Timer(_PATIENCE_S, self.warn, [f"{old}: {what}"])
         announcement.start()
         try:
             with problems(f"unplug {old}"):
@@ -229,9 +227,9 @@ class Replacement:
                 except libvirt.libvirtError:
                     if not pending and _is_in(old):
                         raise
-            deadline = time.monotonic() + self._timeout
+            deadline = time.monotonic() + self.timeout
             while _is_in(old):
-                if time.monotonic() >= deadline or self._ended.wait(_LOOK_S):
+                if time.monotonic() >= deadline or self.ended.wait(_LOOK_S):
                     raise _not_released(old)
         finally:
             announcement.cancel()
@@ -262,7 +260,7 @@ class Replacement:
         with suppress(Problem):  # it is in: the next replug takes a note that stayed away
             hotplug_journal.write(nic.guest, nic.mac, None)
             if nic.prepared:
-                hotplug_journal.update_metadata(nic, entry.parent, self._settings)
+                hotplug_journal.update_metadata(nic, entry.parent, self.settings)
         for new in of_guest(nic.guest):
             if new.mac == nic.mac:
                 with suppress(Problem):  # status lacks the guest's name, no more

@@ -40,11 +40,6 @@ class Ended(Problem):
 # Who is there?
 
 
-def running(connection: Any) -> list[LiveNic]:
-    """Return the NICs of all guests that run or are paused. Raises Problem libvirt-error."""
-    return [nic for guest in guests(connection) for nic in of_xml(*guest)]
-
-
 def find(connection: Any, name: str) -> Any:
     """Return the domain of that name or UUID, which runs. Raises Problem no-domain, not-running."""
     handle = look_up(connection, name)
@@ -144,7 +139,7 @@ def renewable(connection: Any, parent: str | None) -> list[LiveNic]:
     """
     here = devices()
     expect_there(parent, here)
-    nics = [nic for nic in running(connection) if not nic.down]
+    nics = [nic for guest in guests(connection) for nic in of_xml(*guest) if not nic.down]
     if parent is not None:
         return [nic for nic in nics if stands_on(nic, parent, here)]
     return [nic for nic in nics if (link := here.get(nic.target)) and link.kind in MODES]
@@ -183,14 +178,13 @@ def linked_down(xml: str) -> str:
 
 def _update(nic: LiveNic, xml: str) -> None:
     """Give a NIC the link state that it has in XML which is otherwise its own."""
-    try:
-        with unless_ended(nic.guest), problems(f"set the link of {nic}"):
-            nic.guest.updateDeviceFlags(xml, binding().VIR_DOMAIN_AFFECT_LIVE)
-    except Problem as problem:
-        if isinstance(problem, Ended):
-            raise
-        hint = f"if it is down now: virsh domif-setlink {nic.domain} {nic.mac} up"
-        raise Problem(problem.code, problem.message, hint) from problem
+    with unless_ended(nic.guest):
+        try:
+            with problems(f"set the link of {nic}"):
+                nic.guest.updateDeviceFlags(xml, binding().VIR_DOMAIN_AFFECT_LIVE)
+        except Problem as problem:
+            hint = f"if it is down now: virsh domif-setlink {nic.domain} {nic.mac} up"
+            raise Problem(problem.code, problem.message, hint) from problem
 
 
 # What is done to NICs can fail, for one and not for others.

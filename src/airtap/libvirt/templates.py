@@ -17,13 +17,11 @@ from .xml import parse, serialize, validate
 ADMINISTRATORS = Path("/etc/airtap/xml-templates")
 # Where they came with airtap: by `make install` (this is below PREFIX/lib/airtap), by a wheel, or
 # in the source tree.
-_SHIPPED = tuple(
-    Path(os.path.normpath(f"{__file__}/../{way}"))
-    for way in (
-        "../../../../share/airtap/xml-templates",
-        "../xml-templates",
-        "../../../xml-templates",
-    )
+_ABOVE = Path(os.path.normpath(__file__)).parents
+_SHIPPED = (
+    _ABOVE[4] / "share/airtap/xml-templates",
+    _ABOVE[1] / "xml-templates",
+    _ABOVE[3] / "xml-templates",
 )
 _PLACEHOLDER = re.compile(r"@([A-Z0-9]+)@")
 # The least around a NIC that libvirt's schema knows as a document.

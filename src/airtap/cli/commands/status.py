@@ -27,7 +27,7 @@ _HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K\r\n", "\x1b[J"
 def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
     if arguments.watch is None:
         report = fetch(connection)
-        echo(json.dumps(report, indent=2) if arguments.json else _shown(report, arguments))
+        echo(json.dumps(report, indent=2) if arguments.json else _shown(arguments, report))
         return
     with suppress(KeyboardInterrupt):
         if arguments.json or not sys.stdout.isatty():
@@ -42,14 +42,21 @@ def fetch(connection: client.Connection) -> Json:
     return read_reply(lambda: connection.receive()[0]).to_json()
 
 
-def _reports(connection: client.Connection) -> Iterator[Json | Problem]:
-    """Yield a report each time, or why there is none. airtapd is not started for it."""
+def _reports(connection: client.Connection) -> Iterator[tuple[Json, Rates] | Problem]:
+    """Yield a report each time, and rates since the last, or why there is none.
+
+    airtapd is not started for it.
+    """
     first: client.Connection | None = connection
+    last: tuple[float, Json] | None = None
     while True:
         try:
             asked, first = first or client.Connection(client.socket_path(), start=False), None
             try:
-                yield fetch(asked)
+                now, report = time.monotonic(), fetch(asked)
+                through = rates(last[1], report, now - last[0]) if last else {}
+                last = now, report
+                yield report, through
             finally:
                 asked.close()
         except Problem as problem:
@@ -58,21 +65,18 @@ def _reports(connection: client.Connection) -> Iterator[Json | Problem]:
 
 def _log(arguments: argparse.Namespace, connection: client.Connection) -> None:
     """A report after the other, for a file or a program."""
-    last: tuple[float, Json] | None = None
     for report in _reports(connection):
         if isinstance(report, Problem):
             warn(str(report))
         elif arguments.json:
-            echo(json.dumps(report, separators=(",", ":")))
+            echo(json.dumps(report[0], separators=(",", ":")))
         else:
-            echo(_shown(report, arguments, _rates(last, report)) + "\n")
-            last = time.monotonic(), report
+            echo(_shown(arguments, *report) + "\n")
         time.sleep(arguments.watch)
 
 
 def _watch(arguments: argparse.Namespace, connection: client.Connection) -> None:
     """The report on the whole terminal, drawn anew each time, and when its size changes."""
-    last: tuple[float, Json] | None = None
     reports = _reports(connection)
     with _terminal():
         while True:
@@ -80,8 +84,7 @@ def _watch(arguments: argparse.Namespace, connection: client.Connection) -> None
             if isinstance(report, Problem):
                 text = f"airtap: {report}"
             else:
-                text = _shown(report, arguments, _rates(last, report))
-                last = time.monotonic(), report
+                text = _shown(arguments, *report)
             head = f"airtap status, every {arguments.watch:g} s, {time.strftime('%H:%M:%S')}"
             until = time.monotonic() + arguments.watch
             _draw(f"{head}\n\n{text}")
@@ -138,11 +141,7 @@ def _cut(line: str, width: int) -> str:
     return kept
 
 
-def _rates(last: tuple[float, Json] | None, report: Json) -> Rates:
-    return rates(last[1], report, time.monotonic() - last[0]) if last else {}
-
-
-def _shown(report: Json, arguments: argparse.Namespace, through: Rates | None = None) -> str:
+def _shown(arguments: argparse.Namespace, report: Json, through: Rates | None = None) -> str:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
     view = View(time.time(), _user, _process, width, _colour(arguments.color), through)
     return table(report, view)

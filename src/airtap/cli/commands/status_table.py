@@ -136,14 +136,11 @@ def _refused(counts: Json, translated: bool) -> Iterator[str]:
     verb = "refused" if translated else "hidden from the host"
     for refusal, what in _REFUSALS.items():
         if count := counts.get(refusal.key):
-            yield f"{verb}: {count} {_plural(count, 'frame', 'frames')} {what}"
+            noun = "frame" if count == 1 else "frames"
+            yield f"{verb}: {count} {noun} {what}"
     if count := counts.get("evicted"):
-        noun = _plural(count, "address", "addresses")
+        noun = "address" if count == 1 else "addresses"
         yield f"forgotten: {count} {noun}, as it uses too many"
-
-
-def _plural(count: int, one: str, more: str) -> str:
-    return one if count == 1 else more
 
 
 def wrapped(words: Iterable[str], width: int) -> Iterator[str]:
