@@ -35,9 +35,8 @@ def binding() -> Any:
     try:
         import libvirt
     except ImportError as exc:
-        raise Problem(
-            "no-libvirt", "libvirt for Python is missing", "install python3-libvirt"
-        ) from exc
+        what = "libvirt for Python is missing"
+        raise Problem("no-libvirt", what, "install python3-libvirt") from exc
     # Without a handler, libvirt writes every error to stderr itself: "libvirt: QEMU Driver error".
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     _run_events(libvirt)

@@ -47,11 +47,8 @@ def look_up(connection: Any, name: str) -> Any:
         known |= {handle.name(): handle for handle in handles}
         handle = known.get(name) or known.get(name.lower())
         if handle is None:
-            raise Problem(
-                "no-domain",
-                f"there is no domain {name} at {connection.getURI()}",
-                "see: airtap domain list",
-            )
+            what = f"there is no domain {name} at {connection.getURI()}"
+            raise Problem("no-domain", what, "see: airtap domain list")
     return handle
 
 

@@ -13,21 +13,9 @@ from ..config import Config
 from ..errors import Problem
 from ..ipc import client
 from ..kernel.links import Link
-from . import connectivity, hotplug_journal
+from . import connectivity, hotplug_journal, live_nics
 from .connection import binding, problems
 from .hotplug_journal import JournalEntry
-from .live_nics import (
-    ANSWER_S,
-    Ended,
-    at_once,
-    attempt,
-    expect_there,
-    guests,
-    of_guest,
-    of_xml,
-    unanswered,
-    unless_ended,
-)
 from .nic import LiveNic
 from .reader import Domain
 
@@ -62,10 +50,10 @@ def _key(entry: JournalEntry) -> tuple[str, int, str, str]:
 
 def _lost(connection: Any, parent: str | None, settings: Config) -> list[JournalEntry]:
     here = connectivity.devices()
-    expect_there(parent, here)
+    live_nics.expect_there(parent, here)
     found: list[JournalEntry] = []
-    for guest, xml, domain in guests(connection):
-        nics = of_xml(guest, xml, domain)
+    for guest, xml, domain in live_nics.guests(connection):
+        nics = live_nics.of_xml(guest, xml, domain)
         noted = list(_unfinished(guest, domain, nics, here))
         known = {entry.nic.mac for entry in noted}
         found += noted
@@ -93,7 +81,7 @@ def _unfinished(
         if device is None:
             yield replace(note, old=old)
         elif device.index != note.was:
-            with suppress(Ended), unless_ended(guest):
+            with suppress(live_nics.Ended), live_nics.unless_ended(guest):
                 hotplug_journal.write(guest, note.nic.mac, None)
 
 
@@ -139,17 +127,17 @@ class Replacement:
 
     def carry_out(self, wanted: list[JournalEntry]) -> list[Problem | None]:
         """Replace NICs, one after the other in each guest. Returns what failed, for each."""
-        done: list[Problem | None] = [unanswered(entry.nic) for entry in wanted]
+        done: list[Problem | None] = [live_nics.unanswered(entry.nic) for entry in wanted]
         by_guest: dict[str, list[int]] = {}
         for number, entry in enumerate(wanted):
             by_guest.setdefault(entry.nic.uuid, []).append(number)
 
         def in_guest(numbers: list[int]) -> None:
             for number in numbers:
-                done[number] = attempt(self._replace, wanted[number], self.ended)
+                done[number] = live_nics.attempt(self._replace, wanted[number], self.ended)
 
         most = max(map(len, by_guest.values()), default=0)
-        at_once(in_guest, by_guest.values(), most * (self.timeout + ANSWER_S))
+        live_nics.at_once(in_guest, by_guest.values(), most * (self.timeout + live_nics.ANSWER_S))
         return list(done)
 
     def _replace(self, entry: JournalEntry) -> None:
@@ -159,7 +147,7 @@ class Replacement:
         new one, after the way back has been tried; Ended.
         """
         nic = entry.nic
-        with unless_ended(nic.guest):
+        with live_nics.unless_ended(nic.guest):
             self._make_ready(entry)
             pending = hotplug_journal.write(nic.guest, nic.mac, entry)
             if entry.old:
@@ -188,11 +176,8 @@ class Replacement:
             hotplug_journal.write(nic.guest, nic.mac, back)
             self._plug(back)
         except Problem as problem:
-            return Problem(
-                why.code,
-                f"{why.message}; nor can {nic} be brought back: {problem.message}",
-                "airtap domain replug tries that again",
-            )
+            what = f"{why.message}; nor can {nic} be brought back: {problem.message}"
+            return Problem(why.code, what, "airtap domain replug tries that again")
         return Problem(why.code, f"{why.message}; it is back on {back.parent}", why.hint)
 
     def _make_ready(self, entry: JournalEntry) -> None:
@@ -241,7 +226,7 @@ class Replacement:
         """
         nic = entry.nic
         place = hotplug_journal.address(entry.xml)
-        others = [hotplug_journal.address(other.xml) for other in of_guest(nic.guest)]
+        others = [hotplug_journal.address(other.xml) for other in live_nics.of_guest(nic.guest)]
         if place and place in others:
             hotplug_journal.write(nic.guest, nic.mac, None)
             return
@@ -261,7 +246,7 @@ class Replacement:
             hotplug_journal.write(nic.guest, nic.mac, None)
             if nic.prepared:
                 hotplug_journal.update_metadata(nic, entry.parent, self.settings)
-        for new in of_guest(nic.guest):
+        for new in live_nics.of_guest(nic.guest):
             if new.mac == nic.mac:
                 with suppress(Problem):  # status lacks the guest's name, no more
                     client.call("set-owner", device=new.target, **whose)
@@ -278,5 +263,5 @@ def _not_released(old: LiveNic) -> Problem:
 
 def _is_in(nic: LiveNic) -> bool:
     """Return whether a NIC of that name and device is still in its guest."""
-    there = [(other.alias, other.target) for other in of_guest(nic.guest)]
+    there = [(other.alias, other.target) for other in live_nics.of_guest(nic.guest)]
     return (nic.alias, nic.target) in there

@@ -45,11 +45,8 @@ def find(connection: Any, name: str) -> Any:
     handle = look_up(connection, name)
     with problems(f"look for domain {name}"):
         if not handle.isActive():
-            raise Problem(
-                "not-running",
-                f"domain {name} does not run",
-                f"airtap domain connect {name} changes what its next start uses",
-            )
+            hint = f"airtap domain connect {name} changes what its next start uses"
+            raise Problem("not-running", f"domain {name} does not run", hint)
     return handle
 
 

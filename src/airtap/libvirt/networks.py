@@ -70,17 +70,13 @@ def undefine(connection: Any, name: str) -> None:
     """
     handle = _lookup(connection, name)
     if handle is None:
-        raise Problem(
-            "no-network",
-            f"there is no network {name} at {connection.getURI()}",
-            "see: airtap network list",
-        )
+        what = f"there is no network {name} at {connection.getURI()}"
+        raise Problem("no-network", what, "see: airtap network list")
     with problems(f"inspect network {name}"):
         ours = read_network(handle.XMLDesc()).ours
     if not ours:
-        raise Problem(
-            "not-ours", f"network {name} was not made by airtap", "virsh net-undefine removes it"
-        )
+        what = f"network {name} was not made by airtap"
+        raise Problem("not-ours", what, "virsh net-undefine removes it")
     remove(handle, name)
 
 
@@ -102,18 +98,15 @@ def subnets(connection: Any) -> list[IPv4Network]:
 def _expect_same(network: Network, connection: Any, handle: Any) -> None:
     with problems(f"inspect network {network.name}"):
         there = read_network(handle.XMLDesc())
-    what = f"there is a network {network.name} at {connection.getURI()}"
+    what = f"there is a network {network.name} at {connection.getURI()} already"
     if not there.ours:
-        raise Problem(
-            "network-exists", f"{what} already, and airtap did not make it", "choose another name"
-        )
+        what += ", and airtap did not make it"
+        raise Problem("network-exists", what, "choose another name")
     if (there.kind, there.parent, there.mode) != (network.kind, network.parent, network.mode):
         mode = f" in mode {there.mode}" if there.mode else ""
-        raise Problem(
-            "network-exists",
-            f"{what} already, of kind {there.kind} on {there.parent}{mode}",
-            f"to replace it: airtap network undefine {network.name}",
-        )
+        what += f", of kind {there.kind} on {there.parent}{mode}"
+        hint = f"to replace it: airtap network undefine {network.name}"
+        raise Problem("network-exists", what, hint)
 
 
 def _start(handle: Any) -> None:

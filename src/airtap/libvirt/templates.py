@@ -25,7 +25,10 @@ _SHIPPED = (
 )
 _PLACEHOLDER = re.compile(r"@([A-Z0-9]+)@")
 # The least around a NIC that libvirt's schema knows as a document.
-_DOMAIN = b"<domain type='qemu'><name>a</name><memory>1</memory><os><type>hvm</type></os></domain>"
+_DOMAIN = (
+    "<domain type='qemu'><name>a</name><memory>1</memory><os><type>hvm</type></os>"
+    "<devices>{}</devices></domain>"
+)
 
 
 def fill(name: str, values: Mapping[str, str], optional: Mapping[str, str]) -> Any:
@@ -83,14 +86,11 @@ def expect_valid(name: str, root: Any) -> None:
     """
     if find(name).parent != ADMINISTRATORS:
         return
-    document, schema = root, "network"
+    document, schema = serialize(root), "network"
     if root.tag == "interface":
-        document, schema = parse(_DOMAIN), "domain"
-        devices = document.makeelement("devices")
-        devices.append(parse(serialize(root).encode()))
-        document.append(devices)
+        document, schema = _DOMAIN.format(document), "domain"
     try:
-        validate(serialize(document), schema)
+        validate(document, schema)
     except Problem as problem:
         raise bad(name, problem.message) from problem
 

@@ -68,11 +68,9 @@ def _refuse_unfit(arguments: argparse.Namespace) -> None:
     wanted = arguments.connect or ""
     expect_local(wanted)
     if urlsplit(wanted).scheme and is_session(wanted) != (arguments.kind == "session"):
-        raise Problem(
-            "bad-uri",
-            f"a network of kind {arguments.kind} does not work at {arguments.connect}",
-            f"kind session belongs to {SESSION}, the others to {SYSTEM}",
-        )
+        what = f"a network of kind {arguments.kind} does not work at {arguments.connect}"
+        hint = f"kind session belongs to {SESSION}, the others to {SYSTEM}"
+        raise Problem("bad-uri", what, hint)
 
 
 def _wanted(arguments: argparse.Namespace, settings: Config) -> Network:

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import sys
@@ -21,6 +22,7 @@ from .status_table import Json, Rates, View, rates, table
 # Of the terminal: xterm's control sequences, as all of Linux's terminals take them. Another screen,
 # no cursor, and no wrapping of a line with letters that are two columns wide.
 _SCREEN, _NO_SCREEN = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
+_PARTS = re.compile(r"\x1b[^m]*m|.")
 _HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K\r\n", "\x1b[J"
 
 
@@ -128,16 +130,12 @@ def _draw(text: str) -> None:
 
 def _cut(line: str, width: int) -> str:
     """Return the line as far as it fits; control sequences of ours are as wide as nothing."""
-    if len(line) <= width:
-        return line
-    kept, room, at = "", width, 0
-    while at < len(line):
-        if line[at] == "\x1b":
-            end = line.index("m", at) + 1
-            kept, at = kept + line[at:end], end
-        else:
-            kept, room = (kept + line[at], room - 1) if room > 0 else (kept, 0)
-            at += 1
+    kept, room = "", width
+    for part in _PARTS.findall(line):
+        if part.startswith("\x1b"):
+            kept += part
+        elif room > 0:
+            kept, room = kept + part, room - 1
     return kept
 
 
