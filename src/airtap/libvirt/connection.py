@@ -30,8 +30,12 @@ _HINTS = {
 }
 
 
+@cache
 def binding() -> Any:
-    """libvirt's module for Python, kept from printing errors. Raises Problem no-libvirt."""
+    """libvirt's module for Python, kept from printing errors. Raises Problem no-libvirt.
+
+    A thread serves the timers of its connections.
+    """
     try:
         import libvirt
     except ImportError as exc:
@@ -39,13 +43,6 @@ def binding() -> Any:
         raise Problem("no-libvirt", what, "install python3-libvirt") from exc
     # Without a handler, libvirt writes every error to stderr itself: "libvirt: QEMU Driver error".
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
-    _run_events(libvirt)
-    return libvirt
-
-
-@cache
-def _run_events(libvirt: Any) -> None:
-    """Have a thread serve the timers of libvirt's connections."""
     libvirt.virEventRegisterDefaultImpl()
 
     def run() -> None:
@@ -53,6 +50,7 @@ def _run_events(libvirt: Any) -> None:
             libvirt.virEventRunDefaultImpl()
 
     Thread(target=run, name="libvirt", daemon=True).start()
+    return libvirt
 
 
 @contextmanager

@@ -67,15 +67,12 @@ def network_xml(network: Network) -> str:
     if network.kind == "nat" and not network.ipv6:
         _leave_ipv6_out(root)
     xml = serialize(root)
-    if _without_subnets(read_network(xml)) != _without_subnets(network):
+    made = replace(read_network(xml), ipv4=network.ipv4, ipv6=network.ipv6)
+    if made != network:
         what = f"{network.parent} that airtap would know for its own"
         raise bad(template, f"it makes no network of kind {network.kind} on {what}")
     expect_valid(template, root)
     return xml
-
-
-def _without_subnets(network: Network) -> Network:
-    return replace(network, ipv4=None, ipv6=None)
 
 
 def _subnet_values(network: Network) -> dict[str, str]:

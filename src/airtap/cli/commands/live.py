@@ -149,11 +149,11 @@ def _ending() -> Iterator[Event]:
     """An event that SIGTERM, SIGHUP and Ctrl-C set meanwhile, instead of ending us halfway."""
     ended = Event()
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = [signal.signal(number, lambda *_: ended.set()) for number in numbers]
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in numbers}
     try:
         yield ended
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 
