@@ -30,23 +30,19 @@ _HINTS = {
 }
 
 
+@cache
 def binding() -> Any:
-    """libvirt's module for Python, kept from printing errors. Raises Problem no-libvirt."""
+    """libvirt's module for Python, kept from printing errors. Raises Problem no-libvirt.
+
+    A thread serves the timers of its connections.
+    """
     try:
         import libvirt
     except ImportError as exc:
-        raise Problem(
-            "no-libvirt", "libvirt for Python is missing", "install python3-libvirt"
-        ) from exc
+        what = "libvirt for Python is missing"
+        raise Problem("no-libvirt", what, "install python3-libvirt") from exc
     # Without a handler, libvirt writes every error to stderr itself: "libvirt: QEMU Driver error".
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
-    _run_events(libvirt)
-    return libvirt
-
-
-@cache
-def _run_events(libvirt: Any) -> None:
-    """Have a thread serve the timers of libvirt's connections."""
     libvirt.virEventRegisterDefaultImpl()
 
     def run() -> None:
@@ -54,6 +50,7 @@ def _run_events(libvirt: Any) -> None:
             libvirt.virEventRunDefaultImpl()
 
     Thread(target=run, name="libvirt", daemon=True).start()
+    return libvirt
 
 
 @contextmanager
@@ -67,6 +64,17 @@ def problems(what: str) -> Iterator[None]:
 
 
 @contextmanager
+def passed_over(error: str) -> Iterator[None]:
+    """Pass over libvirt's error of that name, as VIR_ERR_NO_DOMAIN for a domain that has gone."""
+    libvirt = binding()
+    try:
+        yield
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() != getattr(libvirt, error):
+            raise
+
+
+@contextmanager
 def connected(uri: str, *, read_only: bool = False) -> Iterator[Any]:
     """A virConnect to a libvirt daemon. Raises Problem no-libvirt, no-connection."""
     libvirt = binding()
@@ -77,11 +85,10 @@ def connected(uri: str, *, read_only: bool = False) -> Iterator[Any]:
         what = f"{uri} did not answer within {_OPEN_S:g} s"
         raise Problem("no-connection", what, "see what libvirt's daemon is doing") from exc
     except libvirt.libvirtError as exc:
-        code = exc.get_error_code()
-        hints = [hint for name, hint in _HINTS.items() if getattr(libvirt, name) == code]
-        if is_session(uri):  # a user's own, started by the attempt to reach it
-            hints = []
-        raise Problem("no-connection", f"cannot reach {uri}: {_said(exc)}", "".join(hints)) from exc
+        hints = {getattr(libvirt, name): hint for name, hint in _HINTS.items()}
+        # A session's is the user's own, started by the attempt to reach it.
+        hint = "" if is_session(uri) else hints.get(exc.get_error_code(), "")
+        raise Problem("no-connection", f"cannot reach {uri}: {_said(exc)}", hint) from exc
     with suppress(libvirt.libvirtError):  # libvirt's drivers without a daemon have no such thing
         connection.setKeepAlive(_KEEPALIVE_S, _KEEPALIVES)
     try:

@@ -4,14 +4,14 @@ The functions that ask the host block: they run a loop of their own.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import uplink
 from ..config import Config, Parent
 from ..errors import Problem
-from ..kernel.links import Link, LinkError, LinkNotFound, open_links
+from ..kernel.links import Link, LinkError, LinkNotFound, Links, open_links
 from ..uplink import Uplink
 from ..uris import is_remote, is_session
 from . import networks
@@ -20,6 +20,7 @@ from .nic import Nic
 # Whether a guest gets through, and the condition or reason, or "". True: to the LAN, or behind NAT.
 # False: it cannot, or cannot even start. None: that is not known here, or not meant to be.
 Verdict = tuple[bool | None, str]
+T = TypeVar("T")
 
 # With these, libvirt 9.0 starts no guest on a macvtap that it makes. It takes some of them for a
 # network all the same, as only the start shows what that network is.
@@ -54,7 +55,7 @@ class Host:
 def inspect_host(connection: Any, nics: Iterable[Nic], settings: Config) -> Host | None:
     """Return what check() has to know of the host; None for the libvirt of another host.
 
-    Raises Problem libvirt-error, no-nl80211.
+    Raises Problem libvirt-error, no-device, no-nl80211.
     """
     if is_remote(connection.getURI()):
         return None
@@ -64,28 +65,19 @@ def inspect_host(connection: Any, nics: Iterable[Nic], settings: Config) -> Host
     names = {nic.name for nic in nics} | {entry.network.parent for entry in known.values()}
     # Of aliases only airtapd knows: where it makes the device, it finds the parent.
     aliases = names if session else {nic.name for nic in nics if nic.prepared}
-    return Host(settings, session, known, asyncio.run(_devices(names, aliases, settings)))
+    wanted = {name: choose(name, settings) if name in aliases else name for name in names}
+    here = devices()
+    found = {name: _device(here[device], here) for name, device in wanted.items() if device in here}
+    return Host(settings, session, known, found)
 
 
-async def _devices(names: set[str], aliases: set[str], settings: Config) -> dict[str, HostDevice]:
-    async with open_links() as links:
-        wanted = {name: name for name in names}
-        wanted |= {name: await uplink.choose(links, settings, name) for name in aliases}
-        here = await links.dump()
-        by_name = {name: link for link in here for name in (link.name, *link.altnames)}
-        return {
-            name: _device(by_name[device], here)
-            for name, device in wanted.items()
-            if device in by_name
-        }
-
-
-def _device(link: Link, here: Iterable[Link]) -> HostDevice:
+def _device(link: Link, here: Mapping[str, Link]) -> HostDevice:
     inspected = uplink.inspect(link)
     if inspected.type != "bridge":
         return HostDevice(inspected)
-    ports = [port for port in here if port.master == link.index and port.kind not in _OF_GUESTS]
-    return HostDevice(inspected, tuple([uplink.inspect(port) for port in ports]))
+    ports = {port.index: port for port in here.values() if port.master == link.index}
+    outward = [port for port in ports.values() if port.kind not in _OF_GUESTS]
+    return HostDevice(inspected, tuple(map(uplink.inspect, outward)))
 
 
 def check(nic: Nic, host: Host | None) -> Verdict:
@@ -174,33 +166,39 @@ def _unfit(nic: Nic, translated: bool) -> tuple[str, ...]:
 # Devices of the host as parents.
 
 
+def ask_kernel(question: Callable[[Links], Coroutine[Any, Any, T]]) -> T:
+    """Return the answer to a question about the host's devices. Raises what it raises."""
+
+    async def ask() -> T:
+        async with open_links() as links:
+            return await question(links)
+
+    return asyncio.run(ask())
+
+
+def devices() -> dict[str, Link]:
+    """Return the host's devices, by all their names."""
+    here = ask_kernel(Links.dump)
+    return {name: link for link in here for name in (link.name, *link.altnames)}
+
+
 def inspect(name: str) -> Uplink:
     """Return what the device called name is as a parent.
 
     Raises Problem no-such-device, no-nl80211.
     """
-    return asyncio.run(_inspect(name))
-
-
-async def _inspect(name: str) -> Uplink:
-    async with open_links() as links:
-        try:
-            return uplink.inspect(await links.by_name(name))
-        except LinkNotFound as exc:
-            raise uplink.absent(name) from exc
+    try:
+        return uplink.inspect(ask_kernel(lambda links: links.by_name(name)))
+    except LinkNotFound as exc:
+        raise uplink.absent(name) from exc
 
 
 def choose(name: str, settings: Config) -> str:
     """Return the device that name, which may be an alias, stands for. Raises Problem no-device."""
-    return asyncio.run(_choose(name, settings))
-
-
-async def _choose(name: str, settings: Config) -> str:
-    async with open_links() as links:
-        try:
-            return await uplink.choose(links, settings, name)
-        except LinkError as exc:
-            raise Problem("no-device", f"cannot tell what {name} stands for: {exc}") from exc
+    try:
+        return ask_kernel(lambda links: uplink.choose(links, settings, name))
+    except LinkError as exc:
+        raise Problem("no-device", f"cannot tell what {name} stands for: {exc}") from exc
 
 
 def expect_parent(parent: Uplink, kind: str, instead: str = "") -> None:

@@ -100,11 +100,8 @@ def disconnect(xml: str, mac: str) -> str:
     interface = _of_mac(domain, mac)
     device = noted[0].device
     if not interface and device and any(nic.target == device for nic in domain.interfaces):
-        raise Problem(
-            "not-connected",
-            f"the network card on {device} has had its MAC address changed from {mac}",
-            "set it back, and disconnect then",
-        )
+        what = f"the network card on {device} has had its MAC address changed from {mac}"
+        raise Problem("not-connected", what, "set it back, and disconnect then")
     if interface:
         document = _put_back(document, interface, noted[0].original.encode())
     return metadata.remove(document, mac).decode()
@@ -117,11 +114,8 @@ def _of_mac(domain: Domain, mac: str) -> Interface | None:
     """Return the NIC of a MAC. Raises Problem not-supported if several have it."""
     interfaces = [nic for nic in domain.interfaces if nic.mac == mac]
     if len(interfaces) > 1:
-        raise Problem(
-            "not-supported",
-            f"{len(interfaces)} network cards of the domain have the MAC address {mac}",
-            "give each its own",
-        )
+        what = f"{len(interfaces)} network cards of the domain have the MAC address {mac}"
+        raise Problem("not-supported", what, "give each its own")
     return interfaces[0] if interfaces else None
 
 
@@ -131,11 +125,8 @@ def _understood(domain: Domain, nic: Interface, wanted: Attachment) -> Interface
     Raises Problem no-such-nic, not-supported.
     """
     if not nic.mac:
-        raise Problem(
-            "not-supported",
-            f"a network card of type '{nic.type}' has no MAC address to know it by",
-            "add one to it: <mac address='52:54:00:...'/>",
-        )
+        what = f"a network card of type '{nic.type}' has no MAC address to know it by"
+        raise Problem("not-supported", what, "add one to it: <mac address='52:54:00:...'/>")
     interface = _of_mac(domain, nic.mac)
     if interface is None:
         raise Problem("no-such-nic", f"the domain has no network card {nic.mac}")
@@ -175,7 +166,6 @@ def _put_back(xml: bytes, interface: Interface, original: bytes) -> bytes:
         interfaces = []
     this = (interface.start, interface.start + len(original), interface.mac)
     if this not in [(nic.start, nic.end, nic.mac) for nic in interfaces]:
-        raise Problem(
-            "bad-mark", f"the metadata does not tell what network card {interface.mac} was"
-        )
+        what = f"the metadata does not tell what network card {interface.mac} was"
+        raise Problem("bad-mark", what)
     return document

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import Problem
-from .connection import binding, problems
+from .connection import binding, passed_over, problems
 from .nic import Nic, nics
 from .reader import scan_domain
 
@@ -47,11 +47,8 @@ def look_up(connection: Any, name: str) -> Any:
         known |= {handle.name(): handle for handle in handles}
         handle = known.get(name) or known.get(name.lower())
         if handle is None:
-            raise Problem(
-                "no-domain",
-                f"there is no domain {name} at {connection.getURI()}",
-                "see: airtap domain list",
-            )
+            what = f"there is no domain {name} at {connection.getURI()}"
+            raise Problem("no-domain", what, "see: airtap domain list")
     return handle
 
 
@@ -109,17 +106,16 @@ def _entry(handle: Any) -> ListedDomain | None:
     """None if the domain has gone meanwhile."""
     libvirt = binding()
     name, uuid = handle.name(), handle.UUIDString()
-    try:
+    with passed_over("VIR_ERR_NO_DOMAIN"):
         xml = handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
         state = handle.state()[0]
-        persistent = bool(handle.isPersistent())
-    except libvirt.libvirtError as exc:
-        if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-            return None
-        raise
+        known = _STATES[state] if state < len(_STATES) else _STATES[0]
+        return ListedDomain(name, uuid, known, bool(handle.isPersistent()), _nics(name, xml))
+    return None
+
+
+def _nics(name: str, xml: str) -> list[Nic]:
     try:
-        found = nics(scan_domain(xml.encode()))
+        return nics(scan_domain(xml.encode()))
     except Problem as problem:
         raise Problem(problem.code, f"domain {name}: {problem.message}", problem.hint) from problem
-    known = _STATES[state] if state < len(_STATES) else _STATES[0]
-    return ListedDomain(name, uuid, known, persistent, found)

@@ -1,11 +1,10 @@
 """NICs of running guests whose device has gone with its parent, or is to stand on another."""
 
-import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from threading import Event, Timer
 from typing import Any
 
@@ -13,23 +12,10 @@ from .. import uplink
 from ..config import Config
 from ..errors import Problem
 from ..ipc import client
-from ..kernel.links import Link, LinkNotFound, open_links
-from . import connectivity, hotplug_journal
+from ..kernel.links import Link
+from . import connectivity, hotplug_journal, live_nics
 from .connection import binding, problems
 from .hotplug_journal import JournalEntry
-from .live_nics import (
-    ANSWER_S,
-    Ended,
-    at_once,
-    attempt,
-    devices,
-    expect_there,
-    guests,
-    of_guest,
-    of_xml,
-    unanswered,
-    unless_ended,
-)
 from .nic import LiveNic
 from .reader import Domain
 
@@ -63,11 +49,11 @@ def _key(entry: JournalEntry) -> tuple[str, int, str, str]:
 
 
 def _lost(connection: Any, parent: str | None, settings: Config) -> list[JournalEntry]:
-    here = devices()
-    expect_there(parent, here)
+    here = connectivity.devices()
+    live_nics.expect_there(parent, here)
     found: list[JournalEntry] = []
-    for guest, xml, domain in guests(connection):
-        nics = of_xml(guest, xml, domain)
+    for guest, xml, domain in live_nics.guests(connection):
+        nics = live_nics.of_xml(guest, xml, domain)
         noted = list(_unfinished(guest, domain, nics, here))
         known = {entry.nic.mac for entry in noted}
         found += noted
@@ -95,7 +81,7 @@ def _unfinished(
         if device is None:
             yield replace(note, old=old)
         elif device.index != note.was:
-            with suppress(Ended), unless_ended(guest):
+            with suppress(live_nics.Ended), live_nics.unless_ended(guest):
                 hotplug_journal.write(guest, note.nic.mac, None)
 
 
@@ -111,29 +97,21 @@ def expect_fit(nic: LiveNic, parent: str, connection: Any, settings: Config) -> 
             " macvtap or ipvtap",
             f"airtap domain connect {nic.domain} changes what its next start uses",
         )
-    connectivity.expect_parent(asyncio.run(_inspect(parent, nic.kind, settings)), nic.kind)
+    device = connectivity.inspect(parent)
+    child = connectivity.ask_kernel(lambda links: uplink.a_child(links, device.link))
+    wished = replace(settings.parent(device.link.name), kind=nic.kind)
+    uplink.child_kind(device, wished, child)
+    connectivity.expect_parent(device, nic.kind)
     there = replace(nic, name=parent)
     works, why = connectivity.check(there, connectivity.inspect_host(connection, [there], settings))
     if works is False:
         raise Problem("bad-parent", f"network card {nic.mac} would not work on {parent}: {why}")
 
 
-async def _inspect(name: str, kind: str, settings: Config) -> uplink.Uplink:
-    """Return a device as the parent of another child. Raises Problem as child_kind() does."""
-    async with open_links() as links:
-        try:
-            link = await links.by_name(name)
-        except LinkNotFound as exc:
-            raise uplink.absent(name) from exc
-        inspected = uplink.inspect(link)
-        child = await uplink.a_child(links, link)
-    uplink.child_kind(inspected, replace(settings.parent(link.name), kind=kind), child)
-    return inspected
-
-
 # Replacing them.
 
 
+@dataclass(frozen=True)
 class Replacement:
     """Replaces NICs, and waits for guests to release them, so it blocks.
 
@@ -142,27 +120,24 @@ class Replacement:
     warn: tells people what is being waited for.
     """
 
-    def __init__(
-        self, settings: Config, timeout: float, ended: Event, warn: Callable[[str], None]
-    ) -> None:
-        self._settings = settings
-        self._timeout = timeout
-        self._ended = ended
-        self._warn = warn
+    settings: Config
+    timeout: float
+    ended: Event
+    warn: Callable[[str], None]
 
     def carry_out(self, wanted: list[JournalEntry]) -> list[Problem | None]:
         """Replace NICs, one after the other in each guest. Returns what failed, for each."""
-        done: list[Problem | None] = [unanswered(entry.nic) for entry in wanted]
+        done: list[Problem | None] = [live_nics.unanswered(entry.nic) for entry in wanted]
         by_guest: dict[str, list[int]] = {}
         for number, entry in enumerate(wanted):
             by_guest.setdefault(entry.nic.uuid, []).append(number)
 
         def in_guest(numbers: list[int]) -> None:
             for number in numbers:
-                done[number] = attempt(self._replace, wanted[number], self._ended)
+                done[number] = live_nics.attempt(self._replace, wanted[number], self.ended)
 
         most = max(map(len, by_guest.values()), default=0)
-        at_once(in_guest, by_guest.values(), most * (self._timeout + ANSWER_S))
+        live_nics.at_once(in_guest, by_guest.values(), most * (self.timeout + live_nics.ANSWER_S))
         return list(done)
 
     def _replace(self, entry: JournalEntry) -> None:
@@ -172,7 +147,7 @@ class Replacement:
         new one, after the way back has been tried; Ended.
         """
         nic = entry.nic
-        with unless_ended(nic.guest):
+        with live_nics.unless_ended(nic.guest):
             self._make_ready(entry)
             pending = hotplug_journal.write(nic.guest, nic.mac, entry)
             if entry.old:
@@ -201,11 +176,8 @@ class Replacement:
             hotplug_journal.write(nic.guest, nic.mac, back)
             self._plug(back)
         except Problem as problem:
-            return Problem(
-                why.code,
-                f"{why.message}; nor can {nic} be brought back: {problem.message}",
-                "airtap domain replug tries that again",
-            )
+            what = f"{why.message}; nor can {nic} be brought back: {problem.message}"
+            return Problem(why.code, what, "airtap domain replug tries that again")
         return Problem(why.code, f"{why.message}; it is back on {back.parent}", why.hint)
 
     def _make_ready(self, entry: JournalEntry) -> None:
@@ -222,7 +194,7 @@ class Replacement:
                 raise
 
     def _takes_one_mac(self, parent: str) -> bool:
-        return connectivity.takes_one_mac(connectivity.inspect(parent), self._settings)
+        return connectivity.takes_one_mac(connectivity.inspect(parent), self.settings)
 
     def _unplug(self, old: LiveNic, pending: bool) -> None:
         """Detach a NIC and wait until its guest has released it. Raises Problem not-released.
@@ -230,8 +202,8 @@ class Replacement:
         pending: its guest has been asked before, and QEMU may refuse to ask again.
         """
         libvirt = binding()
-        what = f"waiting up to {self._timeout:g} s for the guest to release it"
-        announcement = Timer(_PATIENCE_S, self._warn, [f"{old}: {what}"])
+        what = f"waiting up to {self.timeout:g} s for the guest to release it"
+        announcement = Timer(_PATIENCE_S, self.warn, [f"{old}: {what}"])
         announcement.start()
         try:
             with problems(f"unplug {old}"):
@@ -240,9 +212,9 @@ class Replacement:
                 except libvirt.libvirtError:
                     if not pending and _is_in(old):
                         raise
-            deadline = time.monotonic() + self._timeout
+            deadline = time.monotonic() + self.timeout
             while _is_in(old):
-                if time.monotonic() >= deadline or self._ended.wait(_LOOK_S):
+                if time.monotonic() >= deadline or self.ended.wait(_LOOK_S):
                     raise _not_released(old)
         finally:
             announcement.cancel()
@@ -254,7 +226,7 @@ class Replacement:
         """
         nic = entry.nic
         place = hotplug_journal.address(entry.xml)
-        others = [hotplug_journal.address(other.xml) for other in of_guest(nic.guest)]
+        others = [hotplug_journal.address(other.xml) for other in live_nics.of_guest(nic.guest)]
         if place and place in others:
             hotplug_journal.write(nic.guest, nic.mac, None)
             return
@@ -273,8 +245,8 @@ class Replacement:
         with suppress(Problem):  # it is in: the next replug takes a note that stayed away
             hotplug_journal.write(nic.guest, nic.mac, None)
             if nic.prepared:
-                hotplug_journal.update_metadata(nic, entry.parent, self._settings)
-        for new in of_guest(nic.guest):
+                hotplug_journal.update_metadata(nic, entry.parent, self.settings)
+        for new in live_nics.of_guest(nic.guest):
             if new.mac == nic.mac:
                 with suppress(Problem):  # status lacks the guest's name, no more
                     client.call("set-owner", device=new.target, **whose)
@@ -291,5 +263,5 @@ def _not_released(old: LiveNic) -> Problem:
 
 def _is_in(nic: LiveNic) -> bool:
     """Return whether a NIC of that name and device is still in its guest."""
-    there = [(other.alias, other.target) for other in of_guest(nic.guest)]
+    there = [(other.alias, other.target) for other in live_nics.of_guest(nic.guest)]
     return (nic.alias, nic.target) in there

@@ -4,7 +4,6 @@ Which device a NIC has stands in its guest's live XML; whether that device is th
 it stands, says the kernel.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,8 +14,9 @@ from typing import Any, TypeVar
 from .. import uplink
 from ..config import MODES
 from ..errors import Problem
-from ..kernel.links import Link, open_links
+from ..kernel.links import Link
 from .connection import binding, problems
+from .connectivity import devices
 from .domains import look_up
 from .nic import LiveNic, of_interface
 from .reader import Domain, Interface, NicMetadata, scan_domain
@@ -40,21 +40,13 @@ class Ended(Problem):
 # Who is there?
 
 
-def running(connection: Any) -> list[LiveNic]:
-    """Return the NICs of all guests that run or are paused. Raises Problem libvirt-error."""
-    return [nic for guest in guests(connection) for nic in of_xml(*guest)]
-
-
 def find(connection: Any, name: str) -> Any:
     """Return the domain of that name or UUID, which runs. Raises Problem no-domain, not-running."""
     handle = look_up(connection, name)
     with problems(f"look for domain {name}"):
         if not handle.isActive():
-            raise Problem(
-                "not-running",
-                f"domain {name} does not run",
-                f"airtap domain connect {name} changes what its next start uses",
-            )
+            hint = f"airtap domain connect {name} changes what its next start uses"
+            raise Problem("not-running", f"domain {name} does not run", hint)
     return handle
 
 
@@ -125,17 +117,6 @@ def from_interface(
     )
 
 
-def devices() -> dict[str, Link]:
-    """Return the host's devices, by all their names."""
-    return asyncio.run(_devices())
-
-
-async def _devices() -> dict[str, Link]:
-    async with open_links() as links:
-        here = await links.dump()
-    return {name: link for link in here for name in (link.name, *link.altnames)}
-
-
 def stands_on(nic: LiveNic, parent: str, here: Mapping[str, Link]) -> bool:
     """Return whether a NIC's device is a macvtap or ipvtap on parent."""
     device, below = here.get(nic.target), here.get(parent)
@@ -155,7 +136,7 @@ def renewable(connection: Any, parent: str | None) -> list[LiveNic]:
     """
     here = devices()
     expect_there(parent, here)
-    nics = [nic for nic in running(connection) if not nic.down]
+    nics = [nic for guest in guests(connection) for nic in of_xml(*guest) if not nic.down]
     if parent is not None:
         return [nic for nic in nics if stands_on(nic, parent, here)]
     return [nic for nic in nics if (link := here.get(nic.target)) and link.kind in MODES]
@@ -194,14 +175,13 @@ def linked_down(xml: str) -> str:
 
 def _update(nic: LiveNic, xml: str) -> None:
     """Give a NIC the link state that it has in XML which is otherwise its own."""
-    try:
-        with unless_ended(nic.guest), problems(f"set the link of {nic}"):
-            nic.guest.updateDeviceFlags(xml, binding().VIR_DOMAIN_AFFECT_LIVE)
-    except Problem as problem:
-        if isinstance(problem, Ended):
-            raise
-        hint = f"if it is down now: virsh domif-setlink {nic.domain} {nic.mac} up"
-        raise Problem(problem.code, problem.message, hint) from problem
+    with unless_ended(nic.guest):
+        try:
+            with problems(f"set the link of {nic}"):
+                nic.guest.updateDeviceFlags(xml, binding().VIR_DOMAIN_AFFECT_LIVE)
+        except Problem as problem:
+            hint = f"if it is down now: virsh domif-setlink {nic.domain} {nic.mac} up"
+            raise Problem(problem.code, problem.message, hint) from problem
 
 
 # What is done to NICs can fail, for one and not for others.

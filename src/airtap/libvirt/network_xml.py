@@ -67,15 +67,12 @@ def network_xml(network: Network) -> str:
     if network.kind == "nat" and not network.ipv6:
         _leave_ipv6_out(root)
     xml = serialize(root)
-    if _without_subnets(read_network(xml)) != _without_subnets(network):
+    made = replace(read_network(xml), ipv4=network.ipv4, ipv6=network.ipv6)
+    if made != network:
         what = f"{network.parent} that airtap would know for its own"
         raise bad(template, f"it makes no network of kind {network.kind} on {what}")
     expect_valid(template, root)
     return xml
-
-
-def _without_subnets(network: Network) -> Network:
-    return replace(network, ipv4=None, ipv6=None)
 
 
 def _subnet_values(network: Network) -> dict[str, str]:
@@ -83,14 +80,10 @@ def _subnet_values(network: Network) -> dict[str, str]:
         return {}
     ipv4, ipv6 = network.ipv4, network.ipv6
     assert ipv4
-    return {
-        **{"ADDRESS": str(ipv4[1]), "PREFIX": str(ipv4.prefixlen)},
-        **{"START": str(ipv4[2]), "END": str(ipv4[-2])},
-        **{
-            "ADDRESS6": str(ipv6[1]) if ipv6 else "",
-            "PREFIX6": str(ipv6.prefixlen) if ipv6 else "",
-        },
-    }
+    values: dict[str, Any] = {"ADDRESS": ipv4[1], "PREFIX": ipv4.prefixlen}
+    values |= {"START": ipv4[2], "END": ipv4[-2]}
+    values |= {"ADDRESS6": ipv6[1] if ipv6 else "", "PREFIX6": ipv6.prefixlen if ipv6 else ""}
+    return {name: str(value) for name, value in values.items()}
 
 
 def _leave_ipv6_out(root: Any) -> None:

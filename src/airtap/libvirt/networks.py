@@ -1,11 +1,11 @@
 """Networks in a libvirt daemon: ours are made and removed, others' only looked at."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from typing import Any
 
 from ..errors import Problem
-from .connection import binding, problems
+from .connection import passed_over, problems
 from .network_xml import Network, network_xml, port_owner, read_network
 
 
@@ -54,18 +54,11 @@ def users(connection: Any, name: str) -> list[str]:
 
     libvirt tells of active networks only.
     """
-    libvirt = binding()
     handle = _lookup(connection, name)
-    if handle is None:
-        return []
-    with problems(f"list the ports of network {name}"):
-        try:
-            ports = handle.listAllPorts() if handle.isActive() else []
-        except libvirt.libvirtError as exc:
-            if exc.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-                raise
-            ports = []
-        owners = {port_owner(port.XMLDesc()) for port in ports}
+    owners: set[str] = set()
+    with problems(f"list the ports of network {name}"), passed_over("VIR_ERR_NO_SUPPORT"):
+        if handle is not None and handle.isActive():
+            owners = {port_owner(port.XMLDesc()) for port in handle.listAllPorts()}
     return sorted(owners - {""})
 
 
@@ -77,17 +70,13 @@ def undefine(connection: Any, name: str) -> None:
     """
     handle = _lookup(connection, name)
     if handle is None:
-        raise Problem(
-            "no-network",
-            f"there is no network {name} at {_uri(connection)}",
-            "see: airtap network list",
-        )
+        what = f"there is no network {name} at {connection.getURI()}"
+        raise Problem("no-network", what, "see: airtap network list")
     with problems(f"inspect network {name}"):
         ours = read_network(handle.XMLDesc()).ours
     if not ours:
-        raise Problem(
-            "not-ours", f"network {name} was not made by airtap", "virsh net-undefine removes it"
-        )
+        what = f"network {name} was not made by airtap"
+        raise Problem("not-ours", what, "virsh net-undefine removes it")
     remove(handle, name)
 
 
@@ -101,28 +90,23 @@ def remove(handle: Any, name: str) -> None:
             handle.undefine()
 
 
-def subnets(connection: Any) -> Iterator[Any]:
-    """Yield the IPv4 subnets of all networks, also those that are not active and have no route."""
-    for entry in entries(connection):
-        if entry.network.ipv4:
-            yield entry.network.ipv4
+def subnets(connection: Any) -> list[IPv4Network]:
+    """Return the IPv4 subnets of all networks, also those not active, which have no route."""
+    return [entry.network.ipv4 for entry in entries(connection) if entry.network.ipv4]
 
 
 def _expect_same(network: Network, connection: Any, handle: Any) -> None:
     with problems(f"inspect network {network.name}"):
         there = read_network(handle.XMLDesc())
-    what = f"there is a network {network.name} at {_uri(connection)}"
+    what = f"there is a network {network.name} at {connection.getURI()} already"
     if not there.ours:
-        raise Problem(
-            "network-exists", f"{what} already, and airtap did not make it", "choose another name"
-        )
+        what += ", and airtap did not make it"
+        raise Problem("network-exists", what, "choose another name")
     if (there.kind, there.parent, there.mode) != (network.kind, network.parent, network.mode):
         mode = f" in mode {there.mode}" if there.mode else ""
-        raise Problem(
-            "network-exists",
-            f"{what} already, of kind {there.kind} on {there.parent}{mode}",
-            f"to replace it: airtap network undefine {network.name}",
-        )
+        what += f", of kind {there.kind} on {there.parent}{mode}"
+        hint = f"to replace it: airtap network undefine {network.name}"
+        raise Problem("network-exists", what, hint)
 
 
 def _start(handle: Any) -> None:
@@ -133,14 +117,9 @@ def _start(handle: Any) -> None:
 
 
 def _lookup(connection: Any, name: str) -> Any | None:
-    libvirt = binding()
-    with problems(f"look for network {name}"):
-        try:
-            return connection.networkLookupByName(name)
-        except libvirt.libvirtError as exc:
-            if exc.get_error_code() == libvirt.VIR_ERR_NO_NETWORK:
-                return None
-            raise
+    with problems(f"look for network {name}"), passed_over("VIR_ERR_NO_NETWORK"):
+        return connection.networkLookupByName(name)
+    return None
 
 
 def _entry(handle: Any) -> ListedNetwork:
@@ -150,8 +129,3 @@ def _entry(handle: Any) -> ListedNetwork:
         bool(handle.isActive()),
         bool(handle.isPersistent() and handle.autostart()),
     )
-
-
-def _uri(connection: Any) -> str:
-    uri: str = connection.getURI()
-    return uri

@@ -17,17 +17,18 @@ from .xml import parse, serialize, validate
 ADMINISTRATORS = Path("/etc/airtap/xml-templates")
 # Where they came with airtap: by `make install` (this is below PREFIX/lib/airtap), by a wheel, or
 # in the source tree.
-_SHIPPED = tuple(
-    Path(os.path.normpath(f"{__file__}/../{way}"))
-    for way in (
-        "../../../../share/airtap/xml-templates",
-        "../xml-templates",
-        "../../../xml-templates",
-    )
+_ABOVE = Path(os.path.normpath(__file__)).parents
+_SHIPPED = (
+    _ABOVE[4] / "share/airtap/xml-templates",
+    _ABOVE[1] / "xml-templates",
+    _ABOVE[3] / "xml-templates",
 )
 _PLACEHOLDER = re.compile(r"@([A-Z0-9]+)@")
 # The least around a NIC that libvirt's schema knows as a document.
-_DOMAIN = b"<domain type='qemu'><name>a</name><memory>1</memory><os><type>hvm</type></os></domain>"
+_DOMAIN = (
+    "<domain type='qemu'><name>a</name><memory>1</memory><os><type>hvm</type></os>"
+    "<devices>{}</devices></domain>"
+)
 
 
 def fill(name: str, values: Mapping[str, str], optional: Mapping[str, str]) -> Any:
@@ -85,14 +86,11 @@ def expect_valid(name: str, root: Any) -> None:
     """
     if find(name).parent != ADMINISTRATORS:
         return
-    document, schema = root, "network"
+    document, schema = serialize(root), "network"
     if root.tag == "interface":
-        document, schema = parse(_DOMAIN), "domain"
-        devices = document.makeelement("devices")
-        devices.append(parse(serialize(root).encode()))
-        document.append(devices)
+        document, schema = _DOMAIN.format(document), "domain"
     try:
-        validate(serialize(document), schema)
+        validate(document, schema)
     except Problem as problem:
         raise bad(name, problem.message) from problem
 

@@ -56,11 +56,8 @@ def _expect_valid(before: str, after: str, name: str) -> None:
         try:
             hold_against_schema(before, "domain")
         except Problem as already:
-            raise Problem(
-                "bad-xml",
-                f"domain {name} is left alone, as it is not valid already: {already.message}",
-                f"virsh edit {name} can mend it",
-            ) from problem
+            what = f"domain {name} is left alone, as it is not valid already: {already.message}"
+            raise Problem("bad-xml", what, f"virsh edit {name} can mend it") from problem
         raise
 
 

@@ -20,10 +20,7 @@ _STATUS = {"ok": 0, "warning": 3, "problem": 1}
 def run(arguments: argparse.Namespace) -> None:
     """Exits with the status that the worst finding asks for. Raises Problem."""
     uri = arguments.connect or os.environ.get("LIBVIRT_DEFAULT_URI")
-    try:
-        findings = diagnosis.run(arguments.subject, uri)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    findings = diagnosis.run(arguments.subject, uri)
     worst = summary(findings)
     if arguments.json:
         echo(json.dumps({"findings": list(map(asdict, findings)), "summary": worst}, indent=2))

@@ -76,11 +76,8 @@ def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) ->
     if arguments.parent is None:
         known = {entry.network.name for entry in networks.entries(connection)}
         if arguments.network not in known:
-            raise Problem(
-                "no-network",
-                f"there is no network {arguments.network} at {connection.getURI()}",
-                "see: airtap network list --all",
-            )
+            what = f"there is no network {arguments.network} at {connection.getURI()}"
+            raise Problem("no-network", what, "see: airtap network list --all")
         return Attachment("network", arguments.network)
     kind = arguments.kind or "macvtap"
     expect_local(connection.getURI())
@@ -96,11 +93,8 @@ def _wanted(connection: Any, arguments: argparse.Namespace, settings: Config) ->
     connectivity.expect_parent(connectivity.inspect(parent), kind)
     if settings.is_choice(asked):
         if arguments.mode:
-            raise Problem(
-                "bad-mode",
-                f"the device for {asked} is chosen at each start, and each has its own mode",
-                "set mode in airtap.toml, in [parents.NAME] of each",
-            )
+            what = f"the device for {asked} is chosen at each start, and each has its own mode"
+            raise Problem("bad-mode", what, "set mode in airtap.toml, in [parents.NAME] of each")
         return Attachment(kind, asked, alias=True)
     mode = arguments.mode or settings.parent(parent).mode
     return Attachment(kind, parent, libvirt_mode(mode))

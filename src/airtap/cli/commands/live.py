@@ -48,7 +48,8 @@ def replug(arguments: argparse.Namespace) -> None:
         found = hotplug.lost(connection, parent, settings, ended)
         if not found:
             echo("no running guest has lost a network card" + (f" on {parent}" if parent else ""))
-        failed = _replacement(arguments, settings, ended).carry_out(found)
+        replacement = hotplug.Replacement(settings, arguments.timeout, ended, warn)
+        failed = replacement.carry_out(found)
     _report(zip([entry.nic for entry in found], failed, strict=True), "plugged in again")
 
 
@@ -59,13 +60,14 @@ def move(arguments: argparse.Namespace) -> None:
         wanted, said = _next_start(nic, arguments, settings)
         if wanted:  # a template that does not do is found before anything is moved
             domain_xml.link(wanted, nic.mac, nic.target)
-        parent, here = _device(arguments.parent, settings) or "", live_nics.devices()
+        parent, here = _device(arguments.parent, settings) or "", connectivity.devices()
         if live_nics.stands_on(nic, parent, here):
             echo(f"{nic} is on {parent} already")
         else:
             hotplug.expect_fit(nic, parent, connection, settings)
             entry = hotplug_journal.entry_to_move(nic, parent, here)
-            [problem] = _replacement(arguments, settings, ended).carry_out([entry])
+            replacement = hotplug.Replacement(settings, arguments.timeout, ended, warn)
+            [problem] = replacement.carry_out([entry])
             if problem:
                 raise problem
             echo(f"{nic} is on {nic.kind} {parent} now")
@@ -147,11 +149,11 @@ def _ending() -> Iterator[Event]:
     """An event that SIGTERM, SIGHUP and Ctrl-C set meanwhile, instead of ending us halfway."""
     ended = Event()
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = [signal.signal(number, lambda *_: ended.set()) for number in numbers]
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in numbers}
     try:
         yield ended
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 
@@ -189,12 +191,6 @@ def _await_lock(lock: int, ended: Event) -> None:
             if time.monotonic() >= deadline or ended.wait(0.2):
                 what = "another airtap is replacing network cards"
                 raise Problem("busy", what, "try again when it has ended") from exc
-
-
-def _replacement(
-    arguments: argparse.Namespace, settings: Config, ended: Event
-) -> hotplug.Replacement:
-    return hotplug.Replacement(settings, arguments.timeout, ended, warn)
 
 
 def _report(done: Iterable[tuple[LiveNic, Problem | None]], what: str) -> None:

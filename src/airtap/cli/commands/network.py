@@ -37,7 +37,7 @@ def define(arguments: argparse.Namespace) -> None:
             f" with airtap domain connect --parent {arguments.parent} a guest follows it"
         )
     if arguments.print:
-        xml = network_xml(_with_subnets(network, []))
+        xml = network_xml(_with_subnets(network, None))
         validate(xml, "network")
         print(xml, end="", flush=True)
         return
@@ -46,7 +46,7 @@ def define(arguments: argparse.Namespace) -> None:
         _offer_bridge_helper(arguments.write_config)
     default = SESSION if network.kind == "session" else SYSTEM
     with connected(arguments.connect or default) as connection:
-        network = _with_subnets(network, networks.subnets(connection))
+        network = _with_subnets(network, connection)
         hold_against_schema(network_xml(network), "network")
         new = networks.define(connection, network)
     echo(_outcome(network, new, one_mac))
@@ -68,11 +68,9 @@ def _refuse_unfit(arguments: argparse.Namespace) -> None:
     wanted = arguments.connect or ""
     expect_local(wanted)
     if urlsplit(wanted).scheme and is_session(wanted) != (arguments.kind == "session"):
-        raise Problem(
-            "bad-uri",
-            f"a network of kind {arguments.kind} does not work at {arguments.connect}",
-            f"kind session belongs to {SESSION}, the others to {SYSTEM}",
-        )
+        what = f"a network of kind {arguments.kind} does not work at {arguments.connect}"
+        hint = f"kind session belongs to {SESSION}, the others to {SYSTEM}"
+        raise Problem("bad-uri", what, hint)
 
 
 def _wanted(arguments: argparse.Namespace, settings: Config) -> Network:
@@ -110,10 +108,11 @@ def _inspect_parent(network: Network, settings: Config, *, fatal: bool) -> bool:
     return connectivity.takes_one_mac(parent, settings)
 
 
-def _with_subnets(network: Network, taken: Any) -> Network:
+def _with_subnets(network: Network, connection: Any) -> Network:
+    """Return a network with subnets that it needs. connection: None to look at no others'."""
     if network.kind != "nat":
         return network
-    ipv4, ipv6 = choose_subnets(taken)
+    ipv4, ipv6 = choose_subnets(networks.subnets(connection) if connection else [])
     return replace(network, ipv4=ipv4, ipv6=ipv6)
 
 

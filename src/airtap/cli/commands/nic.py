@@ -38,9 +38,8 @@ def chosen_mac(domain: Domain, name: str, choice: str | None) -> str:
         return mac_address(choice)
     mac = chosen_interface(domain, name, choice).mac
     if mac not in noted:
-        raise Problem(
-            "not-connected", f"network card {mac} of domain {name} was not connected by airtap"
-        )
+        what = f"network card {mac} of domain {name} was not connected by airtap"
+        raise Problem("not-connected", what)
     return mac
 
 

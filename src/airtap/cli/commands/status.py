@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import sys
@@ -21,13 +22,14 @@ from .status_table import Json, Rates, View, rates, table
 # Of the terminal: xterm's control sequences, as all of Linux's terminals take them. Another screen,
 # no cursor, and no wrapping of a line with letters that are two columns wide.
 _SCREEN, _NO_SCREEN = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
+_PARTS = re.compile(r"\x1b[^m]*m|.")
 _HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K\r\n", "\x1b[J"
 
 
 def run(arguments: argparse.Namespace, connection: client.Connection) -> None:
     if arguments.watch is None:
         report = fetch(connection)
-        echo(json.dumps(report, indent=2) if arguments.json else _shown(report, arguments))
+        echo(json.dumps(report, indent=2) if arguments.json else _shown(arguments, report))
         return
     with suppress(KeyboardInterrupt):
         if arguments.json or not sys.stdout.isatty():
@@ -42,14 +44,21 @@ def fetch(connection: client.Connection) -> Json:
     return read_reply(lambda: connection.receive()[0]).to_json()
 
 
-def _reports(connection: client.Connection) -> Iterator[Json | Problem]:
-    """Yield a report each time, or why there is none. airtapd is not started for it."""
+def _reports(connection: client.Connection) -> Iterator[tuple[Json, Rates] | Problem]:
+    """Yield a report each time, and rates since the last, or why there is none.
+
+    airtapd is not started for it.
+    """
     first: client.Connection | None = connection
+    last: tuple[float, Json] | None = None
     while True:
         try:
             asked, first = first or client.Connection(client.socket_path(), start=False), None
             try:
-                yield fetch(asked)
+                now, report = time.monotonic(), fetch(asked)
+                through = rates(last[1], report, now - last[0]) if last else {}
+                last = now, report
+                yield report, through
             finally:
                 asked.close()
         except Problem as problem:
@@ -58,21 +67,18 @@ def _reports(connection: client.Connection) -> Iterator[Json | Problem]:
 
 def _log(arguments: argparse.Namespace, connection: client.Connection) -> None:
     """A report after the other, for a file or a program."""
-    last: tuple[float, Json] | None = None
     for report in _reports(connection):
         if isinstance(report, Problem):
             warn(str(report))
         elif arguments.json:
-            echo(json.dumps(report, separators=(",", ":")))
+            echo(json.dumps(report[0], separators=(",", ":")))
         else:
-            echo(_shown(report, arguments, _rates(last, report)) + "\n")
-            last = time.monotonic(), report
+            echo(_shown(arguments, *report) + "\n")
         time.sleep(arguments.watch)
 
 
 def _watch(arguments: argparse.Namespace, connection: client.Connection) -> None:
     """The report on the whole terminal, drawn anew each time, and when its size changes."""
-    last: tuple[float, Json] | None = None
     reports = _reports(connection)
     with _terminal():
         while True:
@@ -80,8 +86,7 @@ def _watch(arguments: argparse.Namespace, connection: client.Connection) -> None
             if isinstance(report, Problem):
                 text = f"airtap: {report}"
             else:
-                text = _shown(report, arguments, _rates(last, report))
-                last = time.monotonic(), report
+                text = _shown(arguments, *report)
             head = f"airtap status, every {arguments.watch:g} s, {time.strftime('%H:%M:%S')}"
             until = time.monotonic() + arguments.watch
             _draw(f"{head}\n\n{text}")
@@ -125,24 +130,16 @@ def _draw(text: str) -> None:
 
 def _cut(line: str, width: int) -> str:
     """Return the line as far as it fits; control sequences of ours are as wide as nothing."""
-    if len(line) <= width:
-        return line
-    kept, room, at = "", width, 0
-    while at < len(line):
-        if line[at] == "\x1b":
-            end = line.index("m", at) + 1
-            kept, at = kept + line[at:end], end
-        else:
-            kept, room = (kept + line[at], room - 1) if room > 0 else (kept, 0)
-            at += 1
+    kept, room = "", width
+    for part in _PARTS.findall(line):
+        if part.startswith("\x1b"):
+            kept += part
+        elif room > 0:
+            kept, room = kept + part, room - 1
     return kept
 
 
-def _rates(last: tuple[float, Json] | None, report: Json) -> Rates:
-    return rates(last[1], report, time.monotonic() - last[0]) if last else {}
-
-
-def _shown(report: Json, arguments: argparse.Namespace, through: Rates | None = None) -> str:
+def _shown(arguments: argparse.Namespace, report: Json, through: Rates | None = None) -> str:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
     view = View(time.time(), _user, _process, width, _colour(arguments.color), through)
     return table(report, view)

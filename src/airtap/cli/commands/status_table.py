@@ -1,7 +1,8 @@
 """The report of `airtap status` for people: lines of text, readable at 80 columns. Pure."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 from ...refusals import Refusal
@@ -106,7 +107,7 @@ def _seen(guest: Json, now: float) -> str:
 
 def _more(guest: Json, uplink: Json, view: View, width: int) -> Iterator[str]:
     """Yield what is to be said of a guest beside its row."""
-    yield from wrapped(guest["addresses"], width)
+    yield from wrap("  ".join(guest["addresses"]), max(1, width), break_long_words=False)
     if process := _process(guest["owner"], view):
         yield process
     if view.rates is not None and guest["ifindex"] in view.rates:
@@ -136,26 +137,11 @@ def _refused(counts: Json, translated: bool) -> Iterator[str]:
     verb = "refused" if translated else "hidden from the host"
     for refusal, what in _REFUSALS.items():
         if count := counts.get(refusal.key):
-            yield f"{verb}: {count} {_plural(count, 'frame', 'frames')} {what}"
+            noun = "frame" if count == 1 else "frames"
+            yield f"{verb}: {count} {noun} {what}"
     if count := counts.get("evicted"):
-        noun = _plural(count, "address", "addresses")
+        noun = "address" if count == 1 else "addresses"
         yield f"forgotten: {count} {noun}, as it uses too many"
-
-
-def _plural(count: int, one: str, more: str) -> str:
-    return one if count == 1 else more
-
-
-def wrapped(words: Iterable[str], width: int) -> Iterator[str]:
-    """Lines of words, none broken, as many in each as fit into width."""
-    line = ""
-    for word in words:
-        if line and len(line) + 2 + len(word) > width:
-            yield line
-            line = ""
-        line += f"  {word}" if line else word
-    if line:
-        yield line
 
 
 def age(seconds: float) -> str:

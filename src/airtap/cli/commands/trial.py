@@ -88,7 +88,7 @@ class Progress:
     def trial(self, trial: Trial) -> None:
         """A trial begins, or is left out."""
         rest = f"not tried: {trial.not_tried}" if trial.not_tried else f"guest {trial.mac}"
-        self._line(f"{trial.kind}: {printable(rest)}")
+        self.note(f"{trial.kind}: {printable(rest)}")
 
     def begin(self, name: str) -> None:
         """A step begins."""
@@ -107,12 +107,9 @@ class Progress:
         self._what = self._title = ""
         result = _RESULTS[step.result].ljust(_RESULT_WIDTH)
         title = _TITLES[step.name].ljust(_TITLE_WIDTH)
-        self._line(f"  {result}  {title}  {_time(step.seconds):>7}  {printable(step.detail)}")
+        self.note(f"  {result}  {title}  {_time(step.seconds):>7}  {printable(step.detail)}")
         if step.hint:
-            self._line(f"  {'':{_RESULT_WIDTH}}  {printable(step.hint)}")
-
-    def note(self, text: str) -> None:
-        self._line(text)
+            self.note(f"  {'':{_RESULT_WIDTH}}  {printable(step.hint)}")
 
     def stop(self) -> None:
         if self._ticker:
@@ -134,9 +131,10 @@ class Progress:
             self._out.flush()
         elif not self._quiet and what != self._said and passed > _LONG_S:
             self._said = what
-            self._line(f"  ...  {self._title}: {printable(what)}")
+            self.note(f"  ...  {self._title}: {printable(what)}")
 
-    def _line(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Print a line."""
         if self._quiet:
             return
         self._out.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
