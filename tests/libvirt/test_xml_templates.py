@@ -140,3 +140,4 @@ def copies() -> Iterator[Any]:
     ADMINISTRATORS.mkdir(parents=True)
     yield ADMINISTRATORS
     shutil.rmtree(ADMINISTRATORS)
+    ADMINISTRATORS.parent.rmdir()
