@@ -106,7 +106,7 @@ class Requests:
         return Reply({"ok": True, **(found or {})})
 
     def _as_problem(self, error: Exception, peer: Peer) -> Problem:
-        """What a peer is told of an error: what is none of the three below is a bug of ours."""
+        """What a peer is told of an error. What is no OSError or Problem is a bug of ours."""
         if isinstance(error, OSError):
             error = Problem("no-device", str(error))
         if isinstance(error, Problem):
