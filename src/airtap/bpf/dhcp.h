@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * DHCP: requests that ask for broadcast answers, answers for addresses that nobody has yet.
+ * DHCP: requests that ask for broadcast answers, answers for addresses that nobody has yet. What is
+ * leased is not read: addresses are learned from use, see addresses.h.
  */
 #pragma once
 
