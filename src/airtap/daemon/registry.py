@@ -10,7 +10,7 @@ nobody holds its tap any more:
 - A tap on a bridge goes with its last descriptor by itself; forget_vanished() notices when
   the numbers matter. Its holder can make it persistent (TUNSETPERSIST, as with
   qemu-bridge-helper's); such a leftover has no carrier, and recover() removes it.
-- A device made for a libvirt guest goes when libvirt's hook says so (libvirt_hooks.py): libvirt
+- A device made for a libvirt guest goes by Broker.release(), when libvirt's hook says so: libvirt
   opens it by itself, so there is no lock of ours to ask about.
 """
 
