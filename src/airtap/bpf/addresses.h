@@ -158,8 +158,10 @@ static __noinline int learn_address(struct claim *c, struct table *table, __u32 
 	entry.slot = take_slot(c, table, &former);
 	if (former.family)
 		evict(c, table, &former, entry.slot);
+	/* The kernel refuses while its bucket is taken on this CPU (EBUSY). Who heard this would answer
+	 * an address that is not known here, for long; the guest says it again. */
 	if (bpf_map_update_elem(&addresses, &c->key, &entry, BPF_ANY))
-		return PASS;
+		return DROP;
 	/* User space adds a host address first, then deletes what was learned of it: whichever
 	 * way that and this interleave, one of the two deletes. */
 	if (is_host(&c->key)) {
@@ -192,7 +194,7 @@ static __always_inline void refresh(struct claim *c, struct table *table, struct
  * - of the host, a gateway, or the LAN's broadcast address: dropped
  * - another guest's who used it within config.alive: dropped, and user space told, which may ask
  *   the holder and delete the entry if no answer comes
- * - another guest's who did not, or new: learned
+ * - another guest's who did not, or new: learned; dropped if that cannot be noted
  *
  * Global, as some functions below: the verifier then looks at it once, not once for each caller.
  */
