@@ -138,7 +138,7 @@ class Reconciler:
         try:
             yield role.translate
         finally:
-            self._attaching[link.index] -= 1
+            self._attaching -= Counter([link.index])  # nothing stays of one that is at 0
             self.enqueue(link.index)
 
     async def await_child(self, link: Link) -> None:
@@ -284,7 +284,7 @@ class Reconciler:
     def _is_held(self, index: int) -> bool:
         """Tell whether an uplink stays on without a child, as it is to have one."""
         now = asyncio.get_running_loop().time()
-        return self._attaching[index] > 0 or now < self._held_until.get(index, 0.0)
+        return index in self._attaching or now < self._held_until.get(index, 0.0)
 
     async def _make_room(self, link: Link, role: Role) -> None:
         """Switch off what was on for children of another kind that are gone.
@@ -294,7 +294,7 @@ class Reconciler:
         current = self._uplinks.get(link.index)
         if current is None or current.role.kind == role.kind:
             return
-        if self._attaching[link.index]:
+        if link.index in self._attaching:
             what = f"{link.name} is about to carry {current.role.kind} devices"
             raise Problem("parent-busy", what, "a parent carries one kind of them")
         if not current.children:
