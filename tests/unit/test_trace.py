@@ -184,7 +184,7 @@ def test_nonsense_is_no_record(nonsense: bytes) -> None:
 
 
 def story(kind: str = "macvtap", *, macnat: bool = True) -> Correlator:
-    return Correlator(Setting("airtap0", 7, GUEST, "wlan0", UPLINK, kind, macnat, True, (A,)))
+    return Correlator(Setting("airtap0", GUEST, "wlan0", UPLINK, kind, macnat, True, (A,)))
 
 
 def lines(teller: Correlator, *records: Record) -> list[tuple[str, tuple[str, ...]]]:

@@ -33,7 +33,6 @@ class Setting:
     """What is traced: a guest's device and MAC, and what is on at its uplink."""
 
     device: str
-    ifindex: int
     mac: str | None
     uplink: str
     uplink_mac: str

@@ -111,7 +111,7 @@ def _record(event: str) -> Record:
 
 
 def _setting(described: dict[str, Any]) -> Setting:
-    names = ("ifindex", "mac", "uplink_mac", "kind", "macnat", "host_access")
+    names = ("mac", "uplink_mac", "kind", "macnat", "host_access")
     known = {name: described[name] for name in names}
     known |= {name: printable(described[name]) for name in ("device", "uplink")}
     return Setting(**known, addresses=tuple(described["addresses"]))
