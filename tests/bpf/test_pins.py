@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 from pyroute2 import AsyncIPRoute
 
-from airtap.bpf.attach import detach
+from airtap.bpf.attach import attach_to, detach
 from airtap.bpf.macnat import Macnat, open_macnat
 from airtap.bpf.object import Object
 from airtap.bpf.pins import remove_pins
 from airtap.bpf.records import UNKNOWN_MAC
-from airtap.bpf.role import CHILD, HOOKS, PARENT, Role
+from airtap.bpf.role import CHILD, EGRESS, HOOKS, PARENT, Hook, Role
 from airtap.errors import Problem
-from airtap.kernel import clsact
 from airtap.kernel.links import LinkError, LinkNotFound
 from hatch_build import compile_object
 from lab.probe import DROP, REDIRECT
@@ -173,19 +172,19 @@ def test_kind_and_mode_outlive_the_daemon(pins: Path) -> None:
 def test_foreign_filters_and_their_clsact_stay(pins: Path) -> None:
     with devices("mn0") as [ifindex]:
         command("tc", "qdisc", "add", "dev", "mn0", "clsact")
-        foreign = clsact.Hook(clsact.EGRESS, 7, "somebody_else")
-        in_the_way = clsact.Hook(clsact.EGRESS, 0xA3, "somebody_else")
+        foreign = Hook(EGRESS, 7, "somebody_else")
+        in_the_way = Hook(EGRESS, 0xA3, "somebody_else")
 
         async def scenario() -> None:
             async with AsyncIPRoute() as ipr:
                 with opened() as found:
                     program = found.programs["from_guest"].fd
-                    await clsact.attach(ipr, ifindex, foreign, program)
+                    await attach_to(ipr, ifindex, foreign, program)
                     await found.programs.attach(ipr, ifindex, CHILD["macvtap"])
                     assert len(filters("mn0")) == 2
                     await detach(ipr, ifindex)
                     assert [f["bpf_name"] for f in filters("mn0")] == ["somebody_else"]
-                    await clsact.attach(ipr, ifindex, in_the_way, program)
+                    await attach_to(ipr, ifindex, in_the_way, program)
                     with pytest.raises(LinkError):
                         await found.programs.attach(ipr, ifindex, PARENT["macvtap"])
                     await detach(ipr, ifindex)
@@ -283,7 +282,7 @@ def test_an_upgrade_leaves_no_filter_behind(pins: Path, kind: str) -> None:
             for ifindex, programs in ((parent, role.on_parent), (child, role.on_child)):
                 for name in programs:
                     former = replace(HOOKS[name], name=FORMER_NAMES[name])
-                    await clsact.attach(ipr, ifindex, former, found.programs[name].fd)
+                    await attach_to(ipr, ifindex, former, found.programs[name].fd)
             for device, programs in (("mn0", role.on_parent), ("mn1", role.on_child)):
                 assert sorted(names(device)) == sorted(FORMER_NAMES[name] for name in programs)
 

@@ -15,7 +15,8 @@ import pytest
 from airtap import uplink as uplinks
 from airtap.acl import Acl
 from airtap.alias import Owner
-from airtap.bpf.role import HOOKS, Role
+from airtap.bpf.attach import Filter
+from airtap.bpf.role import EGRESS, HOOKS, INGRESS, Role
 from airtap.config import Parent
 from airtap.doctor import contents
 from airtap.doctor.checks import daemon, devices, firewall, host, kernel, libvirt, macnat, uplink
@@ -36,7 +37,6 @@ from airtap.doctor.sources.uplinks import DeviceSnapshot, UplinkSnapshot
 from airtap.doctor.sources.user import User
 from airtap.errors import Problem
 from airtap.ipc.status import StatusReply
-from airtap.kernel.clsact import EGRESS, INGRESS, Filter
 from airtap.kernel.links import IFF_LOWER_UP, Link
 from airtap.libvirt.connection import within
 from airtap.libvirt.network_xml import Network

@@ -7,8 +7,7 @@ import pytest
 from airtap.bpf.role import Role
 from airtap.config import Config, Parent
 from airtap.kernel.links import GROUP, Link
-from airtap.macnat.children import is_child, supports_host_access
-from airtap.macnat.policy import desired
+from airtap.macnat.policy import desired, is_child, supports_host_access
 from tests.unit.links import ETH0
 
 BRIDGE = replace(ETH0, name="mv0", index=3, kind="macvtap", mode="bridge", parent=ETH0.index)
@@ -22,7 +21,9 @@ def configured(macnat: str, *, host_access: bool) -> Config:
 
 
 def test_mac_nat_is_for_all_children() -> None:
-    found = desired(ETH0, [PRIVATE, MACVLAN], configured("on", host_access=True), None)
+    found = desired(
+        ETH0, [PRIVATE, MACVLAN], configured("on", host_access=True), None, is_reached=False
+    )
     assert (found.role, found.mode) == (Role("macvtap", True, True), "private")
     assert found.children == [PRIVATE, MACVLAN]
 
@@ -39,20 +40,22 @@ def test_mac_nat_is_for_all_children() -> None:
 def test_without_it_macvtaps_are_observed_where_the_host_meets_one(
     host_access: bool, children: list[Link], observed: list[Link]
 ) -> None:
-    found = desired(ETH0, children, configured("off", host_access=host_access), None)
+    found = desired(
+        ETH0, children, configured("off", host_access=host_access), None, is_reached=False
+    )
     assert found.role == Role("macvtap", False, host_access)
     assert found.children == observed
 
 
 @pytest.mark.parametrize("macnat, translate", [("on", True), ("auto", True), ("off", False)])
 def test_ipvtaps_are_delivered_to_in_any_case(macnat: str, translate: bool) -> None:
-    found = desired(ETH0, [IPVTAP], configured(macnat, host_access=True), None)
+    found = desired(ETH0, [IPVTAP], configured(macnat, host_access=True), None, is_reached=False)
     assert found.role == Role("ipvtap", translate, host_access=translate)
     assert found.children == [IPVTAP]
 
 
 def test_no_child_and_nothing_at_work() -> None:
-    found = desired(ETH0, [], configured("on", host_access=False), None)
+    found = desired(ETH0, [], configured("on", host_access=False), None, is_reached=False)
     assert (found.role, found.children, found.mode) == (Role("macvtap"), [], "")
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from airtap.bpf.libbpf import BpfError
 from airtap.daemon.broker import Broker
-from airtap.daemon.requests import Requests
+from airtap.daemon.server import Requests
 from airtap.errors import Problem
 from airtap.ipc import protocol, requests
 from airtap.ipc.requests import AttachRequest, MapDevicesRequest, Request

@@ -12,18 +12,14 @@ from importlib import resources
 from pathlib import Path
 
 from ..errors import Problem, reason
-from .address_table import AddressTable
 from .attach import Programs
-from .guest_table import GuestTable
-from .host_access import HostAccessTable
-from .host_table import HostTable
 from .libbpf import BpfError, NoLibbpf
 from .map import Ring
 from .object import Object
 from .pins import load, remove_pins
 from .records import UNKNOWN_MAC, unpack_event
+from .tables import AddressTable, GuestTable, HostAccessTable, HostTable, Note, UplinkConfig
 from .tracer import Tracer
-from .uplink_config import Note, UplinkConfig
 
 
 class Macnat:

@@ -2,7 +2,27 @@
 
 from dataclasses import dataclass
 
-from ..kernel.clsact import EGRESS, INGRESS, Hook
+# include/uapi/linux/pkt_sched.h: TC_H_CLSACT with TC_H_MIN_INGRESS, TC_H_MIN_EGRESS
+INGRESS = 0xFFFFFFF2
+EGRESS = 0xFFFFFFF3
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A filter's place and name.
+
+    direction: INGRESS or EGRESS.
+    priority: lower ones run first.
+    """
+
+    direction: int
+    priority: int
+    name: str
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.direction, self.priority
+
 
 KINDS = ("macvtap", "ipvtap")
 # Each program's place. On a device that carries several, the lower number comes first.

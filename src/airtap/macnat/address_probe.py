@@ -9,7 +9,7 @@ import logging
 import time
 
 from ..bpf.macnat import Macnat
-from ..bpf.uplink_config import REFRESH_S
+from ..bpf.tables import REFRESH_S
 from ..kernel.addresses import Address
 from ..packet.neighbour import probe
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ..bpf.host_access import HostAccessTable
+from ..bpf.tables import HostAccessTable
 
 
 class HostAccess:

@@ -34,7 +34,6 @@ from ..kernel.nl80211_events import WifiEvents
 from ..kernel.rtnl_events import Events
 from . import policy
 from .binding_cache import BindingCache
-from .children import Children
 from .uplink import UplinkState, detach_all
 from .workqueue import EVERYTHING, Devices, WorkQueue
 
@@ -82,7 +81,7 @@ class Reconciler:
         self._attaching: Counter[int] = Counter()  # attaches under way, by uplink
         self._held_until: dict[int, float] = {}  # for a child that somebody else is to make
         self._bindings = BindingCache()
-        self._children = Children(links, self.enqueue)
+        self._children = policy.Children(links, self.enqueue)
         self._changing = asyncio.Lock()
         self._queue = WorkQueue(self._reconcile_devices)
         self._events = Events(self.enqueue)
@@ -260,7 +259,9 @@ class Reconciler:
         """Find out what should be at work on an uplink, for its children among devices."""
         current = self._uplinks.get(link.index)
         children = await self._children.children(link.index, devices)
-        found = await asyncio.to_thread(policy.desired, link, children, self._config(), current)
+        former, is_reached = (current.role, current.has_host_access) if current else (None, False)
+        decide = partial(policy.desired, is_reached=is_reached)
+        found = await asyncio.to_thread(decide, link, children, self._config(), former)
         if found.role.observes:
             heard = current.children if current else ()
             due = self._children.due(found.children, heard, is_on=current is not None)

@@ -20,8 +20,8 @@ from ..kernel.packet_socket import send
 from ..packet.neighbour import gratuitous
 from .address_probe import AddressProbes
 from .binding_cache import BindingCache
-from .children import is_child, supports_host_access
 from .host_access import HostAccess
+from .policy import is_child, supports_host_access
 from .roaming import Roaming, network_name
 from .workqueue import Devices
 

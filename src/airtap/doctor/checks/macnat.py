@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
-from ...bpf.role import HOOKS, Role
-from ...kernel.clsact import EGRESS, Filter, Hook
+from ...bpf.attach import Filter
+from ...bpf.role import EGRESS, HOOKS, Hook, Role
 from ..finding import OK, PROBLEM, WARNING, Finding, ok, warning, word
 from ..sources.uplinks import DeviceSnapshot, UplinkSnapshot
 from .daemon import start

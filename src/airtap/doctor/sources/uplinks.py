@@ -10,14 +10,14 @@ from pathlib import Path
 from pyroute2 import AsyncIPRoute
 
 from ...alias import Owner
+from ...bpf import attach
+from ...bpf.attach import Filter
 from ...bpf.role import Role
 from ...config import MODES, Config, Parent
 from ...errors import Problem
-from ...kernel import clsact, tap
-from ...kernel.clsact import Filter
+from ...kernel import tap
 from ...kernel.links import FAMILY, GROUP, Link, LinkError, link_errors
-from ...macnat.children import is_child, supports_host_access
-from ...macnat.policy import gives_its_mac, role_for
+from ...macnat.policy import gives_its_mac, is_child, role_for, supports_host_access
 from ...uplink import Uplink, inspect
 from . import namespaces
 from .managers import Managers
@@ -106,7 +106,7 @@ async def make_reader(
                 addresses[message["index"]] = (*addresses.get(message["index"], ()), address)
     strangers, left = await namespaces.read()
     unseen = f"{left} of the network namespaces" if left else ""
-    qdiscs = await clsact.qdiscs(ipr)
+    qdiscs = await attach.qdiscs(ipr)
     return UplinkReader(ipr, links, config, managers, guarded, qdiscs, addresses, strangers, unseen)
 
 
@@ -150,7 +150,7 @@ class UplinkReader:
             role=self._role(inspected, children),
             needs_macnat=self._needs_macnat(inspected),
             qdisc=self.qdiscs.get(link.index, ""),
-            filters=tuple(await clsact.filters(self.ipr, link.index)),
+            filters=tuple(await attach.filters(self.ipr, link.index)),
             driver=_driver(link.name),
             sysctls=_sysctls(link.name) | (_bridge_sysctls() if link.kind == "bridge" else {}),
             ports=self._one_mac_ports(inspected),
@@ -197,7 +197,7 @@ class UplinkReader:
             addresses=self.addresses.get(link.index, ()),
             manager=self.managers.holder(link.index),
             qdisc=self.qdiscs.get(link.index, ""),
-            filters=tuple(await clsact.filters(self.ipr, link.index)),
+            filters=tuple(await attach.filters(self.ipr, link.index)),
         )
 
     def _doubts(self, link: Link) -> bool:

@@ -1,0 +1,310 @@
+"""What the programs of one uplink know: each map, or two that belong together, as a class.
+
+User space writes the settings, the guests, and what it knows of the host; the addresses are the
+programs' to learn and to evict. What is read or written is one element at a time: nothing is ever
+half there. All methods raise BpfError.
+"""
+
+import logging
+import time
+from collections.abc import Collection
+from ipaddress import IPv4Address
+
+from ..kernel.addresses import Address, Subnet
+from ..kernel.links import IPVLAN_MODES
+from ..names import octets
+from .map import Map
+from .records import (
+    IPV4_QUOTA,
+    IPV6_QUOTA,
+    NS,
+    PREFIXES,
+    UNKNOWN_MAC,
+    Configuration,
+    Entry,
+    GuestCounters,
+    Learned,
+    pack_index,
+    pack_key,
+    pack_listeners,
+    pack_mac,
+    pack_prefixes,
+    unpack_counters,
+    unpack_index,
+    unpack_key,
+    unpack_learned,
+    unpack_mac,
+)
+from .role import KINDS, Role
+
+log = logging.getLogger(__name__)
+
+ALIVE_S = 300.0
+REFRESH_S = 1.0
+
+_CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h
+_NO_SLOT = IPV4_QUOTA + IPV6_QUOTA
+
+
+class UplinkConfig:
+    """The settings of one uplink's programs ("config"); an earlier daemon's count."""
+
+    def __init__(self, table: Map) -> None:
+        self._table = table
+
+    def set_timing(self, alive: float = ALIVE_S, refresh: float = REFRESH_S) -> None:
+        """Set for how many seconds an unused address is still its guest's, and how often its use
+        is noted."""
+        # That clock's resolution is a jiffy (kernel/time/posix-timers.c: posix_get_coarse_res).
+        jiffies = int(refresh / time.clock_getres(_CLOCK_MONOTONIC_COARSE))
+        self._change(alive=int(alive * NS), refresh=jiffies)
+
+    def set_role(self, role: Role, mode: str) -> None:
+        """Set what the programs are for. Call this before attaching them.
+
+        mode is how ipvtap children see each other, "bridge", "private" or "vepa"; any other leaves
+        it as it is. Macvtaps' driver sees to theirs.
+        """
+        changes = {"kind": KINDS.index(role.kind), "observe": int(role.observes)}
+        if mode in IPVLAN_MODES:
+            changes["mode"] = IPVLAN_MODES.index(mode)
+        self._change(**changes)
+
+    def set_parent(self, ifindex: int, mac: str) -> None:
+        """Set the uplink: the MAC that frames get on the way out, and where the host gets its own.
+
+        Call this before attaching.
+        """
+        self._change(parent=octets(mac), ifindex=ifindex)
+
+    def kind(self) -> str:
+        """Return the kind of the children, as set_role() has set it."""
+        return KINDS[self._read().kind]
+
+    def parent_mac(self) -> str:
+        """Return the MAC that all frames get; UNKNOWN_MAC before set_parent()."""
+        return self._read().parent.hex(":")
+
+    def translates(self) -> bool:
+        """Tell whether MAC NAT is on, as set_role() has set it."""
+        return not self._read().observe
+
+    def _read(self) -> Configuration:
+        value = self._table.lookup(pack_index(0))
+        return Configuration.unpack(value) if value else Configuration()
+
+    def _change(self, **changes: bytes | int) -> None:
+        new = self._read()._replace(**changes)  # type: ignore[arg-type]
+        self._table.update(pack_index(0), new.pack())
+
+
+class Note:
+    """A text that outlives the daemon, as what is learned does: "note"."""
+
+    def __init__(self, table: Map) -> None:
+        self._table = table
+
+    def write(self, text: str) -> None:
+        """Keep a text; one that is too long (2 KB) is not kept."""
+        packed = text.encode()
+        if len(packed) < self._table.value_size:
+            self._table.update(pack_index(0), packed.ljust(self._table.value_size, b"\0"))
+
+    def read(self) -> str:
+        """Return what write() has kept, "" at first."""
+        return (self._table.lookup(pack_index(0)) or b"").rstrip(b"\0").decode(errors="replace")
+
+
+class AddressTable:
+    """Who has which address, and which addresses are broadcasts: "addresses".
+
+    The programs write this table too: they learn addresses and evict them.
+    """
+
+    def __init__(self, table: Map, hosts: Map) -> None:
+        self._table = table
+        self._hosts = hosts
+
+    def all(self) -> list[Learned]:
+        """Return all learned addresses."""
+        entries = (unpack_learned(key, value) for key, value in self._table.items())
+        return [entry for entry in entries if entry is not None]
+
+    def find(self, address: Address, vlan: int) -> Learned | None:
+        """Return who holds an address."""
+        key = pack_key(address, vlan)
+        value = self._table.lookup(key)
+        return None if value is None else unpack_learned(key, value)
+
+    def forget(self, address: Address, vlan: int) -> None:
+        """Delete a learned address; whoever uses it next has it.
+
+        It is no error that nobody has it.
+        """
+        self._table.delete(pack_key(address, vlan))
+
+    def forget_guest(self, ifindex: int) -> list[Learned]:
+        """Delete what a guest has learned, and return it."""
+        return self._forget_all([entry for entry in self.all() if entry.ifindex == ifindex])
+
+    def set_mac(self, ifindex: int, mac: str | None) -> None:
+        """Have a guest's addresses at another MAC. They are deleted where mac is None: unknown."""
+        for key, value in self._table.items():
+            entry = Entry.unpack(value)
+            if entry.ifindex != ifindex:
+                continue
+            if mac is None:
+                self._table.delete(key)
+            elif entry.mac != octets(mac):
+                self._table.replace(key, entry._replace(mac=octets(mac)).pack())
+
+    def restore_bindings(self, ifindex: int, mac: str, bindings: Collection[Learned]) -> None:
+        """Have a guest hold what it has held on another device, as if seen in use just now.
+
+        What is somebody's by now, the host's among it, stays so. The entries are no part of the
+        guest's quota: they have no slot.
+        """
+        entry = Entry(0, time.monotonic_ns(), ifindex, _NO_SLOT, octets(mac))
+        for binding in bindings:
+            if self._hosts.lookup(pack_key(binding.address)) is None:
+                self._table.insert(pack_key(binding.address, binding.vlan), entry.pack())
+
+    def reserve(
+        self, hosts: Collection[Address], broadcasts: Collection[IPv4Address]
+    ) -> list[Learned]:
+        """Take the host's addresses from guests, and have these broadcast addresses only.
+
+        Returns what guests had learned of the host's.
+        """
+        wanted = {pack_key(address) for address in broadcasts}
+        taken = []
+        for key, value in self._table.items():
+            learned = unpack_learned(key, value)
+            if learned is None and key not in wanted:
+                self._table.delete(key)
+            elif learned is not None and learned.address in hosts:
+                taken.append(learned)
+        self._forget_all(taken)
+        for key in wanted:
+            self._table.update(key, Entry(0, 0, 0, 0, b"\xff" * 6).pack())
+        return taken
+
+    def _forget_all(self, entries: list[Learned]) -> list[Learned]:
+        for entry in entries:
+            self.forget(entry.address, entry.vlan)
+        return entries
+
+
+class HostTable:
+    """The host's addresses ("hosts"), and what it reaches without a router ("on_links")."""
+
+    def __init__(self, hosts: Map, on_links: Map, addresses: AddressTable) -> None:
+        self._hosts = hosts
+        self._on_links = on_links
+        self._addresses = addresses
+
+    def addresses(self) -> set[Address]:
+        """Return the addresses that set_addresses() has set."""
+        return {address for key, _ in self._hosts.items() if (address := unpack_key(key)[0])}
+
+    def set_addresses(
+        self, addresses: Collection[Address], broadcasts: Collection[IPv4Address]
+    ) -> list[Learned]:
+        """Set the addresses of the host and its gateways, which no guest may use, in any VLAN.
+
+        broadcasts are the directed broadcast addresses of the uplink's IPv4 networks; packets for
+        one that come in with the uplink's MAC go to all, and no guest may use it either.
+        Returns what guests had learned of the host's, now forgotten. No address that is in the set
+        before and after is ever out of it.
+        """
+        new, old = set(addresses), self.addresses()
+        for address in new - old:
+            self._hosts.update(pack_key(address), pack_index(1))
+        # After that: from_guest looks again behind its back, see learn_address() in addresses.h.
+        taken = self._addresses.reserve(new, broadcasts)
+        for address in old - new:
+            self._hosts.delete(pack_key(address))
+        return taken
+
+    def set_on_link(self, prefixes: Collection[Subnet]) -> None:
+        """Set what the host reaches on the uplink without a router: the first PREFIXES of these.
+
+        Of the rest the host's packets go to the wire, also those that are for guests.
+        """
+        chosen = sorted(prefixes, key=lambda net: (not net.is_link_local, net.prefixlen, str(net)))
+        if len(chosen) > PREFIXES:
+            what = "host access: %d routes are too many, the last: %s"
+            log.warning(what, len(chosen), chosen[-1])
+        packed = pack_prefixes(chosen[:PREFIXES])
+        self._on_links.update(pack_index(0), packed.ljust(self._on_links.value_size, b"\0"))
+
+
+class GuestTable:
+    """Guests' devices and MACs ("guests"), and their counters ("tables")."""
+
+    def __init__(self, guests: Map, tables: Map, addresses: AddressTable) -> None:
+        self._guests = guests
+        self._tables = tables
+        self._addresses = addresses
+
+    def macs(self) -> dict[int, str]:
+        """Return the devices added and not removed: ifindex to MAC."""
+        return {unpack_index(k): unpack_mac(v) for k, v in self._guests.items()}
+
+    def add(self, ifindex: int, mac: str | None) -> None:
+        """Announce a guest's device, or its new MAC. Call this before programs are attached to it.
+
+        mac is None while it is not known: the guards hold, whatever the MAC, and nothing is
+        learned. Raises BpfError (E2BIG: there are GUESTS already).
+        """
+        key = pack_index(ifindex)
+        new = self._tables.insert(key, bytes(self._tables.value_size))
+        self._guests.update(key, pack_mac(mac or UNKNOWN_MAC))
+        if not new:
+            self._addresses.set_mac(ifindex, mac)
+
+    def remove(self, ifindex: int) -> list[Learned]:
+        """Forget a guest and return the addresses it had. It is no error that it is not there.
+
+        Where from_guest is still attached, everything that the guest sends is dropped from now on.
+        """
+        key = pack_index(ifindex)
+        self._guests.delete(key)
+        self._tables.delete(key)
+        return self._addresses.forget_guest(ifindex)
+
+    def counters(self) -> dict[int, GuestCounters]:
+        """Return each guest's counters, by ifindex."""
+        return {unpack_index(k): unpack_counters(v) for k, v in self._tables.items()}
+
+
+class HostAccessTable:
+    """Which guest the host reaches at which MAC ("macs"), and who hears its broadcasts."""
+
+    def __init__(self, macs: Map, listeners: Map) -> None:
+        self._macs = macs
+        self._listeners = listeners
+
+    def all(self) -> dict[str, int]:
+        """Return the guests that the host may reach: MAC to ifindex."""
+        return {unpack_mac(k): unpack_index(v) for k, v in self._macs.items()}
+
+    def lookup(self, mac: str) -> int:
+        """Return the ifindex of the guest that the host reaches at a MAC; 0 for none."""
+        value = self._macs.lookup(pack_mac(mac))
+        return unpack_index(value) if value else 0
+
+    def add(self, mac: str, ifindex: int) -> None:
+        """Have the host reach the guest of a device at its MAC."""
+        self._macs.update(pack_mac(mac), pack_index(ifindex))
+        self.update_listeners()
+
+    def remove(self, mac: str) -> None:
+        """Have the host reach nobody at a MAC. It is no error that it reaches nobody."""
+        self._macs.delete(pack_mac(mac))
+        self.update_listeners()
+
+    def update_listeners(self) -> None:
+        """Make the list of those who hear the host's broadcasts from whom it may reach."""
+        packed = pack_listeners([index for _, index in self._macs.items()])
+        self._listeners.update(pack_index(0), packed.ljust(self._listeners.value_size, b"\0"))
