@@ -228,6 +228,10 @@ class Links:
         """Raises LinkNotFound, LinkError (EBUSY or EADDRINUSE: a sibling has the MAC)."""
         await self._request("set", index=index, flags=IFF_UP, change=IFF_UP)
 
+    async def set_down(self, index: int) -> None:
+        """Raises LinkNotFound, LinkError."""
+        await self._request("set", index=index, flags=0, change=IFF_UP)
+
     async def delete(self, index: int) -> None:
         """Delete a device. One that is gone already is success.
 

@@ -34,6 +34,7 @@ from ..kernel.nl80211_events import WifiEvents
 from ..kernel.rtnl_events import Events
 from . import policy
 from .binding_cache import BindingCache
+from .lan_macs import gateway_with
 from .uplink import UplinkState, detach_all
 from .workqueue import EVERYTHING, Devices, WorkQueue
 
@@ -185,6 +186,14 @@ class Reconciler:
                 with suppress(LinkNotFound):
                     return self._links.name_of(index)
         return ""
+
+    async def lan_user(self, uplink: int, mac: str) -> str:
+        """Tell in words who on the LAN of an uplink (ifindex) uses a MAC; "" for nobody known.
+
+        Raises OSError.
+        """
+        current = self._uplinks.get(uplink)
+        return (current and current.lan_macs.user(mac)) or await gateway_with(uplink, mac)
 
     async def _reconcile_devices(self, devices: Devices) -> None:
         async with self._changing:
