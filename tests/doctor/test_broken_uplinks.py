@@ -177,6 +177,7 @@ def test_host_answers_no_arp(doctor: Doctor, guest: str) -> None:
 
 def test_host_on_a_guests_device(doctor: Doctor, guest: str) -> None:
     command("sysctl", "-qw", f"net.ipv6.conf.{guest}.disable_ipv6=0")
+    command("sysctl", "-qw", f"net.ipv4.conf.{guest}.rp_filter=0")
     command("ip", "address", "add", "192.0.2.99/24", "dev", guest)
     bad = doctor.bad("up0")
     assert set(bad) == {"host-on-device", "address-on-device"}

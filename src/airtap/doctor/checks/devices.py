@@ -9,7 +9,8 @@ from ..sources.uplinks import UplinkSnapshot
 from .daemon import start
 from .uplink import Context
 
-_ARP_IGNORE_ALL = 8  # Documentation/networking/ip-sysctl.rst
+# What keep_host_off() sets, at least (Documentation/networking/ip-sysctl.rst).
+_HOST_OFF = (("ipv6", "disable_ipv6", 1), ("ipv4", "arp_ignore", 8), ("ipv4", "rp_filter", 1))
 _UNMANAGED = {
     "NetworkManager": (
         "/etc/NetworkManager/conf.d/airtap.conf: [keyfile] unmanaged-devices="
@@ -93,17 +94,16 @@ def host_kept_off(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding
         return
     for device in uplink.devices:
         name, values = device.name, device.sysctls
-        wanted = {"ipv6": ("disable_ipv6", 1), "ipv4": ("arp_ignore", _ARP_IGNORE_ALL)}
         wrong = {
             sysctl_of(family, name, key): (values[key], should)
-            for family, (key, should) in wanted.items()
+            for family, key, should in _HOST_OFF
             if key in values and values[key] < should
         }
         if wrong:
             yield warning(
                 "host-on-device",
                 name,
-                what="the host itself speaks on a guest's device, with the guest's MAC",
+                what="the host itself speaks on a guest's device, or listens there",
                 evidence=", ".join(f"{key}: {value}" for key, (value, _) in wrong.items()),
                 remedy="sysctl -w "
                 + " ".join(f"{key}={value}" for key, (_, value) in wrong.items()),
