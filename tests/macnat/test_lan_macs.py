@@ -209,6 +209,16 @@ def test_a_station_is_known_when_its_mac_is_asked_for_again(
             assert f"{NAS_MAC} is the MAC address of a station of the LAN" in refused.stderr
 
 
+def test_a_mac_that_is_taken_for_moments_only(lan: Lan, airtapd: Airtapd, alice: PumpGuest) -> None:
+    with raw_guest(airtapd) as bob, Ping("192.0.2.1", namespace=alice.namespace) as pings:
+        for _ in range(10):
+            set_mac(bob, FAR_MAC)
+            set_mac(bob, ROGUE_MAC)
+        wait_down(bob.device)
+        assert "MAC address has changed 6 times" in (kept_off(airtapd, bob.device) or "")
+    assert pings.lost <= 1
+
+
 def test_a_guest_is_its_siblings_router(lan: Lan, airtapd: Airtapd, alice: PumpGuest) -> None:
     with pump(airtapd, GUEST_MAC, GUEST4, GUEST6, name="router") as router:
         router.run("ip", "address", "add", "198.51.100.1/32", "dev", "lo")

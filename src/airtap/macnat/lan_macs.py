@@ -35,6 +35,9 @@ _SILENT_UNASKED_S = 60.0
 # For how long what comes in may be a guest's own, from before MAC NAT was on: echoes of switches
 # and access points, frames on their way.
 _ECHOES_S = 3.0
+# A device that changes its MAC so often within so many seconds bears none for long enough to be
+# seen with it, neither here nor by the LAN. No guest needs that.
+_RESTLESS, _RESTLESS_S = 6, 30.0
 # How long it is known of a MAC that no guest bears any more.
 _KEPT_S = 600.0
 
@@ -56,6 +59,7 @@ class LanMacs:
         self._routers: dict[str, Address] = {}
         self._begun = float("-inf")
         self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._changes: dict[int, tuple[str, list[float]]] = {}
         self.gateways: Collection[Address] = ()
 
     def close(self) -> None:
@@ -75,7 +79,8 @@ class LanMacs:
     def held_for(self, index: int) -> str:
         """Tell in words for whom a device is kept down; "" if it is not."""
         mac = self._table.mac(index)
-        return (self.user(mac) or f"{mac} was in use") if self.is_held(index) else ""
+        why = self._restlessness(index) or self.user(mac) or f"{mac} was in use"
+        return why if self.is_held(index) else ""
 
     def user(self, mac: str) -> str:
         """Tell in words who on the LAN uses a MAC; "" for nobody that was seen."""
@@ -93,6 +98,7 @@ class LanMacs:
             with suppress(LinkError):  # it is gone, or a sibling has taken its MAC
                 await self._links.set_up(index)
         self._table.remove(index)
+        self._changes.pop(index, None)
         if timer := self._timers.pop(index, None):
             timer.cancel()
 
@@ -115,7 +121,8 @@ class LanMacs:
             return
         if self._is_new(link):
             self._table.add(link.index, link.mac)
-        if why := self.user(link.mac):
+            self._ask(uplink, link.mac)
+        if why := self._restlessness(link.index) or self.user(link.mac):
             await self._hold(uplink, link, why)
         elif self.is_held(link.index):
             await self._let_go(uplink, link)
@@ -157,14 +164,34 @@ class LanMacs:
         if timer := self._timers.get(link.index):
             timer.cancel()
         loop = asyncio.get_running_loop()
-        self._timers[link.index] = loop.call_later(_ASK_S, self._ask, uplink, link)
+        self._timers[link.index] = loop.call_later(_ASK_S, self._ask_again, uplink, link)
 
-    def _ask(self, uplink: Link, link: Link) -> None:
+    def _ask_again(self, uplink: Link, link: Link) -> None:
         del self._timers[link.index]
-        address, vlan = self._table.address(link.mac)
-        if address:
-            send(uplink.name, [probe(address, vlan, uplink.mac, link.mac)])
+        self._ask(uplink, link.mac)
         self._enqueue(link.index)
+
+    def _ask(self, uplink: Link, mac: str) -> None:
+        """Ask whoever has used a MAC on the LAN, if anybody was seen to."""
+        address, vlan = self._table.address(mac)
+        if address:
+            send(uplink.name, [probe(address, vlan, uplink.mac, mac)])
+
+    def note_mac(self, index: int, mac: str) -> None:
+        """Note a MAC that a device has borne, if for a moment only: reconciling sees some."""
+        now = asyncio.get_running_loop().time()
+        last, times = self._changes.get(index, (mac, []))
+        if mac != last:
+            times = [*(at for at in times if at > now - _RESTLESS_S), now][-_RESTLESS:]
+        self._changes[index] = mac, times
+
+    def _restlessness(self, index: int) -> str:
+        """Tell in words that a device changes its MAC too often to be looked at; "" if not."""
+        _mac, times = self._changes.get(index, ("", []))
+        now = asyncio.get_running_loop().time()
+        if len([at for at in times if at > now - _RESTLESS_S]) < _RESTLESS:
+            return ""
+        return f"its MAC address has changed {_RESTLESS} times in {_RESTLESS_S:g} s"
 
 
 async def gateway_with(uplink: int, mac: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from pyroute2 import AsyncIPRoute
@@ -90,6 +91,19 @@ class UplinkState:
     def needs_renew(self, index: int) -> bool:
         """Tell whether a child's guest was not heard yet on the network where the uplink is now."""
         return self.roaming.needs_renew(index)
+
+    def bearer(self, mac: str) -> str:
+        """Return the name of the device whose guest has this MAC, or ""."""
+        for index, known in self._children.items():
+            if known == mac:
+                with suppress(LinkNotFound):
+                    return self._links.name_of(index)
+        return ""
+
+    def note_mac(self, index: int, mac: str) -> None:
+        """Note a MAC that a device bears for the moment, if it is a child."""
+        if index in self._children:
+            self.lan_macs.note_mac(index, mac)
 
     def addresses(self) -> list[Learned]:
         """Return the addresses of all guests. Raises BpfError."""
