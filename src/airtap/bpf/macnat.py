@@ -18,6 +18,7 @@ from .libbpf import BpfError, NoLibbpf
 from .map import Ring
 from .object import Object
 from .pins import load, remove_pins
+from .probed import ProbeTable
 from .records import UNKNOWN_MAC, unpack_event
 from .tables import AddressTable, GuestTable, HostAccessTable, HostTable, Note, UplinkConfig
 from .tracer import Tracer
@@ -38,6 +39,7 @@ class Macnat:
         self.hosts = HostTable(loaded.map("hosts"), loaded.map("on_links"), self.addresses)
         self.guests = GuestTable(loaded.map("guests"), loaded.map("tables"), self.addresses)
         self.host_access = HostAccessTable(loaded.map("macs"), loaded.map("listeners"))
+        self.probed = ProbeTable(loaded.map("probed"))
         self.bearers = BearerTable(loaded.map("bearers"), loaded.map("held"))
         self.note = Note(loaded.map("note"))
         self.events = Ring(loaded.map("events"), unpack_event)

@@ -251,6 +251,11 @@ class GuestTable:
         """Return the devices added and not removed: ifindex to MAC."""
         return {unpack_index(k): unpack_mac(v) for k, v in self._guests.items()}
 
+    def mac(self, ifindex: int) -> str | None:
+        """Return the MAC of a device that was added; None for any other."""
+        value = self._guests.lookup(pack_index(ifindex))
+        return unpack_mac(value) if value else None
+
     def add(self, ifindex: int, mac: str | None) -> None:
         """Announce a guest's device, or its new MAC. Call this before programs are attached to it.
 

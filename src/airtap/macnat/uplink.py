@@ -203,6 +203,7 @@ class UplinkState:
             if mac and known == mac and other not in {index, *dict(socket.if_nameindex())}:
                 self._forget(other)
         self._nat.guests.add(index, mac)
+        self._nat.probed.add_guest(index)
         self._children[index] = mac
         if mac and self.role.translate:
             bindings = self._bindings.take(self.link.index, mac)
@@ -244,6 +245,7 @@ class UplinkState:
         self._host_access.remove(index)
         self.roaming.forget(index)
         held = self._nat.guests.remove(index)
+        self._nat.probed.remove_guest(index)
         mac = self._children.pop(index, None)
         if mac and self.role.translate:
             self._bindings.note(self.link.index, mac, held)
@@ -270,7 +272,7 @@ class UplinkState:
         if event.reason == "guest-address":
             self._probes.probe(event.address, event.vlan, patience=0.0)
         if event.what == "probed":
-            self._probes.probe_later(event.ifindex, event.address, event.vlan, event.mac)
+            self._probes.probe_later(event.ifindex, event.address, event.vlan)
 
 
 async def detach_all(links: Links, ipr: AsyncIPRoute, index: int, keep: Role | None = None) -> None:
