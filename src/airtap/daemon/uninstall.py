@@ -35,6 +35,7 @@ async def clean_up(path: str) -> None:
                 )
         finally:
             await registry.close()
+        await pins.adopt_former(ipr)
         for index, directory in list(pins.pinned()):
             await detach_all(links, ipr, index)
             pins.remove_pins(directory)

@@ -107,6 +107,7 @@ class Reconciler:
         """
         async with self._changing:
             try:
+                await pins.adopt_former(self._ipr)
                 await host_addresses(self._ipr, 0)  # opens the socket while it can still fail early
                 await self._children.note_all()
                 await self._reconcile_all()

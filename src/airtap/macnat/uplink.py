@@ -16,7 +16,7 @@ from ..bpf.records import UNKNOWN_MAC, Event, GuestCounters, Learned
 from ..bpf.role import Role
 from ..config import MODES
 from ..kernel.addresses import Subnet, host_addresses
-from ..kernel.links import GROUP, IFF_RUNNING, Link, LinkNotFound, Links
+from ..kernel.links import GROUP, IFF_ALLMULTI, IFF_RUNNING, Link, LinkNotFound, Links
 from ..kernel.packet_socket import send
 from ..packet.neighbour import gratuitous
 from .address_probe import AddressProbes
@@ -214,16 +214,16 @@ class UplinkState:
 
         heard is the MAC that the programs know.
         """
-        foreign = link.kind == "macvtap" and link.group != GROUP
-        if foreign and link.index not in self._children:  # what daemon/taps.py gives ours
-            self._links.keep_host_off(link.name)
-            await self._links.set_allmulti(link.index)
         await self.add_child(link.index, await self._guest_mac(link, heard))
         await self.lan_macs.enforce(self.link, link)
         if self.role.host_access and supports_host_access(link):
             self._host_access.add(link.index, self.link.mac)
         else:
             self._host_access.remove(link.index)
+        if link.kind == "macvtap" and link.group != GROUP:  # what daemon/taps.py gives ours
+            if not link.flags & IFF_ALLMULTI:
+                await self._links.set_allmulti(link.index)
+            self._links.keep_host_off(link.name)
 
     async def _guest_mac(self, link: Link, heard: str) -> str | None:
         """Return the MAC of a child's guest; None if it is a device of ours that still learns it.
