@@ -129,3 +129,14 @@ def nd_message(data: bytes) -> bytes | None:
             at += (header[1] + 1) * 8
         following = header[0]
     return b""
+
+
+def probed(view: View, data: bytes) -> Address | None:
+    """The address about which a guest asks, as nobody, whether it is free."""
+    if view.ethertype == ARP and len(data) >= 28 and is_ipv4_arp(data):
+        return IPv4Address(data[24:28]) if data[14:18] == bytes(4) else None
+    if view.ethertype != IPV6 or len(data) < 40 or data[0] >> 4 != 6:
+        return None
+    message = nd_message(data) if is_unassignable(IPv6Address(data[8:24])) else None
+    solicits = message and message[0] == 135 and len(message) >= 24
+    return IPv6Address(message[8:24]) if message and solicits else None
