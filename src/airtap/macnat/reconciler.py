@@ -4,11 +4,12 @@ An uplink of macvtaps needs them where it takes one MAC only, and where the host
 guests; an uplink of ipvtaps always, as they deliver to its guests. "On" is said of an uplink that
 has them.
 
-Theory of operation. Level-triggered: a notification, a request or a start of the daemon only
-enqueues a device. _reconcile() finds out from the kernel what the uplink is and what stands on it,
-asks policy.desired() what should be there, and _apply() makes it so: on while the uplink needs it
-and has children; off otherwise. To reconcile again changes nothing where all is well, so it may be
-done at any time: after somebody deleted the qdisc, after a crash, after the uplink's MAC changed.
+Theory of operation. Level-triggered: a notification only enqueues a device; a start reconciles all.
+_reconcile() finds out from the kernel what the uplink is and what stands on it, asks
+policy.desired() what should be there, and _apply() makes it so: on while the uplink needs it and
+has children; off otherwise. To reconcile again changes nothing where all is well, so it may be done
+at any time: after somebody deleted the qdisc, after a crash, after the uplink's MAC changed. An
+attach does not wait for the queue: ready_for_child() and add_child() are under the same lock.
 
 The maps are pinned (bpf/pins.py), so a daemon that ends leaves MAC NAT at work.
 """
