@@ -283,14 +283,14 @@ class Model:
         """client: the MAC of whom a DHCP server answers; None if that is not what this is."""
         if target == IPv4Address("255.255.255.255"):
             return Fate(True, EVERYBODY + frame[6:], BROADCAST)
-        if target in self.broadcasts and view.vlan == 0:
-            return Fate(True, EVERYBODY + frame[6:], BROADCAST)
         if target.is_multicast:
             return Fate(True, group_mac(target) + frame[6:], MULTICAST)
+        if client == self.parent:
+            return Fate(True, frame)
+        if target in self.broadcasts and view.vlan == 0:
+            return Fate(True, EVERYBODY + frame[6:], BROADCAST)
         holder = self.held.get((target, view.vlan))
         if holder is None and target in self.hosts:
-            return Fate(True, frame)
-        if client == self.parent:
             return Fate(True, frame)
         if client not in (None, holder and self._mac(holder)):
             return Fate(True, EVERYBODY + frame[6:], BROADCAST)

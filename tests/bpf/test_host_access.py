@@ -26,6 +26,7 @@ from scapy.packet import Packet, Raw
 
 from airtap.bpf.role import Role
 from airtap.bpf.trace_record import NOBODY, record
+from airtap.kernel.addresses import Address
 from airtap.trace.correlate import CONFIGURES, COPIED, WITHHELD
 from tests.bpf.mutants import judged
 from tests.bpf.rig import Outcome, Rig
@@ -54,8 +55,8 @@ def begin(rig: Rig, kind: str, translate: bool = True) -> tuple[int, int]:
     a, b = rig.devices[:2]
     rig.macnat.config.set_role(Role(kind, translate, host_access=True), "bridge")
     rig.macnat.config.set_parent(PARENT, UPLINK)
-    soon = {IPv4Address(SOON), IPv6Address(SOON6)}
-    rig.macnat.hosts.set_addresses({IPv4Address(HOST), IPv6Address(HOST6)} | soon, set(), soon)
+    soon: set[Address] = {IPv4Address(SOON), IPv6Address(SOON6)}
+    rig.macnat.hosts.set_addresses({IPv4Address(HOST), IPv6Address(HOST6), *soon}, set(), soon)
     rig.macnat.hosts.set_on_link({IPv4Network("10.0.0.0/8"), IPv4Network("192.0.2.0/24")})
     for index, mac, addresses in ((a, MAC_A, (A, FAR)), (b, MAC_B, (B,))):
         rig.macnat.guests.add(index, mac)
@@ -316,7 +317,7 @@ def probes(rig: Rig) -> None:
         packet = ipv4(address, LAN) if "." in address else IPv6(src=address, dst=LAN_6) / UDP()
         assert rig.run("from_guest", ether(MAC_A, ROUTER, packet), rig.devices[0]).passed == mine
     # What was tentative is in use, and hears.
-    hosts = {IPv4Address(SOON), IPv6Address(SOON6), IPv6Address(HOST6)}
+    hosts: set[Address] = {IPv4Address(SOON), IPv6Address(SOON6), IPv6Address(HOST6)}
     rig.macnat.hosts.set_addresses(hosts, set(), {IPv6Address(HOST6)})
     heard(rig, arp(SOON, "0.0.0.0"), 0)
     heard(rig, solicited(SOON6, "::"), 0)
