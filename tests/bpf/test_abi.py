@@ -24,6 +24,9 @@ CONSTANTS = {
     "SNAP": trace_record.SNAP,
     "EVERYONE": trace_record.EVERYONE,
     "NOBODY": trace_record.NOBODY,
+    "IN_USE": records.IN_USE,
+    "TENTATIVE": records.TENTATIVE,
+    "SAID_WITHHELD": correlate.WITHHELD,
     "SAID_COPIED": correlate.COPIED,
     "SAID_CONFIGURES": correlate.CONFIGURES,
 }

@@ -33,7 +33,7 @@
 
 SINGLE(config, struct config);
 
-/* Addresses of the host and its gateways, in any VLAN (key.vlan is 0). */
+/* Addresses of the host and its gateways, in any VLAN (key.vlan is 0); IN_USE or TENTATIVE. */
 TABLE(hosts, 8192, struct key, __u32);
 
 /* What the host reaches on the uplink without a router. */

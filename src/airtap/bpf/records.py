@@ -14,6 +14,7 @@ from ..names import octets
 from ..refusals import Refusal
 
 IPV4_QUOTA, IPV6_QUOTA, GUESTS, PREFIXES = 16, 32, 1024, 32  # of abi.h
+IN_USE, TENTATIVE = 1, 2  # of abi.h
 UNKNOWN_MAC = "00:00:00:00:00:00"
 NS = 1_000_000_000
 

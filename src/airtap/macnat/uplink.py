@@ -106,7 +106,8 @@ class UplinkState:
         before = nat.config.parent_mac(), nat.config.translates()
         nat.config.set_role(role, mode)
         addresses = await host_addresses(self._ipr, link.index)
-        nat.hosts.set_addresses(addresses.own | addresses.gateways, addresses.broadcasts)
+        hosts = addresses.own | addresses.gateways
+        nat.hosts.set_addresses(hosts, addresses.broadcasts, addresses.tentative)
         nat.hosts.set_on_link(addresses.on_link)
         nat.config.set_parent(link.index, link.mac)
         await nat.programs.attach(self._ipr, link.index, role.on_parent)
