@@ -152,7 +152,7 @@ class RawGuest:
 
     @property
     def fd(self) -> int:
-        """Its tap, which the attached one closes."""
+        """The open tap, which stays its owner's."""
         return self._tap.fd
 
     def send(self, frame: Packet | bytes, times: int = 1) -> None:

@@ -253,6 +253,16 @@ class Model:
             return self._ingress(view, frame, target, None)
         return Fate(True, frame)
 
+    def shows_source(self, frame: bytes, tag: int | None) -> bool:
+        """Whether it is noted that the LAN uses a MAC: it says something to all, or to the uplink
+        what may be a neighbour's answer."""
+        view = View.of(frame, tag)
+        data = frame[view.at :]
+        if frame[0] & 1:
+            return True
+        icmp = view.ethertype == IPV6 and len(data) >= 40 and data[0] >> 4 == 6 and data[6] == 58
+        return frame[:6] == self.parent and (view.ethertype == ARP or icmp)
+
     def _is_unanswered_question(self, data: bytes, place: Place) -> bool:
         """A solicitation for a unicast address that nobody here is known to have."""
         if data[6] != 58 or data[40:41] != b"\x87" or place[0].is_multicast:

@@ -224,6 +224,46 @@ MUTANTS = {
         "if (is_arp &&\n\t    bpf_skb_store_bytes",
         "if (bpf_skb_store_bytes",
     ),
+    "sources of all are looked at": (
+        "if (is_group((__u16 *)eth->h_dest) || (to_us &&",
+        "if ((1 ||",
+    ),
+    "what is said to all is not looked at": (
+        "if (is_group((__u16 *)eth->h_dest) || (",
+        "if ((1 && ",
+    ),
+    "ARP to the uplink is not looked at": ("(to_us && f.proto == bpf_htons(ETH_P_ARP))", "(0)"),
+    "ARP between guests is looked at": (
+        "(to_us && f.proto == bpf_htons(ETH_P_ARP))",
+        "f.proto == bpf_htons(ETH_P_ARP)",
+    ),
+    "ICMPv6 to the uplink is not looked at": (
+        "\t\tif (to_us)\n\t\t\tnote_source",
+        "\t\tif (0)\n\t\t\tnote_source",
+    ),
+    "ICMPv6 between guests is looked at": (
+        "\t\tif (to_us)\n\t\t\tnote_source",
+        "\t\tif (1)\n\t\t\tnote_source",
+    ),
+    "a destination is noted": (
+        "if (bpf_skb_load_bytes(skb, ETH_ALEN, from.w",
+        "if (bpf_skb_load_bytes(skb, 0, from.w",
+    ),
+    "what was seen is not noted": ("bearer->last_seen = event.time;", ""),
+    "seen without VLAN": ("key.vlan = f->vlan;\n\tkey.family = f", "key.family = f"),
+    "seen at nobody's address": ("if (!is_unassignable(&key))\n\t\tbearer", "if (1)\n\t\tbearer"),
+    "seen at the ARP target": (
+        "offsetof(struct arp, spa), key.address, 4)",
+        "offsetof(struct arp, tpa), key.address, 4)",
+    ),
+    "seen at the IPv4 destination": (
+        "offsetof(struct iphdr, saddr), key",
+        "offsetof(struct iphdr, daddr), key",
+    ),
+    "seen at the IPv6 destination": (
+        "offsetof(struct ipv6hdr, saddr), key",
+        "offsetof(struct ipv6hdr, daddr), key",
+    ),
     "SNAP passes": ("return is_snap(skb, f) ? refuse", "return 0 ? refuse"),
     "all of 802.3 refused": ("bpf_ntohs(f->proto) < ETH_P_802_3_MIN &&", "1 || llc[0] &&"),
     "ethertypes that look like SNAP": ("bpf_ntohs(f->proto) < ETH_P_802_3_MIN &&", ""),

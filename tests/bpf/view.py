@@ -91,6 +91,18 @@ def destination(view: View, data: bytes) -> Address | None:
     return None
 
 
+def source(view: View, frame: bytes) -> tuple[Address | None, int]:
+    """From which address and VLAN a frame comes; (None, 0) if that is nobody's."""
+    data = frame.ljust(60, b"\0")[view.at :]
+    found: Address | None = None
+    if view.ethertype == IPV6:
+        found = IPv6Address(data[8:24])
+    elif view.ethertype in (ARP, IPV4):
+        at = 14 if view.ethertype == ARP else 12
+        found = IPv4Address(data[at : at + 4])
+    return (None, 0) if found is None or is_unassignable(found) else (found, view.vlan)
+
+
 def nd_message(data: bytes) -> bytes | None:
     """The ND message in an IPv6 packet. None: something else. Empty: cannot be told, or ND in a
     fragment."""

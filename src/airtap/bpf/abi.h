@@ -105,7 +105,14 @@ struct note {
 	char text[2048];
 };
 
-enum what { LEARNED, MOVED, EVICTED, REFUSED, SUPPRESSED, MAC_LEARNED, PROBED };
+/* Who bears a MAC. */
+struct bearer {
+	__u64 last_seen; /* when the LAN used it, in ns of CLOCK_MONOTONIC_COARSE; 0: never */
+	struct key address; /* from which that was; all zero: not known */
+	__u32 ifindex; /* of the guest's device; 0: nobody any more */
+};
+
+enum what { LEARNED, MOVED, EVICTED, REFUSED, SUPPRESSED, MAC_LEARNED, PROBED, MAC_SEEN };
 
 struct event {
 	__u64 time;

@@ -61,6 +61,12 @@ struct {
 	__type(value, struct entry);
 } addresses SEC(".maps");
 
+/* MACs of macvtaps, and of late; written by user space, but for when the LAN was seen to use them. */
+TABLE(bearers, 4 * GUESTS, struct mac, struct bearer);
+
+/* Devices that user space keeps down, as the LAN uses their MAC. */
+TABLE(held, GUESTS, __u32, __u32);
+
 SINGLE(statistics, struct statistics);
 
 /* What user space wants to find again, if it ends and comes back. */

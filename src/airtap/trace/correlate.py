@@ -16,7 +16,9 @@ from ..refusals import Refusal
 from .describe import dhcp_flags, in_words, layer3, mac, nd_message
 
 # Bits of record.said: enum what and SAID_* of abi.h.
-LEARNED, MOVED, EVICTED, REFUSED, SUPPRESSED, MAC_LEARNED, PROBED = (1 << n for n in range(7))
+LEARNED, MOVED, EVICTED, REFUSED, SUPPRESSED, MAC_LEARNED, PROBED, MAC_SEEN = (
+    1 << n for n in range(8)
+)
 WITHHELD, COPIED, CONFIGURES = 1 << 13, 1 << 14, 1 << 15
 
 _REFUSED_BY = {
