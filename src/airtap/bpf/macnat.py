@@ -33,8 +33,9 @@ class Macnat:
         self._object = loaded
         self._directory = directory
         self.config = UplinkConfig(loaded.map("config"))
-        self.addresses = AddressTable(loaded.map("addresses"), loaded.map("hosts"))
-        self.hosts = HostTable(loaded.map("hosts"), loaded.map("on_links"), self.addresses)
+        hosts, routes = loaded.map("hosts"), loaded.map("routes")
+        self.addresses = AddressTable(loaded.map("addresses"), hosts, routes)
+        self.hosts = HostTable(hosts, loaded.map("on_links"), routes, self.addresses)
         self.guests = GuestTable(loaded.map("guests"), loaded.map("tables"), self.addresses)
         self.host_access = HostAccessTable(loaded.map("macs"), loaded.map("listeners"))
         self.note = Note(loaded.map("note"))
