@@ -6,7 +6,7 @@ checksums are not known here at all (see sums.py).
 
 from collections import Counter
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from tests.bpf.rig import BROADCAST, MULTICAST, OTHERHOST
 from tests.bpf.view import (
@@ -15,8 +15,10 @@ from tests.bpf.view import (
     IPV6,
     Address,
     View,
+    configures,
     destination,
     dhcp_client,
+    dhcp_request,
     egress_dhcp,
     group_mac,
     is_ipv4_arp,
@@ -27,6 +29,7 @@ from tests.bpf.view import (
 )
 
 Place = tuple[Address, int]
+Network = IPv4Network | IPv6Network
 
 QUOTA = {4: 16, 6: 32}
 PROBES = 8
@@ -75,6 +78,7 @@ class Model:
         self.held: dict[Place, Holder] = {}
         self.hosts: set[Address] = set()
         self.broadcasts: set[Address] = set()
+        self.routes: dict[Network, int] = {}
 
     # What user space does
 
@@ -83,6 +87,19 @@ class Model:
         for place in list(self.held):
             if place[0] in hosts or (place[0] in broadcasts and place[1] == 0):
                 del self.held[place]
+
+    def set_routes(self, routes: dict[Network, int]) -> None:
+        """routes: for whose frames each leads elsewhere, 1 untagged, 2 tagged ones."""
+        self.routes = routes
+        for place in list(self.held):
+            if self._is_elsewhere(place):
+                del self.held[place]
+
+    def _is_elsewhere(self, place: Place) -> bool:
+        address, vlan = place
+        found = [network for network in self.routes if address in network]
+        longest = max(found, key=lambda network: network.prefixlen, default=None)
+        return longest is not None and bool(self.routes[longest] & (2 if vlan else 1))
 
     def set_guest(self, ifindex: int, mac: bytes | None) -> None:
         self.guests.setdefault(ifindex, Guest(mac)).mac = mac
@@ -145,7 +162,22 @@ class Model:
                 return "malformed"
             if refusal := self._claim_address(ifindex, guest, (claim, view.vlan)):
                 return refusal
+        if view.ethertype == IPV4 and len(frame) >= view.at + 20 and frame[view.at] >> 4 == 4:
+            return self._dhcp_refusal(ifindex, frame[6:12], view, frame[view.at :])
         return ""
+
+    def _dhcp_refusal(self, ifindex: int, source: bytes, view: View, data: bytes) -> str:
+        """Of what a guest asks of a DHCP server."""
+        asked = dhcp_request(data)
+        if not asked:
+            return "malformed" if asked is None else ""
+        client, address = asked
+        if client == self.parent != source:
+            return "wrong_mac"
+        if address in self.hosts:
+            return "host_address"
+        holder = self.held.get((address, view.vlan))
+        return "guest_address" if holder and holder.ifindex != ifindex else ""
 
     def _claims(self, view: View, data: bytes) -> list[Address | None]:
         """The addresses that the sender says are its own; None where that cannot be told."""
@@ -180,6 +212,8 @@ class Model:
                 self._used(guest, address.version, holder.slot)
             return ""
         if address in self.hosts or (address in self.broadcasts and place[1] == 0):
+            return "host_address"
+        if self._is_elsewhere(place):
             return "host_address"
         if holder is not None and not holder.old:
             return "guest_address"
@@ -250,7 +284,8 @@ class Model:
     def from_uplink(self, frame: bytes, tag: int | None) -> Fate:
         view = View.of(frame, tag)
         data = frame[view.at :]
-        if self._is_echo(view, frame, data):
+        reflected = frame[6:12] == self.parent and configures(view, data)
+        if reflected or self._is_echo(view, frame, data):
             return Fate(False, frame)
         if frame[:6] != self.parent:
             return Fate(True, frame)
@@ -305,14 +340,16 @@ class Model:
         """client: the MAC of whom a DHCP server answers; None if that is not what this is."""
         if target == IPv4Address("255.255.255.255"):
             return Fate(True, EVERYBODY + frame[6:], BROADCAST)
-        if target in self.broadcasts and view.vlan == 0:
-            return Fate(True, EVERYBODY + frame[6:], BROADCAST)
         if target.is_multicast:
             return Fate(True, group_mac(target) + frame[6:], MULTICAST)
+        if client == self.parent:
+            return Fate(True, frame)
+        if target in self.broadcasts and view.vlan == 0:
+            return Fate(True, EVERYBODY + frame[6:], BROADCAST)
         holder = self.held.get((target, view.vlan))
         if holder is None and target in self.hosts:
             return Fate(True, frame)
-        if client not in (None, self.parent, holder and self._mac(holder)):
+        if client not in (None, holder and self._mac(holder)):
             return Fate(True, EVERYBODY + frame[6:], BROADCAST)
         if holder is None:
             return Fate(True, frame)
@@ -325,19 +362,21 @@ class Model:
     # to_sibling
 
     def to_sibling(self, ifindex: int, frame: bytes, tag: int | None) -> Fate:
-        """ifindex: the device of the guest that sends it."""
+        """ifindex: the device of the guest that sends it. What is not the host's ends here."""
         view = View.of(frame, tag)
         data = frame[view.at :]
         target = destination(view, data)
-        if frame[:6] != self.parent or target is None:
+        if frame[:6] != self.parent:
             return Fate(True, frame)
+        if target is None:
+            return Fate(self.mode == "vepa", frame)
         holder = self.held.get((target, view.vlan))
         broadcast = target in self.broadcasts and view.vlan == 0
         if view.ethertype == ARP and not (holder or broadcast or target in self.hosts):
             return Fate(True, EVERYBODY + frame[6:])
-        if holder is None or holder.ifindex == ifindex or self.mode == "vepa":
+        if self.mode == "vepa":
             return Fate(True, frame)
-        if self.mode == "private":
+        if holder is None or holder.ifindex == ifindex or self.mode == "private":
             return Fate(False, frame)
         if view.ethertype == ARP:
             data = data[:18] + self._mac(holder) + data[24:]

@@ -18,6 +18,7 @@
 #define SLOTS (IPV4_SLOTS + IPV6_SLOTS)
 
 #define PREFIXES 32 /* of what the host reaches without a router */
+#define ROUTES 16384
 
 /* Words as they stand in the frame; an Ethernet header is aligned to two bytes only. */
 struct mac {
@@ -55,6 +56,10 @@ struct entry {
 };
 
 enum reason { WRONG_MAC, HOST_ADDRESS, GUEST_ADDRESS, MALFORMED, LINK_CONTROL, REASONS };
+
+/* Of an address in hosts: a tentative one is still the subject of duplicate address detection. */
+#define IN_USE 1
+#define TENTATIVE 2
 
 struct slot {
 	__u64 order; /* of last use, by table.sequence; 0: never */
@@ -95,6 +100,20 @@ struct prefix {
 
 struct on_link {
 	struct prefix prefixes[PREFIXES];
+};
+
+/* Frames of whom, untagged or tagged, may not be from there: the host routes it elsewhere. */
+enum elsewhere { UNTAGGED = 1, TAGGED = 2 };
+
+/* The key of a trie: bits says how many of what follows count. */
+struct route {
+	__u32 bits;
+	__u32 family; /* 4 or 6 */
+	__u32 address[4]; /* as in struct key */
+};
+
+struct payload {
+	__u8 octets[1500];
 };
 
 struct note {
@@ -144,6 +163,7 @@ enum program { FROM_GUEST, TO_HOST, UPLINK_EGRESS, TO_UPLINK, TO_SIBLING, FROM_U
 #define NOBODY 0xffffffff
 
 /* Bits of record.said, beside one for each of enum what. */
+#define SAID_WITHHELD (1 << 13) /* the host does not hear it */
 #define SAID_COPIED (1 << 14) /* a copy went to the host, or to guests of the host's */
 #define SAID_CONFIGURES (1 << 15) /* the host must not hear it: it would configure it */
 

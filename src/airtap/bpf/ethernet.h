@@ -12,10 +12,18 @@
 #include <bpf/bpf_helpers.h>
 #include "abi.h"
 
-/* What one program tells the next of a frame, in skb->tc_index: an ipvlan keeps that where it
- * clears the mark (drivers/net/ipvlan: ipvlan_skb_crossing_ns). */
+/*
+ * What one program tells the next of a frame, in skb->tc_index: an ipvlan keeps that where it
+ * clears the mark (drivers/net/ipvlan: ipvlan_skb_crossing_ns). No guest can write it, as frames
+ * begin without (net/core/skbuff.c: __build_skb_around), and none bears it on the wire.
+ *
+ * MARK_PASSED      from_guest has let it pass; on the way up. An earlier version marked what it
+ *                  refused, by 0x6170.
+ * MARK_FROM_GUEST  a guest's, and what there is to do for the host is done: at the uplink it is
+ *                  neither the host's own nor the LAN's.
+ */
 #define MARK_FROM_GUEST 0x6169
-#define MARK_REFUSED 0x6170
+#define MARK_PASSED 0x6171
 
 /* Ethernet, one tag, IPv6: what the fast paths read. */
 #define HEADERS (ETH_HLEN + 4 + sizeof(struct ipv6hdr))
@@ -117,22 +125,4 @@ static __always_inline bool is_snap(struct __sk_buff *skb, struct frame *f)
 	return bpf_ntohs(f->proto) < ETH_P_802_3_MIN &&
 	       !bpf_skb_load_bytes(skb, f->l3, llc, sizeof(llc)) &&
 	       llc[0] == 0xaa && llc[1] == 0xaa && llc[2] == 0x03;
-}
-
-/*
- * Whether the kernel will still write a checksum into this frame (CHECKSUM_PARTIAL), which no
- * sender does to ARP or ND. Not visible to tc programs, but the checksum helper leaves such frames
- * alone (net/core/utils.c: inet_proto_csum_replace4). at: any two bytes.
- */
-__noinline int checksum_pending(struct __sk_buff *skb, __u32 at)
-{
-	__u16 before = 0, after = 0;
-
-	if (bpf_skb_load_bytes(skb, at, &before, sizeof(before)) ||
-	    bpf_l4_csum_replace(skb, at, 0, 1, sizeof(before)) ||
-	    bpf_skb_load_bytes(skb, at, &after, sizeof(after)))
-		return true;
-	if (after == before)
-		return true;
-	return bpf_skb_store_bytes(skb, at, &before, sizeof(before), 0);
 }

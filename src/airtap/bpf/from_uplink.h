@@ -5,8 +5,7 @@
 #pragma once
 
 #include "arp.h"
-#include "dhcp.h"
-#include "ndp.h"
+#include "configures.h"
 
 /* An access point may send a group's packet to each station's own MAC: RFC 1112 6.4 backwards. */
 static __always_inline int ingress_ipv4(struct __sk_buff *skb, struct frame *f,
@@ -15,6 +14,7 @@ static __always_inline int ingress_ipv4(struct __sk_buff *skb, struct frame *f,
 	struct entry *entry;
 	struct key key = { .vlan = f->vlan };
 	__u32 address = bpf_ntohl(to);
+	int recipient = HOLDER;
 	__u16 group[] = { bpf_htons(0x0100), bpf_htons(0x5e00 | (address >> 16 & 0x7f)),
 			  bpf_htons(address & 0xffff) };
 
@@ -24,8 +24,11 @@ static __always_inline int ingress_ipv4(struct __sk_buff *skb, struct frame *f,
 		return deliver(skb, group, PACKET_MULTICAST);
 	set_ipv4(&key, to);
 	entry = bpf_map_lookup_elem(&addresses, &key);
-	if (dhcp && is_for_new_address(skb, f->l3, entry, &cfg->parent) &&
-	    (entry || !is_host(&key)))
+	if (dhcp)
+		recipient = dhcp_recipient(skb, f->l3, entry, &cfg->parent);
+	if (recipient == HOST)
+		return PASS;
+	if (recipient == NEWCOMER && (entry || !is_host(&key)))
 		return deliver_to_all(skb);
 	return deliver_to_entry(skb, cfg, entry);
 }
@@ -116,6 +119,9 @@ static __always_inline int handle_from_uplink(struct __sk_buff *skb)
 		return PASS;
 	to_us = same((__u16 *)eth->h_dest, cfg->parent.w);
 	from_us = same((__u16 *)eth->h_source, cfg->parent.w);
+	/* A guest's, which the LAN sends back: the host has not heard it when it left. */
+	if (from_us && configures(skb, &f))
+		return drop_echo();
 	if (is_group((__u16 *)eth->h_dest) || (to_us && f.proto == bpf_htons(ETH_P_ARP)))
 		note_source(skb, &f);
 	if (f.proto == bpf_htons(ETH_P_ARP))

@@ -50,10 +50,8 @@
  * that un-clones each frame, and the host's own TCP is all clones (net/core/filter.c:
  * bpf_unclone_prologue). On ingress clones are rare, and a direct write is cheaper.
  *
- * A limit: with a virtio header a guest may have the kernel write a checksum, late and where the
- * guest says (virtio_net_hdr_to_skb()), for instance into its IPv4 source address. For ARP and ND
- * checksum_pending() refuses that. Elsewhere it forges a source address in that guest's own
- * packet, to which no answer comes back, as any host of the LAN can.
+ * With a virtio header a guest may have the kernel write a checksum, after all of these programs and
+ * where the guest says. It may stand behind what they have read only: see checksum.h.
  */
 #include "from_guest.h"
 #include "from_uplink.h"
@@ -70,7 +68,7 @@
 		return traced(skb, number, verdict);    \
 	}
 
-PROGRAM(from_guest, FROM_GUEST, observed(skb, handle_from_guest(skb)))
+PROGRAM(from_guest, FROM_GUEST, handle_from_guest(skb))
 PROGRAM(to_host, TO_HOST, handle_to_host(skb))
 PROGRAM(uplink_egress, UPLINK_EGRESS, handle_uplink_egress(skb))
 PROGRAM(to_uplink, TO_UPLINK, handle_to_uplink(skb))
