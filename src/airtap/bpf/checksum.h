@@ -15,8 +15,11 @@
 #include "ipv6.h"
 #include "maps.h"
 
-/* CHECKSUM_NONE becomes UNNECESSARY and NONE again, PARTIAL and COMPLETE stay as they are; and
- * only COMPLETE, which no tap has, takes an update (net/core/filter.c: bpf_csum_level()). */
+/*
+ * Whether a checksum is still to be written. CHECKSUM_NONE becomes UNNECESSARY and NONE again, PARTIAL
+ * and COMPLETE stay as they are (net/core/filter.c: bpf_csum_level()), and only COMPLETE, which comes
+ * from no tap, takes an update.
+ */
 static __always_inline bool checksum_pending(struct __sk_buff *skb)
 {
 	bpf_csum_level(skb, BPF_CSUM_LEVEL_INC);
@@ -71,12 +74,15 @@ __noinline int keeps_ipv6_headers(struct __sk_buff *skb, __u32 l3, __u8 next)
 static __noinline bool keeps_payload(struct __sk_buff *skb, __u32 end)
 {
 	struct payload *payload = value_of(payloads);
-	__u32 length = skb->len, rest = length - end;
+	__u32 length = skb->len, rest = length - end - 1;
 
 	if (!checksum_pending(skb))
 		return true;
-	if (!payload || skb->gso_size || !rest || rest > sizeof(payload->octets) ||
-	    bpf_skb_load_bytes(skb, end, payload->octets, rest))
+	if (!payload || skb->gso_size || rest >= sizeof(payload->octets))
+		return false;
+	barrier_var(rest); /* up to 6.1 at least the verifier knows the bounds of this only */
+	rest = (rest & (sizeof(payload->octets) - 1)) + 1;
+	if (bpf_skb_load_bytes(skb, end, payload->octets, rest))
 		return false;
 	return !bpf_skb_change_tail(skb, end, 0) && !bpf_skb_change_tail(skb, length, 0) &&
 	       !bpf_skb_store_bytes(skb, end, payload->octets, rest, 0);
