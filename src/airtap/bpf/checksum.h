@@ -11,9 +11,29 @@
 #include <linux/bpf.h>
 #include <linux/in.h>
 #include <linux/ipv6.h>
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include "ipv6.h"
 #include "maps.h"
+
+#define CHECKSUM_PARTIAL 3
+
+/* The kernel's own, of which this is all that is needed. */
+struct sk_buff {
+	__u8 ip_summed : 2;
+} __attribute__((preserve_access_index));
+
+/* In Linux 6.2 and later, and no call there: the verifier makes a move of it. */
+extern void *bpf_cast_to_kern_ctx(void *context) __ksym __weak;
+
+/* checksum_pending() without the calls, of which each packet would have three. An interpreter runs
+ * no program that has this. */
+static __always_inline bool checksum_pending_jit(struct __sk_buff *skb)
+{
+	struct sk_buff *kernels = bpf_cast_to_kern_ctx(skb);
+
+	return BPF_CORE_READ_BITFIELD(kernels, ip_summed) == CHECKSUM_PARTIAL;
+}
 
 /*
  * Whether a checksum is still to be written. CHECKSUM_NONE becomes UNNECESSARY and NONE again, PARTIAL
@@ -39,9 +59,9 @@ static __always_inline bool checksum_pending(struct __sk_buff *skb)
  * before l4, of the destination or of options, which no guard reads. Pointers to the frame are
  * invalid afterwards.
  */
-static __always_inline bool keeps_headers(struct __sk_buff *skb, __u32 l4)
+static __always_inline bool keeps_headers(struct __sk_buff *skb, __u32 l4, bool pending)
 {
-	return !checksum_pending(skb) || bpf_skb_change_tail(skb, l4 - 1, 0) == -EINVAL;
+	return !pending || bpf_skb_change_tail(skb, l4 - 1, 0) == -EINVAL;
 }
 
 /*
@@ -57,7 +77,7 @@ __noinline int keeps_ipv6_headers(struct __sk_buff *skb, __u32 l3, __u8 next)
 		return true;
 	for (int i = 0; i < EXTENSION_HEADERS; i++) {
 		if (!leads_to_nd(next))
-			return keeps_headers(skb, at);
+			return keeps_headers(skb, at, true);
 		if (next == IPPROTO_ICMPV6 || next == IPPROTO_FRAGMENT ||
 		    bpf_skb_load_bytes(skb, at, head, sizeof(head)))
 			return false;
