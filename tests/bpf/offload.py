@@ -106,7 +106,7 @@ def _tap(undo: ExitStack, name: str, mac: str, kind: str) -> int:
     link = ("ip", "link", "add", "link", "up1", "name", name, "index", f"{index}")
     command(*link, *own, "type", kind, *mode)
     Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
-    node = wait_for(partial(tap.node_of, name, index), 5, f"the node of {name}")
+    node = wait_for(partial(tap.node_of, name, index), 5, f"the node of {name}") or ""
     fd = tap.open_node(node, vnet_hdr=True)
     undo.callback(os.close, fd)
     return fd
