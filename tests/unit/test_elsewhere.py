@@ -25,7 +25,7 @@ def prefix(text: str) -> Prefix:
 
 def address(text: str, device: int = UP) -> HostAddress:
     interface = ip_interface(text)
-    return HostAddress(device, interface.ip, interface.network.prefixlen, b"")
+    return HostAddress(device, interface.ip, interface.network.prefixlen, b"", False)
 
 
 def route(text: str, *devices: int, table: int = 254) -> Route:

@@ -68,23 +68,16 @@ static __always_inline bool keeps_headers(struct __sk_buff *skb, __u32 l4, bool 
  * The same for IPv6, which may have extension headers. ICMPv6 whose checksum is pending no guest
  * sends, nor fragments: the sum is over all of them.
  */
-__noinline int keeps_ipv6_headers(struct __sk_buff *skb, __u32 l3, __u8 next)
+static __always_inline bool keeps_ipv6_headers(struct __sk_buff *skb, __u32 l3, __u8 next)
 {
-	__u32 at = l3 + sizeof(struct ipv6hdr);
-	__u8 head[2];
+	struct l4 l4 = {};
 
 	if (!checksum_pending(skb))
 		return true;
-	for (int i = 0; i < EXTENSION_HEADERS; i++) {
-		if (!leads_to_nd(next))
-			return keeps_headers(skb, at, true);
-		if (next == IPPROTO_ICMPV6 || next == IPPROTO_FRAGMENT ||
-		    bpf_skb_load_bytes(skb, at, head, sizeof(head)))
-			return false;
-		at += (head[1] + 1) * 8;
-		next = head[0];
-	}
-	return false;
+	if (find_l4(skb, l3, next, &l4) || l4.fragment || l4.protocol == IPPROTO_FRAGMENT ||
+	    l4.protocol == IPPROTO_ICMPV6)
+		return false;
+	return keeps_headers(skb, l4.at, true);
 }
 
 /*

@@ -178,7 +178,7 @@ static __always_inline bool is_pending(struct __sk_buff *skb, bool jit)
 	return jit && bpf_cast_to_kern_ctx ? checksum_pending_jit(skb) : checksum_pending(skb);
 }
 
-static __always_inline int look_at_frame(struct __sk_buff *skb, bool jit)
+static __always_inline int judge(struct __sk_buff *skb, bool jit)
 {
 	struct key key = {};
 	struct frame f;
@@ -213,26 +213,31 @@ static __always_inline int look_at_frame(struct __sk_buff *skb, bool jit)
 	return check_frame(skb, &f);
 }
 
+/*
+ * What passes is marked, and only that reaches the host. Where MAC NAT is off, the LAN gets what is
+ * refused as well, without the mark; but not at the uplink's own MAC, by which uplink_egress knows
+ * the host's frames.
+ */
+static __always_inline int judge_and_mark(struct __sk_buff *skb, bool jit)
+{
+	struct config *cfg = configuration();
+	int verdict = judge(skb, jit);
+	struct ethhdr eth;
+
+	skb->tc_index = verdict == PASS ? MARK_PASSED : 0;
+	if (verdict == PASS || !cfg || !cfg->observe)
+		return verdict;
+	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
+		return DROP;
+	return same((__u16 *)eth.h_source, cfg->parent.w) ? DROP : PASS;
+}
+
 static __always_inline int handle_from_guest(struct __sk_buff *skb)
 {
-	return look_at_frame(skb, false);
+	return judge_and_mark(skb, false);
 }
 
 static __always_inline int handle_from_guest_jit(struct __sk_buff *skb)
 {
-	return look_at_frame(skb, true);
-}
-
-/* What becomes of the verdict: where MAC NAT is off, the LAN gets all that a guest says. */
-static __always_inline int observed(struct __sk_buff *skb, int verdict)
-{
-	struct config *cfg;
-
-	if (verdict != DROP)
-		return verdict;
-	cfg = configuration();
-	if (!cfg || !cfg->observe)
-		return DROP;
-	skb->tc_index = MARK_REFUSED;
-	return PASS;
+	return judge_and_mark(skb, true);
 }

@@ -13,12 +13,14 @@ from pathlib import Path
 
 from ..errors import Problem, reason
 from .attach import Programs
+from .bearers import BearerTable
+from .host_access import HostAccessTable
 from .libbpf import BpfError, NoLibbpf
 from .map import Ring
 from .object import Object
 from .pins import load, remove_pins
 from .records import UNKNOWN_MAC, unpack_event
-from .tables import AddressTable, GuestTable, HostAccessTable, HostTable, Note, UplinkConfig
+from .tables import AddressTable, GuestTable, HostTable, Note, UplinkConfig
 from .tracer import Tracer
 
 
@@ -38,6 +40,7 @@ class Macnat:
         self.hosts = HostTable(hosts, loaded.map("on_links"), routes, self.addresses)
         self.guests = GuestTable(loaded.map("guests"), loaded.map("tables"), self.addresses)
         self.host_access = HostAccessTable(loaded.map("macs"), loaded.map("listeners"))
+        self.bearers = BearerTable(loaded.map("bearers"), loaded.map("held"))
         self.note = Note(loaded.map("note"))
         self.events = Ring(loaded.map("events"), unpack_event)
         self.programs = Programs(loaded)

@@ -15,12 +15,14 @@ from ..kernel.links import IPVLAN_MODES
 from ..names import octets
 from .map import Map
 from .records import (
+    IN_USE,
     IPV4_QUOTA,
     IPV6_QUOTA,
     NS,
     PREFIXES,
     ROUTES,
     TAGGED,
+    TENTATIVE,
     UNKNOWN_MAC,
     UNTAGGED,
     Configuration,
@@ -29,7 +31,6 @@ from .records import (
     Learned,
     pack_index,
     pack_key,
-    pack_listeners,
     pack_mac,
     pack_prefixes,
     pack_route,
@@ -225,18 +226,25 @@ class HostTable:
         return {address for key, _ in self._hosts.items() if (address := unpack_key(key)[0])}
 
     def set_addresses(
-        self, addresses: Collection[Address], broadcasts: Collection[IPv4Address]
+        self,
+        addresses: Collection[Address],
+        broadcasts: Collection[IPv4Address],
+        tentative: Collection[Address] = (),
     ) -> list[Learned]:
         """Set the addresses of the host and its gateways, which no guest may use, in any VLAN.
 
         broadcasts are the directed broadcast addresses of the uplink's IPv4 networks; packets for
         one that come in with the uplink's MAC go to all, and no guest may use it either.
+        tentative are those of addresses that the host is about to have: it hears no guest ask
+        whether one of them is free.
         Returns what guests had learned of the host's, now forgotten. No address that is in the set
         before and after is ever out of it.
         """
         new, old = set(addresses), self.addresses()
-        for address in new - old:
-            self._hosts.update(pack_key(address), pack_index(1))
+        for address in new:
+            usage = pack_index(TENTATIVE if address in tentative else IN_USE)
+            if self._hosts.lookup(pack_key(address)) != usage:
+                self._hosts.update(pack_key(address), usage)
         # After that: from_guest looks again behind its back, see learn_address() in addresses.h.
         taken = self._addresses.reserve(new, broadcasts)
         for address in old - new:
@@ -315,35 +323,3 @@ class GuestTable:
     def counters(self) -> dict[int, GuestCounters]:
         """Return each guest's counters, by ifindex."""
         return {unpack_index(k): unpack_counters(v) for k, v in self._tables.items()}
-
-
-class HostAccessTable:
-    """Which guest the host reaches at which MAC ("macs"), and who hears its broadcasts."""
-
-    def __init__(self, macs: Map, listeners: Map) -> None:
-        self._macs = macs
-        self._listeners = listeners
-
-    def all(self) -> dict[str, int]:
-        """Return the guests that the host may reach: MAC to ifindex."""
-        return {unpack_mac(k): unpack_index(v) for k, v in self._macs.items()}
-
-    def lookup(self, mac: str) -> int:
-        """Return the ifindex of the guest that the host reaches at a MAC; 0 for none."""
-        value = self._macs.lookup(pack_mac(mac))
-        return unpack_index(value) if value else 0
-
-    def add(self, mac: str, ifindex: int) -> None:
-        """Have the host reach the guest of a device at its MAC."""
-        self._macs.update(pack_mac(mac), pack_index(ifindex))
-        self.update_listeners()
-
-    def remove(self, mac: str) -> None:
-        """Have the host reach nobody at a MAC. It is no error that it reaches nobody."""
-        self._macs.delete(pack_mac(mac))
-        self.update_listeners()
-
-    def update_listeners(self) -> None:
-        """Make the list of those who hear the host's broadcasts from whom it may reach."""
-        packed = pack_listeners([index for _, index in self._macs.items()])
-        self._listeners.update(pack_index(0), packed.ljust(self._listeners.value_size, b"\0"))

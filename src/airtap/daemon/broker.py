@@ -17,7 +17,8 @@ from ..errors import Problem, reason
 from ..ipc.requests import AttachRequest, ReleaseRequest
 from ..kernel.credentials import Peer, requester, with_rights_of
 from ..kernel.links import GROUP, Link, LinkNotFound, Links
-from ..macnat.reconciler import Reconciler, UplinkCallbacks
+from ..macnat.reconciler import Reconciler
+from ..macnat.uplink import UplinkCallbacks
 from ..names import device_name, mac_address
 from .dispatcher import Dispatcher
 from .libvirt_hooks import LibvirtHooks
@@ -48,7 +49,7 @@ class Broker:
         self.mac_nat = Reconciler(current, links, ipr, callbacks)
         self._dispatcher = dispatcher
         self._links = links
-        self._learning = MacLearning(links, on_learned=self._mac_learned)
+        self._learning = MacLearning(links, self._mac_learned, self.mac_nat.lan_user)
         self.registry = Registry(links, on_forgotten=self._learning.stop)
         self._devices = GuestDevices(current, links, self.registry, self.mac_nat, self._learning)
         self.hooks = LibvirtHooks(current, links, self.registry, self.mac_nat, self._devices)

@@ -23,6 +23,7 @@ MAIN_TABLE = 254
 RTN_UNICAST = 1
 _RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE = 18, 22, 26
 _RTM_F_CLONED = 0x200
+_IFA_F_TENTATIVE = 0x40  # if_addr.h
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 1, 4, 5, 9, 15, 18
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4  # if_addr.h
 # if_link.h
@@ -73,12 +74,17 @@ class Route(NamedTuple):
 
 
 class HostAddress(NamedTuple):
-    """An address of the host's. broadcast: that it names, b"" for none."""
+    """An address of the host's.
+
+    broadcast: that it names, b"" for none.
+    tentative: whether the kernel still asks about it (RFC 4862 5.4), or found it taken.
+    """
 
     device: int
     address: Address
     length: int
     broadcast: bytes
+    tentative: bool
 
 
 class Device(NamedTuple):
@@ -95,6 +101,7 @@ class HostAddresses:
     """What no guest behind one uplink may use, and where that uplink leads.
 
     own: addresses of every device of the host, which may answer for any on any (weak host model).
+    tentative: those of them that are not the host's yet, as HostAddress has it.
     gateways: next hops behind the uplink, of whichever routing table.
     broadcasts: broadcast addresses of the uplink's IPv4 networks.
     subnets: the networks of the uplink's own addresses, but for link-local ones.
@@ -102,6 +109,7 @@ class HostAddresses:
     """
 
     own: frozenset[Address]
+    tentative: frozenset[Address]
     gateways: frozenset[Address]
     broadcasts: frozenset[IPv4Address]
     subnets: frozenset[Subnet]
@@ -128,6 +136,7 @@ class HostNetwork:
         at_uplink = [each for each in self.addresses if each.device == uplink]
         return HostAddresses(
             frozenset(each.address for each in self.addresses if not each.address.is_loopback),
+            frozenset(each.address for each in self.addresses if each.tentative),
             frozenset(ip_address(gateway) for gateway in gateways if gateway),
             frozenset(address for each in at_uplink for address in _broadcasts(each)),
             frozenset(
@@ -190,13 +199,14 @@ def _device(body: bytes) -> tuple[int, Device]:
 
 
 def _address(body: bytes) -> HostAddress | None:
-    family, length, _flags, _scope, device = _ADDRESS.unpack_from(body)
+    family, length, flags, _scope, device = _ADDRESS.unpack_from(body)
     said = attributes(body[_ADDRESS.size :])
     # IFA_LOCAL is the host's end where there is a peer, IFA_ADDRESS else.
     own = said.get(_IFA_LOCAL) or said.get(_IFA_ADDRESS)
     if family not in _VERSIONS or own is None:
         return None
-    return HostAddress(device, ip_address(own), length, said.get(_IFA_BROADCAST, b""))
+    tentative = bool(flags & _IFA_F_TENTATIVE)
+    return HostAddress(device, ip_address(own), length, said.get(_IFA_BROADCAST, b""), tentative)
 
 
 def _route(body: bytes) -> Route | None:

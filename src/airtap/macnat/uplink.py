@@ -4,7 +4,8 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from pyroute2 import AsyncIPRoute
 
@@ -23,11 +24,28 @@ from .binding_cache import BindingCache
 from .elsewhere import elsewhere
 from .host_access import HostAccess
 from .host_view import HostView
+from .lan_macs import LanMacs
 from .policy import is_child, supports_host_access
 from .roaming import Roaming, network_name
 from .workqueue import Devices
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class UplinkCallbacks:
+    """Who is told of uplinks that move, go and come back.
+
+    on_moved is called with the name of an uplink that is on another network now, and with what to
+    call once its guests have been seen to. on_lost is called with the name of an uplink that is
+    gone. on_seen is called with each device that has changed while is_awaiting says that one is
+    expected back.
+    """
+
+    on_moved: Callable[[str, Callable[[], None]], None]
+    on_lost: Callable[[str], None]
+    on_seen: Callable[[Link], None]
+    is_awaiting: Callable[[], bool]
 
 
 class UplinkState:
@@ -36,7 +54,7 @@ class UplinkState:
     role is what is on. With translate, guests get the uplink's MAC; without, those of ipvtaps must
     use it, and those of macvtaps have their own on the wire.
     children maps the ifindexes of guests' devices to their MACs, None while one is to be learned.
-    on_mac_learned is called with the ifindex of a child whose guest has told its MAC.
+    enqueue is called with the ifindex of a child that is to be looked at again.
     """
 
     def __init__(
@@ -48,7 +66,7 @@ class UplinkState:
         ipr: AsyncIPRoute,
         host: HostView,
         bindings: BindingCache,
-        on_mac_learned: Callable[[int], None],
+        enqueue: Callable[[int], None],
     ) -> None:
         self.link = link
         self.role = role
@@ -66,7 +84,8 @@ class UplinkState:
         self._host_access = HostAccess(nat.host_access, self._children)
         self.roaming = Roaming(nat)
         self._bindings = bindings
-        self._on_mac_learned = on_mac_learned
+        self._enqueue = enqueue
+        self.lan_macs = LanMacs(nat.bearers, links, ipr, enqueue)
         self._probes = AddressProbes(nat, link.name)
         self._events = nat.events.open(self._on_event)
         asyncio.get_running_loop().add_reader(self._events, nat.events.consume)
@@ -75,6 +94,7 @@ class UplinkState:
         """End this object; what is attached goes on. With remove, forget the pinned state too."""
         asyncio.get_running_loop().remove_reader(self._events)
         self._probes.close()
+        self.lan_macs.close()
         self.roaming.close()
         if remove:
             self._nat.remove()
@@ -93,6 +113,19 @@ class UplinkState:
     def needs_renew(self, index: int) -> bool:
         """Tell whether a child's guest was not heard yet on the network where the uplink is now."""
         return self.roaming.needs_renew(index)
+
+    def bearer(self, mac: str) -> str:
+        """Return the name of the device whose guest has this MAC, or ""."""
+        for index, known in self._children.items():
+            if known == mac:
+                with suppress(LinkNotFound):
+                    return self._links.name_of(index)
+        return ""
+
+    def note_mac(self, index: int, mac: str) -> None:
+        """Note a MAC that a device bears for the moment, if it is a child."""
+        if index in self._children:
+            self.lan_macs.note_mac(index, mac)
 
     def addresses(self) -> list[Learned]:
         """Return the addresses of all guests. Raises BpfError."""
@@ -118,6 +151,7 @@ class UplinkState:
             await detach_all(self._links, self._ipr, link.index, keep=role)
         if before != (link.mac, role.translate):
             self._announce(link, translate=role.translate)
+            self.lan_macs.begin()
         if is_other:
             log.info("%s is on for %s (%s)", role, link.name, role.kind)
         self.link, self.role, self._is_on = link, role, True
@@ -130,7 +164,8 @@ class UplinkState:
         around = await asyncio.to_thread(network.around, index)
         routes = await asyncio.to_thread(elsewhere, network, index)
         hosts = self._nat.hosts
-        hosts.set_addresses(around.own | around.gateways, around.broadcasts)
+        hosts.set_addresses(around.own | around.gateways, around.broadcasts, around.tentative)
+        self.lan_macs.gateways = around.gateways
         hosts.set_on_link(around.on_link, around.subnets)
         for entry in hosts.set_routes(routes):
             log.info("%s: %s is routed elsewhere now", self.link.name, entry.address)
@@ -143,6 +178,8 @@ class UplinkState:
     async def take_down(self) -> None:
         """Take the programs off the uplink and its children. Raises LinkError."""
         await detach_all(self._links, self._ipr, self.link.index)
+        for index in self._nat.bearers.indexes():
+            await self.lan_macs.forget(index)
         if self.role.translate and self._children:
             self._announce(self.link, translate=False)
         log.info("%s is off for %s", self.role, self.link.name)
@@ -160,14 +197,18 @@ class UplinkState:
         if moved:
             log.info("%s is on another network now", self.link.name)
             self._bindings.clear(self.link.index)
+            self.lan_macs.begin()
         return moved
 
     async def sync_children(self, children: list[Link], devices: Devices) -> None:
         """Make the guests, among devices, those on the children that are there."""
         macs = self._nat.guests.macs()
-        gone = (macs.keys() | self._children.keys()) - {link.index for link in children}
+        known = macs.keys() | self._children.keys() | self._nat.bearers.indexes()
+        gone = known - {link.index for link in children}
         for index in gone if None in devices else gone & devices:
+            await self.lan_macs.forget(index)
             self._forget(index)
+        await self.lan_macs.note_gateways(self.link, children)
         if None in devices:
             self._host_access.remove_strangers()
         for link in children:
@@ -215,6 +256,7 @@ class UplinkState:
             self._links.keep_host_off(link.name)
             await self._links.set_allmulti(link.index)
         await self.add_child(link.index, await self._guest_mac(link, heard))
+        await self.lan_macs.enforce(self.link, link)
         if self.role.host_access and supports_host_access(link):
             self._host_access.add(link.index, self.link.mac)
         else:
@@ -257,8 +299,10 @@ class UplinkState:
 
     def _on_event(self, event: Event) -> None:
         log.debug("%s: %s", self.link.name, event)
+        if event.what == "mac-seen":
+            return self._enqueue(event.ifindex)
         if event.what == "mac-learned":
-            self._on_mac_learned(event.ifindex)
+            self._enqueue(event.ifindex)
         if self.roaming.reject(event) or event.address is None:
             return
         if event.reason == "guest-address":
