@@ -39,7 +39,7 @@ int bench_nothing(struct __sk_buff *skb)
 		return verdict;                                                \
 	}
 
-BENCH(from_guest, FROM_GUEST, handle_from_guest)
+BENCH(from_guest, FROM_GUEST, handle_from_guest_jit)
 BENCH(to_uplink, TO_UPLINK, handle_to_uplink)
 BENCH(from_uplink, FROM_UPLINK, handle_from_uplink)
 BENCH(to_sibling, TO_SIBLING, handle_to_sibling)

@@ -86,7 +86,7 @@ PINNED = {
     "tracees": (12, 4),
     "records": (4, 848),
     "traces": (0, 0),
-    "payloads": (4, 1500),
+    "payloads": (4, 2048),
     ".bss": (4, 8),
 }
 
