@@ -101,7 +101,7 @@ def dhcp(draw: st.DrawFn) -> Packet:
         xid=draw(st.integers(0, 0xFFFF)),
         flags=flags,
         ciaddr=draw(ipv4),
-        chaddr=b"\2\0\0\0\1\1",
+        chaddr=draw(st.sampled_from([b"\2\0\0\0\1\1", b"\2\0\0\0\0\1"])),
     )
     return udp / message / DHCP(options=[("message-type", "discover"), "end"])
 

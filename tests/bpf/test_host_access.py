@@ -392,6 +392,37 @@ def left_over(rig: Rig) -> None:
             assert said(rig) == (0 if mode == "vepa" else WITHHELD)
 
 
+def answers(rig: Rig) -> None:
+    """A guest's answer to the host's DHCP client does not leave, for the client would hear it."""
+    udp = UDP(sport=1067, dport=68)
+
+    def message(client: str) -> Packet:
+        return BOOTP(op=2, chaddr=bytes.fromhex(client.replace(":", "")))
+
+    options = IP(src=A, dst=HOST, options=[b"\1\1\1\1"])
+    for translate, program in ((False, "uplink_egress"), (True, "to_uplink")):
+        begin(rig, "macvtap", translate)
+        for packet, tag, leaves in (
+            (IP(src=A, dst=HOST) / udp / message(UPLINK), None, False),
+            (IP(src=A, dst=HOST) / udp / message(UPLINK), 5, False),
+            (Dot1Q(vlan=5) / IP(src=A, dst=HOST) / udp / message(UPLINK), None, False),
+            (IP(src=A, dst=HOST, version=6) / udp / message(UPLINK), None, False),
+            (options / udp / message(UPLINK), None, False),
+            (IP(src=A, dst=HOST, flags="MF") / udp / message(UPLINK), None, False),
+            (IP(src=A, dst=HOST, frag=1) / udp / message(UPLINK), None, True),
+            (IP(src=A, dst=HOST) / udp / message(MAC_B), None, True),
+            (IP(src=A, dst=HOST) / UDP(sport=68, dport=67) / message(UPLINK), None, True),
+            (IP(src=A, dst=HOST, proto=6) / raw(udp / message(UPLINK)), None, True),
+            (IPv6(src=A6, dst=HOST6) / raw(udp / message(UPLINK)), None, True),
+        ):
+            for source, to in ((MAC_A, ALL), (MAC_A, ROUTER), (STRANGER, ALL)):
+                frame = ether(source, to, packet)
+                assert rig.run(program, frame, PARENT, tag).passed == leaves
+        if not translate:
+            own = ether(UPLINK, ALL, IP(src=HOST, dst=A) / udp / message(UPLINK))
+            assert rig.run(program, own, PARENT).passed
+
+
 def leases(rig: Rig) -> None:
     """A DHCP server's answer to the host is the host's, whoever has the address."""
     a, _ = begin(rig, "ipvtap")
@@ -422,6 +453,7 @@ CHECKS = (
     probes,
     from_ipvtap,
     left_over,
+    answers,
     leases,
 )
 MUTANTS = {
@@ -530,8 +562,8 @@ MUTANTS = {
     "what from_guest has not seen": ("passed = skb->tc_index == MARK_PASSED &&", "passed ="),
     "what came in since": ("== MARK_PASSED && !skb->ingress_ifindex;", "== MARK_PASSED;"),
     "the mark on the wire": (
-        "if (skb->tc_index == MARK_PASSED)\n\t\tskb->tc_index = 0;\n\tpull(skb, ETH_HLEN);",
-        "pull(skb, ETH_HLEN);",
+        "if (skb->tc_index == MARK_PASSED)\n\t\tskb->tc_index = 0;",
+        "",
     ),
     "the mark on the wire, without host access": (
         "if (skb->tc_index == MARK_PASSED) /* where",
@@ -551,6 +583,26 @@ MUTANTS = {
     "all of what is refused where MAC NAT is off": (
         "return same((__u16 *)eth.h_source, cfg->parent.w) ? DROP : PASS;",
         "return DROP;",
+    ),
+    "answers to the host where MAC NAT is off": (
+        "if (cfg->observe && !same(from.w, cfg->parent.w) && is_answer",
+        "if (0 && is_answer",
+    ),
+    "the host's own answers": (
+        "if (cfg->observe && !same(from.w, cfg->parent.w) && is_answer",
+        "if (cfg->observe && is_answer",
+    ),
+    "answers over TCP": (
+        "&ip, sizeof(ip)) || ip.protocol != IPPROTO_UDP ||\n\t    ip.frag_off & bpf_htons(0x1fff))",
+        "&ip, sizeof(ip)) || ip.frag_off & bpf_htons(0x1fff))",
+    ),
+    "answers in later fragments": (
+        "ip.protocol != IPPROTO_UDP ||\n\t    ip.frag_off & bpf_htons(0x1fff))",
+        "ip.protocol != IPPROTO_UDP)",
+    ),
+    "answers behind IP options": (
+        "answers(skb, f.l3 + ip.ihl * 4, mac)",
+        "answers(skb, f.l3 + 20, mac)",
     ),
     "what is left unnoted": ("note_handed(SAID_WITHHELD);\n\treturn DROP;", "return DROP;"),
     "an answer to a guest that has the uplink's MAC": (
