@@ -36,7 +36,14 @@ MAC_A, MAC_B, STRANGER = "02:00:00:00:0a:01", "02:00:00:00:0b:01", "02:00:00:00:
 ALL, BRIDGES, GROUP6 = "ff:ff:ff:ff:ff:ff", "01:80:c2:00:00:0e", "33:33:00:00:00:01"
 A, B, HOST, LAN, FAR = "192.0.2.100", "192.0.2.200", "192.0.2.10", "192.0.2.1", "198.51.100.7"
 A6, HOST6 = "2001:db8::a", "fe80::1"
-LAN_6, SOON, SOON6, FREE, FREE6 = "fe80::3", "192.0.2.11", "fe80::2", "192.0.2.77", "fe80::77"
+EVERYBODY, LAN_6, SOON, SOON6, FREE, FREE6 = (
+    "192.0.2.255",
+    "fe80::3",
+    "192.0.2.11",
+    "fe80::2",
+    "192.0.2.77",
+    "fe80::77",
+)
 PARENT = 1
 MARK_FROM_GUEST, MARK_PASSED, OTHER_MARK = 0x6169, 0x6171, 0x1234
 
@@ -56,7 +63,8 @@ def begin(rig: Rig, kind: str, translate: bool = True) -> tuple[int, int]:
     rig.macnat.config.set_role(Role(kind, translate, host_access=True), "bridge")
     rig.macnat.config.set_parent(PARENT, UPLINK)
     soon: set[Address] = {IPv4Address(SOON), IPv6Address(SOON6)}
-    rig.macnat.hosts.set_addresses({IPv4Address(HOST), IPv6Address(HOST6), *soon}, set(), soon)
+    hosts = {IPv4Address(HOST), IPv6Address(HOST6), *soon}
+    rig.macnat.hosts.set_addresses(hosts, {IPv4Address(EVERYBODY)}, soon)
     rig.macnat.hosts.set_on_link({IPv4Network("10.0.0.0/8"), IPv4Network("192.0.2.0/24")})
     for index, mac, addresses in ((a, MAC_A, (A, FAR)), (b, MAC_B, (B,))):
         rig.macnat.guests.add(index, mac)
@@ -383,6 +391,7 @@ def left_over(rig: Rig) -> None:
             (Dot1Q(vlan=5) / Dot1Q(vlan=0) / advertisement, None),
             (advertisement, None),
             (ipv4(A, A), None),
+            (ipv4(A, EVERYBODY), None),
             (ARP(hwsrc=UPLINK, psrc=A, pdst=HOST), None),
             (Raw(bytes(20)), None),
         ):
@@ -418,6 +427,9 @@ def answers(rig: Rig) -> None:
             for source, to in ((MAC_A, ALL), (MAC_A, ROUTER), (STRANGER, ALL)):
                 frame = ether(source, to, packet)
                 assert rig.run(program, frame, PARENT, tag).passed == leaves
+        request = raw(IP(src=A, dst=HOST, version=6) / UDP(sport=68, dport=67) / BOOTP(op=1))
+        frame = raw(Ether(src=MAC_A, dst=ALL, type=0x0800)) + request
+        assert rig.run(program, frame, PARENT).frame[14:] == request
         if not translate:
             own = ether(UPLINK, ALL, IP(src=HOST, dst=A) / udp / message(UPLINK))
             assert rig.run(program, own, PARENT).passed
@@ -583,6 +595,11 @@ MUTANTS = {
     "all of what is refused where MAC NAT is off": (
         "return same((__u16 *)eth.h_source, cfg->parent.w) ? DROP : PASS;",
         "return DROP;",
+    ),
+    "DHCP in any version of IP": ("if (ip.version != 4 || header", "if (header"),
+    "to_sibling to broadcast addresses": (
+        "if (!ifindex || ifindex == skb->ifindex)",
+        "if (ifindex == skb->ifindex)",
     ),
     "answers to the host where MAC NAT is off": (
         "if (cfg->observe && !same(from.w, cfg->parent.w) && is_answer",

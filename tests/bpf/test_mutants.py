@@ -75,7 +75,6 @@ MUTANTS = {
         "if (ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(0x1fff))",
         "if (ip->protocol != IPPROTO_UDP)",
     ),
-    "DHCP in any version of IP": ("if (ip.version != 4 || header", "if (header"),
     "answers to the host leave": ("if (answers(skb, l4, parent))\n\t\treturn -1;", ""),
     "only DHCP requests are looked at": (
         "udp->dest == bpf_htons(BOOTPS) ||\n\t       udp->dest == bpf_htons(BOOTPC);",
@@ -219,10 +218,6 @@ MUTANTS = {
     "to_sibling to the sender itself": (
         "if (!ifindex || ifindex == skb->ifindex)",
         "if (!ifindex)",
-    ),
-    "to_sibling to broadcast addresses": (
-        "if (!ifindex || ifindex == skb->ifindex)",
-        "if (ifindex == skb->ifindex)",
     ),
     "private siblings reached": ("if (cfg->mode == PRIVATE || bpf_skb_store", "if (bpf_skb_store"),
     "siblings private in mode bridge": (

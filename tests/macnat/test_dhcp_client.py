@@ -60,7 +60,9 @@ class Server:
                 self._answer(frame)
 
     def _answer(self, asked: Ether) -> None:
-        words = dict(option for option in asked[DHCP].options if isinstance(option, tuple))
+        words: dict[str, object] = dict(
+            option for option in asked[DHCP].options if isinstance(option, tuple)
+        )
         options = [
             ("message-type", "offer" if words["message-type"] == 1 else "ack"),
             ("server_id", self._address),
