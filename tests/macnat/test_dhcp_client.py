@@ -126,6 +126,16 @@ def told(client: str, directory: Path) -> str:
 def test_no_guest_configures_a_client(
     lan: Lan, airtapd: Airtapd, client: str, tmp_path: Path
 ) -> None:
+    deceive(lan, airtapd, client, tmp_path)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_nor_without_mac_nat(client: str, tmp_path: Path) -> None:
+    with Lan() as lan, Airtapd() as airtapd:
+        deceive(lan, airtapd, client, tmp_path)
+
+
+def deceive(lan: Lan, airtapd: Airtapd, client: str, tmp_path: Path) -> None:
     lan.run("nft", "add table inet quiet")
     lan.run("nft", "add chain inet quiet in { type filter hook input priority 0; }")
     lan.run("nft", "add rule inet quiet in udp dport 67 drop")
