@@ -1,0 +1,137 @@
+"""Descriptors that strangers send along, and that take as long to close as they like."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lab.airtap import BIN, Airtapd
+from lab.lan import Lan, wait_for
+from tests.wire.strangers import says, seconds_for_status, stranger
+
+BEFORE_LINUX_6_16 = {"kernel.seqpacket._SO_PASSRIGHTS": 9999, "ipc.listen._SO_PASSRIGHTS": 9999}
+KERNELS = pytest.mark.parametrize("constants", [None, BEFORE_LINUX_6_16], ids=["6.16", "6.15"])
+
+LINGER = """
+import os, socket, struct, sys
+server = socket.create_server(("127.0.0.1", 0))
+tcp = socket.create_connection(server.getsockname())
+far = server.accept()[0]
+tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 20))
+tcp.setblocking(False)
+try:
+    while True:
+        tcp.send(bytes(65536))
+except BlockingIOError:
+    tcp.setblocking(True)
+path, connections, most = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+null = os.open("/dev/null", os.O_RDONLY)
+held = []
+for number in range(connections):
+    peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    peer.connect(path)
+    held.append(peer)
+    try:
+        for packet in range(number % 8):
+            peer.send(b'{"op": "status"}' if packet % 2 else b"")
+        socket.send_fds(peer, [b"" if number % 3 else b"x"], [tcp.fileno(), *[null] * (most - 1)])
+    except OSError:
+        pass
+print("sent", flush=True)
+sys.stdin.readline()
+os._exit(0)  # an exiting process does not linger: whoever still has a copy does
+"""
+
+FILL = """
+import socket, sys
+held = []
+for _ in range(128):
+    held.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    held[-1].connect(sys.argv[1])
+print("full", flush=True)
+sys.stdin.read()
+"""
+
+
+def lingering(airtapd: Airtapd, connections: int, most: int) -> None:
+    """Have a stranger queue up descriptors, of which airtapd has the last copies then."""
+    os.kill(airtapd.pid, signal.SIGSTOP)
+    try:
+        with stranger(LINGER, airtapd.socket, str(connections), str(most)) as process:
+            assert says(process) == "sent"
+            process.communicate("end\n", 10)
+    finally:
+        os.kill(airtapd.pid, signal.SIGCONT)
+
+
+def threads(airtapd: Airtapd) -> int:
+    return len(os.listdir(f"/proc/{airtapd.pid}/task"))
+
+
+@KERNELS
+@pytest.mark.parametrize("most", [1, 253])
+def test_descriptors_that_are_slow_to_close_block_nobody(
+    lan: Lan, constants: dict[str, object] | None, most: int
+) -> None:
+    with Airtapd(constants=constants) as airtapd:
+        before = len(airtapd.settled_fds())
+        lingering(airtapd, 40, most)
+        assert seconds_for_status(airtapd) < 2
+        assert threads(airtapd) < 20
+        wait_for(lambda: len(airtapd.settled_fds()) <= before, 5, "the descriptors to go")
+        airtapd.attach(lan.near).close()
+
+
+@KERNELS
+def test_nor_do_those_of_connections_that_are_too_many(
+    lan: Lan, constants: dict[str, object] | None
+) -> None:
+    with Airtapd(constants=constants) as airtapd, stranger(FILL, airtapd.socket) as filler:
+        assert says(filler) == "full"
+        wait_for(lambda: len(airtapd.settled_fds()) > 128, 10, "airtapd to be full")
+        before = len(airtapd.settled_fds())
+        lingering(airtapd, 40, 1)
+        assert seconds_for_status(airtapd) < 2
+        wait_for(lambda: len(airtapd.settled_fds()) <= before, 5, "the descriptors to go")
+
+
+LISTEN = f"""
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv("{BIN}/airtapd", ["airtapd", "--config", sys.argv[2]])
+"""
+
+
+def test_nor_do_those_of_before_the_start(lan: Lan) -> None:
+    """systemd before 258 does not refuse them."""
+    airtapd = Airtapd()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(airtapd.socket)
+        os.chmod(airtapd.socket, 0o666)
+        listener.listen(64)
+        with stranger(LINGER, airtapd.socket, "20", "1") as process:
+            assert says(process) == "sent"
+            process.communicate("end\n", 10)
+        daemon = subprocess.Popen(
+            [sys.executable, "-c", LISTEN, str(listener.fileno()), str(airtapd.config)],
+            pass_fds=[listener.fileno()],
+            env={**os.environ, "LISTEN_FDS": "1"},
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            airtapd.status()  # it is up, and has met them all
+            start = time.monotonic()
+            for _ in range(5):
+                airtapd.status()
+            assert time.monotonic() - start < 2
+            held = Path(f"/proc/{daemon.pid}/fd")
+            wait_for(lambda: len(list(held.iterdir())) < 40, 5, "the descriptors to go")
+        finally:
+            daemon.terminate()
+            assert daemon.wait(10) == 0
