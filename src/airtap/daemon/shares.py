@@ -1,27 +1,25 @@
-"""Users' shares of airtapd: whose request is next, and how many of a user's are at work.
+"""Users' shares of airtapd: whose request is next.
 
 Requests begin one after another, of each user who waits in turn, so what one has sent costs another
 a request at most, however many it is. One that takes long, as it waits for a file or for whoever
-does not read its answer, lets others begin meanwhile: a user can have few of those.
+does not read its answer, lets others begin meanwhile, but for those of the same user.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 # How long a request is alone. An attach takes some 20 ms.
-_ALONE_S = 0.03
-# Not one: it may wait for an include of bridge.conf, which is the user's own.
-_AT_WORK = 2
+_ALONE_S = 0.05
 
 
 class Shares:
-    """Lets requests begin. Root's at work have no limit: libvirtd asks as root for every domain."""
+    """Lets requests begin. Several of root's are at work: libvirtd asks as root for all domains."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, deque[asyncio.Event]] = {}  # by user, the next one first
-        self._at_work: Counter[int] = Counter()
+        self._at_work: set[int] = set()
         self._alone: asyncio.Event | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -41,15 +39,13 @@ class Shares:
         """Let a request begin, unless one is alone."""
         if self._alone is not None:
             return
-        may = (uid for uid in self._waiting if uid == 0 or self._at_work[uid] < _AT_WORK)
-        uid = next(may, None)
+        uid = next((uid for uid in self._waiting if uid not in self._at_work), None)
         if uid is None:
             return
-        requests = self._waiting.pop(uid)
-        self._alone = requests.popleft()
-        if requests:  # behind all others
-            self._waiting[uid] = requests
-        self._at_work[uid] += 1
+        self._alone = self._waiting[uid].popleft()
+        self._move_back(uid)
+        if uid:
+            self._at_work.add(uid)
         self._timer = asyncio.get_running_loop().call_later(_ALONE_S, self._let_others)
         self._alone.set()
 
@@ -58,17 +54,21 @@ class Shares:
         self._begin_next()
 
     def _end(self, uid: int, request: asyncio.Event) -> None:
-        if not request.is_set():  # who asked has given up
+        if request.is_set():
+            self._at_work.discard(uid)
+        else:  # who asked has given up
             self._waiting[uid].remove(request)
-            if not self._waiting[uid]:
-                del self._waiting[uid]
-            return
-        self._at_work -= Counter([uid])  # nothing stays of one that is at 0
+        self._move_back(uid)  # also behind those who have come meanwhile
         if request is self._alone:
             assert self._timer is not None
             self._timer.cancel()
             self._alone = None
         self._begin_soon()
+
+    def _move_back(self, uid: int) -> None:
+        """Have a user wait behind all others, or not any more."""
+        if requests := self._waiting.pop(uid, None):
+            self._waiting[uid] = requests
 
     def _begin_soon(self) -> None:
         """Not at once, so that the event loop sees to all else between two requests."""
