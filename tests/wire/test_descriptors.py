@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,9 +21,8 @@ KERNELS = pytest.mark.parametrize("constants", [None, BEFORE_LINUX_6_16], ids=["
 
 LINGER = """
 import os, socket, struct, sys
-server = socket.create_server(("127.0.0.1", 0))
-tcp = socket.create_connection(server.getsockname())
-far = server.accept()[0]
+path, port, connections, most = sys.argv[1], *map(int, sys.argv[2:])
+tcp = socket.create_connection(("127.0.0.1", port))
 tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 20))
 tcp.setblocking(False)
 try:
@@ -29,7 +30,6 @@ try:
         tcp.send(bytes(65536))
 except BlockingIOError:
     tcp.setblocking(True)
-path, connections, most = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 null = os.open("/dev/null", os.O_RDONLY)
 held = []
 for number in range(connections):
@@ -58,13 +58,32 @@ sys.stdin.read()
 """
 
 
-def lingering(airtapd: Airtapd, connections: int, most: int) -> None:
-    """Have a stranger queue up descriptors, of which airtapd has the last copies then."""
+@pytest.fixture
+def far() -> Iterator[socket.socket]:
+    """Listens for the far end of a connection that does not read what is sent."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def lingering(path: str, far: socket.socket, connections: int, most: int) -> socket.socket:
+    """Have a stranger queue up descriptors, of which airtapd has the last copies then.
+
+    As long as the socket returned is open, and the last copy not closed by what ends, that takes
+    20 s.
+    """
+    arguments = path, str(far.getsockname()[1]), str(connections), str(most)
+    with stranger(LINGER, *arguments) as process:
+        end = far.accept()[0]
+        assert says(process) == "sent"
+        process.communicate("end\n", 10)
+    return end
+
+
+@contextmanager
+def stopped(airtapd: Airtapd) -> Iterator[None]:
     os.kill(airtapd.pid, signal.SIGSTOP)
     try:
-        with stranger(LINGER, airtapd.socket, str(connections), str(most)) as process:
-            assert says(process) == "sent"
-            process.communicate("end\n", 10)
+        yield
     finally:
         os.kill(airtapd.pid, signal.SIGCONT)
 
@@ -76,28 +95,32 @@ def threads(airtapd: Airtapd) -> int:
 @KERNELS
 @pytest.mark.parametrize("most", [1, 253])
 def test_descriptors_that_are_slow_to_close_block_nobody(
-    lan: Lan, constants: dict[str, object] | None, most: int
+    lan: Lan, far: socket.socket, constants: dict[str, object] | None, most: int
 ) -> None:
     with Airtapd(constants=constants) as airtapd:
         before = len(airtapd.settled_fds())
-        lingering(airtapd, 40, most)
-        assert seconds_for_status(airtapd) < 2
-        assert threads(airtapd) < 20
-        wait_for(lambda: len(airtapd.settled_fds()) <= before, 5, "the descriptors to go")
+        with stopped(airtapd):
+            end = lingering(airtapd.socket, far, 40, most)
+        with end:
+            assert seconds_for_status(airtapd) < 2
+            assert threads(airtapd) < 20
+            wait_for(lambda: len(airtapd.settled_fds()) <= before, 5, "the descriptors to go")
         airtapd.attach(lan.near).close()
 
 
 @KERNELS
 def test_nor_do_those_of_connections_that_are_too_many(
-    lan: Lan, constants: dict[str, object] | None
+    lan: Lan, far: socket.socket, constants: dict[str, object] | None
 ) -> None:
     with Airtapd(constants=constants) as airtapd, stranger(FILL, airtapd.socket) as filler:
         assert says(filler) == "full"
         wait_for(lambda: len(airtapd.settled_fds()) > 128, 10, "airtapd to be full")
         before = len(airtapd.settled_fds())
-        lingering(airtapd, 40, 1)
-        assert seconds_for_status(airtapd) < 2
-        wait_for(lambda: len(airtapd.settled_fds()) <= before, 5, "the descriptors to go")
+        with stopped(airtapd):
+            end = lingering(airtapd.socket, far, 40, 1)
+        with end:
+            assert seconds_for_status(airtapd) < 2
+            wait_for(lambda: len(airtapd.settled_fds()) <= before, 5, "the descriptors to go")
 
 
 LISTEN = f"""
@@ -108,16 +131,14 @@ os.execv("{BIN}/airtapd", ["airtapd", "--config", sys.argv[2]])
 """
 
 
-def test_nor_do_those_of_before_the_start(lan: Lan) -> None:
+def test_nor_do_those_of_before_the_start(lan: Lan, far: socket.socket) -> None:
     """systemd before 258 does not refuse them."""
     airtapd = Airtapd()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(airtapd.socket)
         os.chmod(airtapd.socket, 0o666)
         listener.listen(64)
-        with stranger(LINGER, airtapd.socket, "20", "1") as process:
-            assert says(process) == "sent"
-            process.communicate("end\n", 10)
+        end = lingering(airtapd.socket, far, 20, 1)
         daemon = subprocess.Popen(
             [sys.executable, "-c", LISTEN, str(listener.fileno()), str(airtapd.config)],
             pass_fds=[listener.fileno()],
@@ -133,5 +154,6 @@ def test_nor_do_those_of_before_the_start(lan: Lan) -> None:
             held = Path(f"/proc/{daemon.pid}/fd")
             wait_for(lambda: len(list(held.iterdir())) < 40, 5, "the descriptors to go")
         finally:
+            end.close()
             daemon.terminate()
             assert daemon.wait(10) == 0
