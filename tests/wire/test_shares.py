@@ -17,7 +17,7 @@ from tests.wire.strangers import peak_mib, says, seconds_for_status, stranger
 LONG_COMMAND_LINE = """
 import ctypes, mmap, os, socket, struct, sys
 size = 1 << 30
-memory = mmap.mmap(-1, size)
+memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
 stat = open("/proc/self/stat").read().rpartition(")")[2].split()
 field = lambda number: int(stat[number - 3])
