@@ -133,7 +133,7 @@ class Arena(Running):
         return self.plain(writes)
 
     def echoed(self, writes: Sequence[bytes]) -> list[str]:
-        """And the LAN sends all back, which the host may then hear as the LAN's, but not believe."""
+        """And the LAN sends all back: the host may hear that as the LAN's, but not believe it."""
         self._write(self._tap, writes)
         if self.setting.guarded:
             self.witnesses.echo(self._tap)

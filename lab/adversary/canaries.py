@@ -67,7 +67,9 @@ _FOR_THE_HOST = (w.BEHIND4, w.BEHIND6, w.FORMER4)
 
 def send_to_the_host(send: Callable[[bytes], object]) -> None:
     """Have the LAN's router send what not_heard() looks for."""
-    behind = [p.over_ip(*ends, (9, 9), CANARY) for ends in zip(_ROUTERS, _FOR_THE_HOST[:2])]
+    behind = [
+        p.over_ip(*ends, (9, 9), CANARY) for ends in zip(_ROUTERS, _FOR_THE_HOST[:2], strict=True)
+    ]
     reply = p.bootp(2, 2, NEAR_MAC, yours=w.FORMER4).replace(p.MARK, b"host")
     offer = p.over_ip(ROUTER4, w.FORMER4, (67, 68), reply + CANARY)
     for kind, packet in [*behind, offer]:

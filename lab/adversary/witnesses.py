@@ -105,9 +105,9 @@ class Witnesses(Running):
     def wrongs(self, tap: int, *, guarded: bool, claims: bool = True) -> list[str]:
         """All that is not as it was, or was heard by whom it was not for, in a few words each.
 
-        tap: of the guest. guarded: whether what is wrong outside of the host counts. claims: whether
-        it counts that the host hears what claims others' addresses, and not just what it makes of
-        that.
+        tap: of the guest. guarded: whether what is wrong outside of the host counts. claims:
+        whether it counts that the host hears what claims others' addresses, and not just what it
+        makes of that.
         """
         found = self.settle(tap)
         found += self._outside(guarded)
