@@ -9,33 +9,21 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from hypothesis import strategies as st
 
 from lab.adversary import packets as p
 from lab.adversary import virtio
 from lab.adversary import world as w
+from lab.adversary.choices import Choices
 from lab.lan import FAR_MAC, HOST4, HOST6, NEAR_MAC, ROUTER4, ROUTER6
 from lab.traffic import BROADCAST, ROGUE4, ROGUE_MAC, SIBLING4, SIBLING6, SIBLING_MAC
 
-T = TypeVar("T")
 # Ethertype and packet; the IP address that it is for, if any.
 Message = tuple[int, bytes, str]
 
 EVERYBODY4, EVERYBODY6 = "255.255.255.255", "ff02::1"
 EVERYBODY = (BROADCAST, NEAR_MAC, FAR_MAC, SIBLING_MAC)
-
-
-class Choices:
-    """A number as a row of choices, the first of which are taken by 0."""
-
-    def __init__(self, number: int) -> None:
-        self._left = number
-
-    def of(self, *options: T) -> T:
-        self._left, index = divmod(self._left, len(options))
-        return options[index]
 
 
 def arp(c: Choices) -> Message:

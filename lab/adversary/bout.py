@@ -1,61 +1,104 @@
-"""A bout with a hostile guest: for a time, by a seed; a failure is reduced to what it takes."""
+"""Bouts with adversaries: for a time, by seeds; a failure is reduced to what it takes."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.strategies import SearchStrategy
 
 from lab.adversary.arena import Arena, Batch, batches
 from lab.adversary.attacks import Attack
+from lab.adversary.crowd import Crowd, Step, sequences
 
 # For each adversary and kind of device.
 SECONDS = float(os.environ.get("AIRTAP_ADVERSARY_SECONDS", "30"))
 SEED = int(os.environ.get("AIRTAP_ADVERSARY_SEED", "1"))
-_BATCHES = 50
+# Of one seed.
+_EXAMPLES = 50
+
+T = TypeVar("T")
 
 
-def fight(arena: Arena, seconds: float) -> str:
-    """Have a hostile guest do its worst so long. Gives the figures; AssertionError if it won."""
-    end = time.monotonic() + seconds
-    number = SEED
-    began, frames, played = time.monotonic(), arena.frames, 0
+class Bout:
+    """For so many seconds an adversary does what hypothesis draws."""
 
-    def play(batch: Batch) -> None:
-        nonlocal played
-        if time.monotonic() < end:
-            played += 1
-            if wrongs := arena.play(batch):
-                raise AssertionError(_told(arena, batch, wrongs, number))
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+        self._began = time.monotonic()
+        self.seed = SEED
+        self.played = 0
 
-    while time.monotonic() < end:
-        _drawn(number, play)
-        number += 1
-    took = time.monotonic() - began
-    figures = f"{arena.frames - frames} frames in {played} batches, {took:.0f} s"
-    return f"{arena.setting}: {figures}, seeds {SEED} to {number - 1}"
+    def play(self, drawn: SearchStrategy[T], play: Callable[[T], None]) -> None:
+        """Play until the time is over. Raises what play raises."""
+
+        def in_time(example: T) -> None:
+            if time.monotonic() < self._end:
+                self.played += 1
+                play(example)
+
+        while time.monotonic() < self._end:
+            _drawn(self.seed, drawn, in_time)
+            self.seed += 1
+
+    def __str__(self) -> str:
+        took = time.monotonic() - self._began
+        return f"{self.played} played in {took:.0f} s, seeds {SEED} to {self.seed - 1}"
 
 
-def _drawn(number: int, play: Callable[[Batch], None]) -> None:
-    """Play the batches that hypothesis draws for a seed; reduced() shrinks them."""
+def _drawn(number: int, strategy: SearchStrategy[T], play: Callable[[T], None]) -> None:
+    """Play the examples of a seed. Hypothesis does not shrink them: each may take seconds."""
 
     @seed(number)
     @settings(
-        max_examples=_BATCHES,
+        max_examples=_EXAMPLES,
         database=None,
         deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )
-    @given(batches)
-    def drawn(batch: Batch) -> None:
-        play(batch)
+    @given(strategy)
+    def drawn(example: T) -> None:
+        play(example)
 
     drawn()
+
+
+def fight(arena: Arena, seconds: float) -> str:
+    """A hostile guest does its worst. Gives the figures; AssertionError says how it has won."""
+    bout, before = Bout(seconds), arena.frames
+
+    def play(batch: Batch) -> None:
+        if wrongs := arena.play(batch):
+            raise AssertionError(_told(arena, batch, wrongs, bout.seed))
+
+    bout.play(batches, play)
+    return f"{arena.setting}: {arena.frames - before} frames, {bout}"
+
+
+def crowd_out(crowd: Crowd, seconds: float) -> str:
+    """Hostile users do their worst. Gives the figures; AssertionError says how they have won."""
+    bout, before = Bout(seconds), crowd.packets
+
+    def play(sequence: list[Step]) -> None:
+        if wrongs := crowd.play(sequence):
+            least = fewest(sequence, lambda tried: _crowded(crowd, tried))
+            said = [f"seed {bout.seed}", *wrongs, "reduced:", *map(str, least)]
+            raise AssertionError("\n".join(said))
+
+    bout.play(sequences, play)
+    return f"{crowd}: {crowd.packets - before} packets, {bout}"
+
+
+def _crowded(crowd: Crowd, sequence: Sequence[Step]) -> bool:
+    crowd.close()
+    crowd.start()
+    return bool(crowd.play(sequence))
 
 
 def _told(arena: Arena, batch: Batch, wrongs: list[str], number: int) -> str:
@@ -79,7 +122,7 @@ def reduced(batch: Batch, fails: Callable[[Batch], bool]) -> Batch | None:
     """
     if not fails(batch):
         return None
-    attacks = _fewest(batch.attacks, lambda some: fails(replace(batch, attacks=some)))
+    attacks = fewest(batch.attacks, lambda some: fails(replace(batch, attacks=some)))
     for place, attack in enumerate(attacks):
         for plainer in _plainer(attack):
             tried = [*attacks[:place], plainer(attacks[place]), *attacks[place + 1 :]]
@@ -89,19 +132,20 @@ def reduced(batch: Batch, fails: Callable[[Batch], bool]) -> Batch | None:
     return plain if batch.mood != "plain" and fails(plain) else replace(plain, mood=batch.mood)
 
 
-def _fewest(attacks: list[Attack], fails: Callable[[list[Attack]], bool]) -> list[Attack]:
+def fewest(all_of_it: Sequence[T], fails: Callable[[list[T]], bool]) -> list[T]:
     """Halves as long as one of them fails, then one less at a time (Zeller's ddmin, in short)."""
-    while len(attacks) > 1:
-        half = len(attacks) // 2
-        found = next((h for h in (attacks[:half], attacks[half:]) if fails(h)), None)
+    left = list(all_of_it)
+    while len(left) > 1:
+        half = len(left) // 2
+        found = next((h for h in (left[:half], left[half:]) if fails(h)), None)
         if found is None:
             break
-        attacks = found
-    for attack in list(attacks) if len(attacks) > 1 else ():
-        fewer = [other for other in attacks if other is not attack]
+        left = found
+    for one in list(left) if len(left) > 1 else ():
+        fewer = [other for other in left if other is not one]
         if fewer and fails(fewer):
-            attacks = fewer
-    return attacks
+            left = fewer
+    return left
 
 
 def _plainer(attack: Attack) -> list[Callable[[Attack], Attack]]:

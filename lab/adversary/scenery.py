@@ -12,7 +12,7 @@ from pathlib import Path
 from lab.adversary import packets as p
 from lab.adversary import world as w
 from lab.adversary.attacks import LEASES
-from lab.lan import FAR_MAC, NEAR_MAC, Lan, wait_for
+from lab.lan import FAR_MAC, NEAR_MAC, Lan, ready_at_once, wait_for
 from lab.sandbox import command, inside, packet_socket
 from lab.traffic import SIBLING_MAC
 
@@ -79,6 +79,7 @@ def _add_vlan_device() -> bool:
         if "Unknown device type" not in str(exc):
             raise
         return False
+    ready_at_once(VLAN_DEVICE)
     command("ip", "link", "set", VLAN_DEVICE, "up")
     command("ip", "address", "add", "10.5.0.10/24", "dev", VLAN_DEVICE)
     return True

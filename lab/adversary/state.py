@@ -18,7 +18,8 @@ _GETADDR, _GETROUTE, _GETNEIGH, _DELNEIGH = 22, 26, 30, 29
 _RTM_F_CLONED = 0x200
 _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40
 _NDA_DST, _NDA_LLADDR = 1, 2
-_NUD_VALID = 0xDE  # linux/neighbour.h
+# Without NUD_NOARP, which nobody said: linux/neighbour.h.
+_NUD_VALID = 0x9E
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
 

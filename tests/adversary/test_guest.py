@@ -33,7 +33,7 @@ def _settings() -> Iterator[object]:
     yield pytest.param(Setting(), id="um-macvtap-vlan", marks=pytest.mark.machine("um"))
 
 
-@pytest.mark.parametrize("setting", _settings())
+@pytest.mark.parametrize("setting", list(_settings()))
 def test_hostile_guest(setting: Setting, record_property: Callable[[str, object], None]) -> None:
     with Arena(setting) as arena:
         record_property("bout", fight(arena, SECONDS / len(_WAYS)))
