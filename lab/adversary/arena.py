@@ -23,7 +23,7 @@ from lab.lan import FAR_MAC, Lan, wait_for
 from lab.pump import PumpGuest
 from lab.running import Running
 from lab.sandbox import command, inside, packet_socket
-from lab.traffic import ROGUE_MAC, SIBLING4, SIBLING6, SIBLING_MAC, known
+from lab.traffic import ROGUE_MAC, SIBLING4, SIBLING6, SIBLING_MAC
 
 _TUNSETOFFLOAD, _TUNSETQUEUE, _SIOCSIFHWADDR = 0x400454D0, 0x400454D9, 0x8924
 _IFF_DETACH_QUEUE = 0x0400
@@ -86,10 +86,11 @@ class Arena(Running):
         self.witnesses.remember()
 
     def _start_sibling(self, undo: contextlib.ExitStack) -> None:
-        tap = self.airtapd.tap("up0", SIBLING_MAC)
+        mac = self.setting.mac(SIBLING_MAC)
+        tap = self.airtapd.tap("up0", None if self.setting.one_for_all else mac)
         # Before the pump asks for all: its eth0 then gets no checksum that is still to be written.
         with os.fdopen(os.dup(tap.fd)) as copy:
-            sibling = undo.enter_context(PumpGuest(tap.take(), SIBLING_MAC, name="sibling"))
+            sibling = undo.enter_context(PumpGuest(tap.take(), mac, name="sibling"))
             ioctl(copy, _TUNSETOFFLOAD, 0)
         for words in ((f"{SIBLING4}/24",), (f"{SIBLING6}/64", "nodad")):
             sibling.run("ip", "address", "add", *words, "dev", "eth0")
@@ -99,12 +100,14 @@ class Arena(Running):
     def _knows_the_sibling(self) -> bool:
         if not self.setting.guarded and not self.setting.meets:
             return True
-        return set(w.SIBLINGS) <= known(self.airtapd, SIBLING_MAC)
+        # With the host's MAC it has no link-local address of its own.
+        wanted = w.SIBLINGS[:2] if self.setting.one_for_all else w.SIBLINGS
+        return set(wanted) <= {a for guest in self.airtapd.guests() for a in guest["addresses"]}
 
     @contextlib.contextmanager
     def _attached(self, mac: str | None) -> Iterator[int]:
         """A tap of the hostile user's."""
-        with self.airtapd.tap("up0", mac) as tap:
+        with self.airtapd.tap("up0", None if self.setting.one_for_all else mac) as tap:
             os.set_blocking(tap.fd, False)
             yield tap.fd
 
@@ -188,7 +191,8 @@ class Arena(Running):
 
     def _write(self, tap: int, writes: Sequence[bytes]) -> None:
         """Write to a tap. What the kernel refuses is no frame."""
-        for octets in writes:
+        mac = self.setting.mac(ROGUE_MAC)
+        for octets in writes if mac == ROGUE_MAC else _from(mac, writes):
             with contextlib.suppress(OSError):
                 os.write(tap, octets)
                 self.frames += 1

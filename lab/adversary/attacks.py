@@ -54,6 +54,20 @@ def icmp6(source: str, target: str, message: bytes) -> Message:
     return p.IPV6, p.ipv6(source, target, p.ICMP6, p.icmp6(source, target, message)), target
 
 
+def probe(c: Choices) -> Message:
+    """Whether an address is free, as everybody asks before taking it."""
+    about = c.of(*w.of_family(w.HOSTS, 6), *w.of_family(w.SIBLINGS, 6), HOST4, SIBLING4, w.FORMER4)
+    if ":" not in about:
+        return (
+            p.ARP,
+            p.arp(1, ROGUE_MAC, "0.0.0.0", "00:00:00:00:00:00", about).ljust(46, b"\0"),
+            "",
+        )
+    nonce = c.of(b"", bytes([14, 1]) + p.MARK + b"no")
+    message = struct.pack("!BBHI", 135, 0, 0, 0) + p.octets(about) + nonce
+    return icmp6("::", p.solicited(about), message)
+
+
 def advertisement(c: Choices) -> Message:
     """A router advertisement: of a prefix, of itself, or that the router is none any more."""
     source = c.of(w.ROGUE_LL, w.ROUTER_LL, ROUTER6, w.SIBLING_LL)
@@ -151,7 +165,7 @@ def other(c: Choices) -> Message:
 
 
 TOPICS: tuple[Callable[[Choices], Message], ...] = (
-    *(arp, neighbour, advertisement, redirect, dhcp_server, dhcp_client, dhcp6_server),
+    *(arp, neighbour, probe, advertisement, redirect, dhcp_server, dhcp_client, dhcp6_server),
     *(packet, link_control, pppoe, other),
 )
 

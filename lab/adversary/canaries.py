@@ -62,27 +62,26 @@ class Canaries:
 
 # What is for the host by its MAC, though the address is none of its own: what lies behind it,
 # and what it is offered by DHCP.
-_FOR_THE_HOST = (w.BEHIND4, w.BEHIND6, w.FORMER4)
+_OFFERED, _BEHIND = w.FORMER4, ((ROUTER4, w.BEHIND4), (ROUTER6, w.BEHIND6))
 
 
-def send_to_the_host(send: Callable[[bytes], object]) -> None:
-    """Have the LAN's router send what not_heard() looks for."""
-    behind = [
-        p.over_ip(*ends, (9, 9), CANARY) for ends in zip(_ROUTERS, _FOR_THE_HOST[:2], strict=True)
-    ]
-    reply = p.bootp(2, 2, NEAR_MAC, yours=w.FORMER4).replace(p.MARK, b"host")
-    offer = p.over_ip(ROUTER4, w.FORMER4, (67, 68), reply + CANARY)
-    for kind, packet in [*behind, offer]:
+def send_to_the_host(send: Callable[[bytes], object], setting: Setting) -> list[str]:
+    """Have the LAN's router send to addresses for which the host is to get it. Gives these.
+
+    A guest that has the host's own MAC may be offered what the host is.
+    """
+    sent = [p.over_ip(*way, (9, 9), CANARY) for way in _BEHIND]
+    if not setting.one_for_all:
+        reply = p.bootp(2, 2, NEAR_MAC, yours=_OFFERED).replace(p.MARK, b"host")
+        sent.append(p.over_ip(ROUTER4, _OFFERED, (67, 68), reply + CANARY))
+    for kind, packet in sent:
         send(p.ethernet(NEAR_MAC, FAR_MAC, kind, packet))
+    return [w.BEHIND4, w.BEHIND6, _OFFERED][: len(sent)]
 
 
-_ROUTERS = (ROUTER4, ROUTER6)
-
-
-def not_heard(frames: Iterable[bytes]) -> list[str]:
-    """For which addresses the host has not got what was sent to it."""
-    heard = {_target(frame) for frame in frames if CANARY in frame}
-    return [address for address in _FOR_THE_HOST if p.octets(address) not in heard]
+def heard(frames: Iterable[bytes]) -> set[bytes]:
+    """For which addresses canaries are among frames."""
+    return {_target(frame) for frame in frames if CANARY in frame}
 
 
 def _target(frame: bytes) -> bytes:

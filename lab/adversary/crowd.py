@@ -35,9 +35,10 @@ _PROGRAM = (
 
 # Who does what, and how: [uid, name, number].
 Step = tuple[int, str, int]
+_OFTEN = ["connect", "pass_on"]
 steps = st.tuples(
-    st.sampled_from([STRANGER, ALLOWED]),
-    st.sampled_from([name for name in STEPS if name != "end"]),
+    st.sampled_from([STRANGER, STRANGER, STRANGER, ALLOWED]),
+    st.sampled_from([*(name for name in STEPS if name != "end"), *_OFTEN * 2]),
     st.integers(0, 3000),
 )
 sequences = st.lists(steps, min_size=1, max_size=8)

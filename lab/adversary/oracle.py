@@ -8,7 +8,6 @@ from ipaddress import ip_address
 from lab.adversary import packets as p
 from lab.adversary.attacks import TAGS
 from lab.lan import NEAR_MAC
-from lab.traffic import ROGUE_MAC
 
 _TPIDS = {tag[0] for tags in TAGS for tag in tags}
 _EXTENSIONS = (0, 43, 60, p.FRAGMENT)
@@ -109,11 +108,11 @@ def clients(frame: bytes) -> set[str]:
     return {data[36:42].hex(":")} if data[8] == 1 else set()
 
 
-def on_the_air(frame: bytes, not_its_own: Collection[str]) -> list[str]:
+def on_the_air(frame: bytes, own_mac: str, not_its_own: Collection[str]) -> list[str]:
     """What is wrong with a frame of the guest's that the uplink sent with MAC NAT."""
     wrong = [f"foreign MAC {mac}" for mac in macs(frame) - {NEAR_MAC}]
     wrong += [f"speaks for {address}" for address in claimed(frame) & set(not_its_own)]
-    wrong += [f"asks DHCP for {mac}" for mac in clients(frame) - {ROGUE_MAC}]
+    wrong += [f"asks DHCP for {mac}" for mac in clients(frame) - {own_mac}]
     kind, _ = payload(frame)
     if kind in _OF_LINK or frame[:5] == b"\1\x80\xc2\0\0":
         wrong.append("link control")

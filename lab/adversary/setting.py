@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lab.lan import NEAR_MAC
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -17,7 +19,16 @@ class Setting:
     @property
     def meets(self) -> bool:
         """Whether the host and its guests reach each other."""
-        return self.host_access and self.mode == "bridge"
+        return self.host_access and self.mode == "bridge" and not self.one_for_all
+
+    @property
+    def one_for_all(self) -> bool:
+        """Whether the guests, too, must use the uplink's MAC."""
+        return self.kind == "ipvtap" and not self.macnat
+
+    def mac(self, own: str) -> str:
+        """The MAC by which a guest speaks."""
+        return NEAR_MAC if self.one_for_all else own
 
     @property
     def guarded(self) -> bool:

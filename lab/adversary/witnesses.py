@@ -25,7 +25,6 @@ from lab.traffic import ROGUE_MAC, SIBLING_MAC
 _ETHERTYPES = (p.IPV4, p.IPV6, p.ARP, 0x888E, 0x88C7, 0x88B4, 0x890D, 0x8863, 0x8864)
 _DEVICES = {"host": "up0", "lan": "lan0", "sibling": "eth0"}
 _PLACES = {"host": None, "lan": "lan", "sibling": "sibling"}
-_NOT_HEARD = (*w.HOSTS, *w.GATEWAYS, *w.SIBLINGS)
 
 
 class Witnesses(Running):
@@ -33,6 +32,10 @@ class Witnesses(Running):
 
     def __init__(self, setting: Setting, lan: Lan, *, has_vlans: bool) -> None:
         self._setting = setting
+        self._mac = setting.mac
+        # A guest with the uplink's MAC makes the host's link-local address of it, and has none.
+        siblings = w.SIBLINGS[:2] if setting.one_for_all else w.SIBLINGS
+        self._not_the_rogues = {*w.HOSTS, *w.GATEWAYS, *siblings}
         self._lan = lan
         self._has_vlans = has_vlans
         self._undo = contextlib.ExitStack()
@@ -89,7 +92,9 @@ class Witnesses(Running):
         places = {"lan", *(["host"] if self._setting.meets else [])}
         if self._setting.mode == "bridge":
             places.add("sibling")
-        left = self._barrier.wait(ROGUE_MAC, lambda mark: os.write(tap, bytes(10) + mark), places)
+        left = self._barrier.wait(
+            self._mac(ROGUE_MAC), lambda mark: os.write(tap, bytes(10) + mark), places
+        )
         missing = [f"{place} does not hear the guest" for place in left]
         left = self._barrier.wait(FAR_MAC, self._router.send, {"host", "sibling"})
         return missing + [f"{place} does not hear the LAN" for place in left]
@@ -117,7 +122,7 @@ class Witnesses(Running):
         found += [f"host: {what} is gone" for what in self._was - is_now]
         for name in _PLACES if guarded else ("host",):
             found += self._neighbours(name)
-        found += self._leases() if guarded else []
+        found += self._leases() if guarded and not self._setting.one_for_all else []
         found += self.blocked(tap, guarded=guarded)
         return sorted(set(found))
 
@@ -125,20 +130,27 @@ class Witnesses(Running):
         found = []
         for frame in self._air.heard():
             if guarded and oracle.is_the_rogues(frame):
-                found += [f"air: {wrong}" for wrong in oracle.on_the_air(frame, _others(frame))]
+                wrong = oracle.on_the_air(frame, self._mac(ROGUE_MAC), self._others(frame))
+                found += [f"air: {what}" for what in wrong]
         for frame in self._beside.heard():
-            if canaries.is_anothers(frame, SIBLING_MAC):
+            if canaries.is_anothers(frame, self._mac(SIBLING_MAC)):
                 found.append("the sibling hears what is for others")
             if guarded and oracle.is_the_rogues(frame):
-                claimed = oracle.claimed(frame) & set(_others(frame))
+                claimed = oracle.claimed(frame) & self._others(frame)
                 found += [f"sibling: {address} is spoken for" for address in claimed]
         return found
+
+    def _others(self, frame: bytes) -> set[str]:
+        """What the guest may not speak for, in the VLAN of a frame."""
+        if oracle.vlan(frame):
+            return {*w.HOSTS, *w.GATEWAYS}
+        return {*self._not_the_rogues, w.BEHIND4, w.BEHIND6}
 
     def _host_hears(self, claims: bool) -> list[str]:
         found = []
         for frame in (frame for ears in self._host for frame in ears.heard()):
             if _is_judged(frame):
-                wrong = oracle.at_the_host(frame, _NOT_HEARD if claims else ())
+                wrong = oracle.at_the_host(frame, self._not_the_rogues if claims else ())
                 found += [f"host: {what}" for what in wrong]
         for frame in self._vlan.heard() if self._vlan else ():
             if _is_judged(frame) and (claims or oracle.configures(frame)):
@@ -183,10 +195,11 @@ class Witnesses(Running):
         """Which ways are blocked, and whether a guest hears what goes there."""
         found = self.canaries.lost()
         if guarded:
-            canaries.send_to_the_host(self._router.send)
+            sent = canaries.send_to_the_host(self._router.send, self._setting)
             self.settle(tap)
-            heard = (frame for ears in self._host for frame in ears.heard())
-            found += [f"the host does not get what is for {a}" for a in canaries.not_heard(heard)]
+            heard = canaries.heard(frame for ears in self._host for frame in ears.heard())
+            missing = [address for address in sent if p.octets(address) not in heard]
+            found += [f"the host does not get what is for {address}" for address in missing]
         return found + self.overheard(tap)
 
     def overheard(self, tap: int) -> list[str]:
@@ -205,11 +218,6 @@ def _is_judged(frame: bytes) -> bool:
     """Whether the host has this from the guest, and not from the router, which may quote it."""
     source = frame[6:12].hex(":")
     return source != FAR_MAC and (oracle.is_the_rogues(frame) or source in (ROGUE_MAC, NEAR_MAC))
-
-
-def _others(frame: bytes) -> tuple[str, ...]:
-    """What the guest may not speak for, in the VLAN of a frame."""
-    return w.HOSTS + w.GATEWAYS if oracle.vlan(frame) else w.NOT_THE_ROGUES
 
 
 def _read(tap: int) -> Iterator[bytes]:
