@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -178,7 +179,9 @@ class Airtapd(Running):
         assert self._process is not None
         if self._process.poll() is not None:
             raise RuntimeError(f"airtapd: exit {self._process.returncode}: {self.log()}")
-        return answers(self.socket)
+        # Not another: a command that its predecessor was just beginning has a copy of that one's
+        # socket until it executes its program.
+        return listener_of(self.socket) == self.pid
 
     def _log(self) -> Path:
         return self.directory / "log"
@@ -193,14 +196,22 @@ def _changed(constants: Mapping[str, object]) -> list[str]:
     return [str(BIN / "python"), "-c", "\n".join(lines)]
 
 
-def answers(path: str) -> bool:
-    """Tell whether a daemon accepts connections at path."""
+def listener_of(path: str) -> int:
+    """Return the id of the process that began to listen at path; 0 if nobody does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         try:
             probe.connect(path)
         except OSError:
-            return False
-        return True
+            return 0
+        pid, _uid, _gid = struct.unpack(
+            "3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        )
+        return int(pid)
+
+
+def answers(path: str) -> bool:
+    """Tell whether a daemon accepts connections at path."""
+    return listener_of(path) != 0
 
 
 @contextlib.contextmanager

@@ -150,6 +150,11 @@ class RawGuest:
         self.device = tap.device
         self._tap = tap
 
+    @property
+    def fd(self) -> int:
+        """The open tap, which stays its owner's."""
+        return self._tap.fd
+
     def send(self, frame: Packet | bytes, times: int = 1) -> None:
         octets = _VNET_HDR + bytes(frame)
         for _ in range(times):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,9 @@ def unchanged() -> Iterator[None]:
     try:
         wait_for(lambda: network() == before, 10, "the host's network to be as before")
     except TimeoutError:
-        assert network() == before
+        after = network()
+        pairs = ((before[what].splitlines(), after[what].splitlines()) for what in before)
+        assert after == before, [line for pair in pairs for line in unified_diff(*pair, n=0)]
 
 
 def drop_at_lan(lan: Lan, rule: str) -> None:

@@ -15,6 +15,7 @@ from tests.bpf.view import (
     IPV6,
     Address,
     View,
+    configures,
     destination,
     dhcp_client,
     egress_dhcp,
@@ -236,7 +237,8 @@ class Model:
     def from_uplink(self, frame: bytes, tag: int | None) -> Fate:
         view = View.of(frame, tag)
         data = frame[view.at :]
-        if self._is_echo(view, frame, data):
+        reflected = frame[6:12] == self.parent and configures(view, data)
+        if reflected or self._is_echo(view, frame, data):
             return Fate(False, frame)
         if frame[:6] != self.parent:
             return Fate(True, frame)
@@ -250,6 +252,16 @@ class Model:
                 return Fate(True, b"\x33\x33\xff" + data[37:40] + frame[6:], MULTICAST)
             return self._ingress(view, frame, target, None)
         return Fate(True, frame)
+
+    def shows_source(self, frame: bytes, tag: int | None) -> bool:
+        """Whether it is noted that the LAN uses a MAC: it says something to all, or to the uplink
+        what may be a neighbour's answer."""
+        view = View.of(frame, tag)
+        data = frame[view.at :]
+        if frame[0] & 1:
+            return True
+        icmp = view.ethertype == IPV6 and len(data) >= 40 and data[0] >> 4 == 6 and data[6] == 58
+        return frame[:6] == self.parent and (view.ethertype == ARP or icmp)
 
     def _is_unanswered_question(self, data: bytes, place: Place) -> bool:
         """A solicitation for a unicast address that nobody here is known to have."""
@@ -281,14 +293,16 @@ class Model:
         """client: the MAC of whom a DHCP server answers; None if that is not what this is."""
         if target == IPv4Address("255.255.255.255"):
             return Fate(True, EVERYBODY + frame[6:], BROADCAST)
-        if target in self.broadcasts and view.vlan == 0:
-            return Fate(True, EVERYBODY + frame[6:], BROADCAST)
         if target.is_multicast:
             return Fate(True, group_mac(target) + frame[6:], MULTICAST)
+        if client == self.parent:
+            return Fate(True, frame)
+        if target in self.broadcasts and view.vlan == 0:
+            return Fate(True, EVERYBODY + frame[6:], BROADCAST)
         holder = self.held.get((target, view.vlan))
         if holder is None and target in self.hosts:
             return Fate(True, frame)
-        if client not in (None, self.parent, holder and self._mac(holder)):
+        if client not in (None, holder and self._mac(holder)):
             return Fate(True, EVERYBODY + frame[6:], BROADCAST)
         if holder is None:
             return Fate(True, frame)
@@ -301,19 +315,21 @@ class Model:
     # to_sibling
 
     def to_sibling(self, ifindex: int, frame: bytes, tag: int | None) -> Fate:
-        """ifindex: the device of the guest that sends it."""
+        """ifindex: the device of the guest that sends it. What is not the host's ends here."""
         view = View.of(frame, tag)
         data = frame[view.at :]
         target = destination(view, data)
-        if frame[:6] != self.parent or target is None:
+        if frame[:6] != self.parent:
             return Fate(True, frame)
+        if target is None:
+            return Fate(self.mode == "vepa", frame)
         holder = self.held.get((target, view.vlan))
         broadcast = target in self.broadcasts and view.vlan == 0
         if view.ethertype == ARP and not (holder or broadcast or target in self.hosts):
             return Fate(True, EVERYBODY + frame[6:])
-        if holder is None or holder.ifindex == ifindex or self.mode == "vepa":
+        if self.mode == "vepa":
             return Fate(True, frame)
-        if self.mode == "private":
+        if holder is None or holder.ifindex == ifindex or self.mode == "private":
             return Fate(False, frame)
         if view.ethertype == ARP:
             data = data[:18] + self._mac(holder) + data[24:]

@@ -101,7 +101,7 @@ def lan_ip(draw: st.DrawFn) -> Packet:
 
 @st.composite
 def lan_nd(draw: st.DrawFn) -> Packet:
-    ether = Ether(dst=draw(st.sampled_from([PARENT, "33:33:00:00:00:01"])))
+    ether = Ether(dst=draw(st.sampled_from([PARENT, "33:33:00:00:00:01", GUEST_MACS[0]])))
     ether.src = draw(st.sampled_from([ROUTER, PARENT]))
     address = draw(st.sampled_from([PARENT, ROUTER]))
     message = draw(

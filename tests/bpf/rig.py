@@ -17,8 +17,8 @@ from lab.sandbox import command
 TO_INGRESS = 1  # BPF_F_INGRESS
 HOST, BROADCAST, MULTICAST, OTHERHOST = range(4)  # linux/if_packet.h
 
-# struct __sk_buff: ifindex and cb are what test_run takes of it (net/bpf/test_run.c).
-_CONTEXT = struct.Struct("=40xI4x5I124x")
+# struct __sk_buff: what test_run takes of it (net/bpf/test_run.c): ingress_ifindex, ifindex, cb.
+_CONTEXT = struct.Struct("=36xII4x5I124x")
 HOUR = 3600.0
 PROGRAMS = tuple(HOOKS)
 
@@ -60,11 +60,13 @@ class Rig:
         tag: int | None = None,
         pkt_type: int = HOST,
         mark: int = 0,
+        came_in: int = 0,
     ) -> Outcome:
+        """came_in: the device where a frame that leaves has come in."""
         beside = 0 if tag is None else 0x10000 + tag
-        context = _CONTEXT.pack(ifindex, beside, pkt_type, mark, len(frame), 0)
+        context = _CONTEXT.pack(came_in, ifindex, beside, pkt_type, mark, len(frame), 0)
         result = self._programs[program].test_run(frame.ljust(60, b"\0"), context)
-        _ifindex, mark, pkt_type, beside, flags, to = _CONTEXT.unpack(result.context)
+        _in, _ifindex, mark, pkt_type, beside, flags, to = _CONTEXT.unpack(result.context)
         if result.verdict == REDIRECT:
             assert to and flags == TO_INGRESS, f"{program} redirects to {to} with flags {flags}"
         else:

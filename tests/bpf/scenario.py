@@ -44,7 +44,7 @@ from tests.bpf.pointed import (
 )
 from tests.bpf.rig import BROADCAST, HOST, MULTICAST, OTHERHOST, Rig
 from tests.bpf.sums import transport_sum
-from tests.bpf.view import Address
+from tests.bpf.view import Address, View, source
 
 HOSTS: set[Address] = {ip_address(text) for text in (HOST4, GATEWAY4, HOST6, GATEWAY6)}
 Step = tuple[object, ...]
@@ -109,6 +109,7 @@ class Scenario:
         self.macnat.config.set_role(Role(kind), mode)
         self.macnat.config.set_parent(1, PARENT)
         self.set_hosts(set(HOSTS))
+        self._forget_seen()
         for number, mac in enumerate(GUEST_MACS):
             self.guest(number, None if kind == "ipvtap" else mac)
 
@@ -168,6 +169,22 @@ class Scenario:
         if fate.passed:
             assert (got.frame, got.tag) == (fate.frame, tag)
             assert got.pkt_type == (pkt_type if fate.pkt_type is None else fate.pkt_type)
+        self._compare_seen(frame, tag)
+
+    def _compare_seen(self, frame: bytes, tag: int | None) -> None:
+        """Whether the router's MAC, which a device here bears, was seen on the LAN, and where."""
+        bearers = self.macnat.bearers
+        shown = frame[6:12] == _octets(ROUTER) and self.model.shows_source(frame, tag)
+        assert bool(bearers.last_seen(ROUTER)) == shown
+        if shown:
+            assert bearers.address(ROUTER) == source(View.of(frame, tag), frame)
+            self._forget_seen()
+
+    def _forget_seen(self) -> None:
+        bearers, index = self.macnat.bearers, self.rig.devices[2]
+        bearers.remove(index)
+        bearers.forget(before=float("inf"))
+        bearers.add(index, ROUTER)
 
     def flood(self, number: int, family: int, first: int, count: int) -> None:
         """One guest uses one address after the other."""

@@ -91,29 +91,74 @@ def destination(view: View, data: bytes) -> Address | None:
     return None
 
 
+def source(view: View, frame: bytes) -> tuple[Address | None, int]:
+    """From which address and VLAN a frame comes; (None, 0) if that is nobody's."""
+    data = frame.ljust(60, b"\0")[view.at :]
+    found: Address | None = None
+    if view.ethertype == IPV6:
+        found = IPv6Address(data[8:24])
+    elif view.ethertype in (ARP, IPV4):
+        at = 14 if view.ethertype == ARP else 12
+        found = IPv4Address(data[at : at + 4])
+    return (None, 0) if found is None or is_unassignable(found) else (found, view.vlan)
+
+
 def nd_message(data: bytes) -> bytes | None:
     """The ND message in an IPv6 packet. None: something else. Empty: cannot be told, or ND in a
     fragment."""
+    protocol, message, fragment = upper_layer(data)
+    if protocol is None or (protocol == 58 and not message):
+        return b""
+    if protocol != 58 or not 133 <= message[0] <= 137:
+        return None
+    return b"" if fragment else message
+
+
+def upper_layer(data: bytes) -> tuple[int | None, bytes, bool]:
+    """What stands behind the headers of an IPv6 packet: its protocol, None where that cannot be
+    told; the octets; whether it is the first of several fragments."""
     following, at, fragment = data[6], 40, False
     for _ in range(8):
-        if following == 58:
-            kind = data[at : at + 1]
-            if not kind:
-                return b""
-            if not 133 <= kind[0] <= 137:
-                return None
-            return b"" if fragment else data[at:]
         if following not in (0, 43, 44, 60):
-            return None
+            return following, data[at:], fragment
         header = data[at : at + 4]
         if len(header) < 4:
-            return b""
+            break
         if following == 44:
             if int.from_bytes(header[2:4], "big") >> 3:
-                return None
+                return following, b"", False
             fragment = True
             at += 8
         else:
             at += (header[1] + 1) * 8
         following = header[0]
-    return b""
+    return None, b"", False
+
+
+def configures(view: View, data: bytes) -> bool:
+    """Whether a packet may be what makes its receiver change its own configuration."""
+    if view.ethertype == IPV4:
+        return _configures_ipv4(data)
+    if view.ethertype != IPV6:
+        return False
+    protocol, message, fragment = upper_layer(data) if len(data) > 6 else (None, b"", False)
+    if protocol is None:
+        return True
+    if protocol == 17:
+        return len(message) < 4 or message[2:4] == (546).to_bytes(2)
+    if protocol != 58:
+        return False
+    if not message:
+        return True
+    return message[0] in (134, 137) or (fragment and 133 <= message[0] <= 137)
+
+
+def _configures_ipv4(data: bytes) -> bool:
+    if len(data) < 20:
+        return True
+    if int.from_bytes(data[6:8], "big") & 0x1FFF:
+        return False
+    message = data[(data[0] & 0xF) * 4 :]
+    if data[9] == 1:
+        return not message or message[0] in (5, 9)
+    return data[9] == 17 and (len(message) < 4 or message[2:4] == (68).to_bytes(2))

@@ -103,11 +103,11 @@ def test_lease_whose_address_is_answered_for(lan: Lan, airtapd: Airtapd) -> None
 
 def test_a_real_conflict_is_still_one(lan: Lan, airtapd: Airtapd) -> None:
     with pump(airtapd) as guest:
-        argv = ["arping", "-D", "-c", "1", "-w", "2", "-I", "eth0", "192.0.2.1"]
+        argv = ["arping", "-D", "-w", "20", "-I", "eth0", "192.0.2.1"]  # ends at the first answer
         assert guest.run(*argv, check=False).returncode == 1
         guest.run("ip", "address", "add", "2001:db8::1/64", "dev", "eth0")
         shown = ("ip", "-6", "address", "show", "dev", "eth0")
-        wait_for(lambda: "dadfailed" in guest.run(*shown).stdout, 4, "the duplicate to be seen")
+        wait_for(lambda: "dadfailed" in guest.run(*shown).stdout, 10, "the duplicate to be seen")
 
 
 @contextmanager

@@ -272,6 +272,26 @@ def test_address_that_a_guest_has_given_up(lan: Lan, device_kind: str) -> None:
         assert lan.ping(GUEST6)
 
 
+def test_device_with_the_ifindex_of_another(counting_lan: Lan, airtapd: Airtapd) -> None:
+    """The one before was looked at, and found to be no child."""
+    no_ipv6 = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+    no_ipv6.write_text("1")  # a route that comes or goes has all devices looked at
+    try:
+        command("ip", "link", "add", "index", "4000", "name", "other", "type", "bridge")
+        time.sleep(0.5)
+        command("ip", "link", "set", "other", "mtu", "1400")
+        time.sleep(0.5)
+        command("ip", "link", "delete", "other")
+        kind = ("type", "macvtap", "mode", "bridge")
+        command("ip", "link", "add", "link", "up0", "index", "4000", "name", "again", *kind)
+        command("ip", "link", "set", "again", "up")
+        wait_for(is_on, PROMPTLY, "MAC NAT to be on")
+    finally:
+        no_ipv6.write_text("0")
+        for name in {"other", "again"} & host_links():
+            command("ip", "link", "delete", name)
+
+
 def test_idle_daemon_stays_for_the_children_of_others(counting_lan: Lan) -> None:
     """Started as a client does it; it has no guest of its own, and MAC NAT to keep."""
     airtapd = Airtapd(config=MACNAT_ON)

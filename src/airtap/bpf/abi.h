@@ -56,6 +56,10 @@ struct entry {
 
 enum reason { WRONG_MAC, HOST_ADDRESS, GUEST_ADDRESS, MALFORMED, LINK_CONTROL, REASONS };
 
+/* Of an address in hosts: a tentative one is still the subject of duplicate address detection. */
+#define IN_USE 1
+#define TENTATIVE 2
+
 struct slot {
 	__u64 order; /* of last use, by table.sequence; 0: never */
 	struct key key;
@@ -101,7 +105,14 @@ struct note {
 	char text[2048];
 };
 
-enum what { LEARNED, MOVED, EVICTED, REFUSED, SUPPRESSED, MAC_LEARNED, PROBED };
+/* Who bears a MAC. */
+struct bearer {
+	__u64 last_seen; /* when the LAN used it, in ns of CLOCK_MONOTONIC_COARSE; 0: never */
+	struct key address; /* from which that was; all zero: not known */
+	__u32 ifindex; /* of the guest's device; 0: nobody any more */
+};
+
+enum what { LEARNED, MOVED, EVICTED, REFUSED, SUPPRESSED, MAC_LEARNED, PROBED, MAC_SEEN };
 
 struct event {
 	__u64 time;
@@ -129,6 +140,7 @@ enum program { FROM_GUEST, TO_HOST, UPLINK_EGRESS, TO_UPLINK, TO_SIBLING, FROM_U
 #define NOBODY 0xffffffff
 
 /* Bits of record.said, beside one for each of enum what. */
+#define SAID_WITHHELD (1 << 13) /* the host does not hear it */
 #define SAID_COPIED (1 << 14) /* a copy went to the host, or to guests of the host's */
 #define SAID_CONFIGURES (1 << 15) /* the host must not hear it: it would configure it */
 

@@ -34,12 +34,20 @@ static __always_inline void set_ipv6(struct key *key, const struct in6_addr *add
 	key->family = 6;
 }
 
-static __always_inline bool is_host(const struct key *key)
+/* What an address is to the host or its gateways: IN_USE, TENTATIVE, or 0 if it is neither's. */
+static __always_inline __u32 usage_of(const struct key *key)
 {
 	struct key anywhere = *key;
+	__u32 *usage;
 
 	anywhere.vlan = 0;
-	return bpf_map_lookup_elem(&hosts, &anywhere);
+	usage = bpf_map_lookup_elem(&hosts, &anywhere);
+	return usage ? *usage : 0;
+}
+
+static __always_inline bool is_host(const struct key *key)
+{
+	return usage_of(key);
 }
 
 /* Nobody has these addresses: unspecified (a DHCP client, a probe), multicast, broadcast, loopback. */

@@ -15,7 +15,7 @@
 #define BOOTREQUEST 1
 #define BOOTREPLY 2
 #define BROADCAST_FLAG 0x8000
-#define DHCPV6_SERVER 547
+#define DHCPV6_CLIENT 546
 
 /* UDP and BOOTP behind it (RFC 951), up to the client's MAC. */
 struct bootp {
@@ -78,40 +78,26 @@ static __always_inline bool may_be_dhcp_reply(struct iphdr *ip, void *end)
 	return (void *)(udp + 1) > end || udp->dest == bpf_htons(BOOTPC);
 }
 
+/* Whom an answer of a DHCP server's is for: who has its address, a client that has none yet, or the
+ * host. */
+enum recipient { HOLDER, NEWCOMER, HOST };
+
 /*
  * A server may ignore the broadcast flag and send its answer to the address that it offers, at
  * the MAC from which it was asked. Nobody has that address yet, or a former guest has: all
- * guests get it, as they would the broadcast.
+ * guests get it, as they would the broadcast. What is for the uplink's own MAC is the host's,
+ * whoever has the address; but for a guest that uses that MAC.
  */
-static __noinline bool is_for_new_address(struct __sk_buff *skb, __u32 l3,
-					  const struct entry *entry, const struct mac *parent)
+static __noinline int dhcp_recipient(struct __sk_buff *skb, __u32 l3, const struct entry *entry,
+				     const struct mac *parent)
 {
 	struct bootp m;
 
 	if (bpf_skb_load_bytes(skb, l3 + sizeof(struct iphdr), &m, UP_TO(chaddr)))
-		return false;
-	if (m.udp.dest != bpf_htons(BOOTPC) || m.op != BOOTREPLY || same(m.chaddr, parent->w))
-		return false;
-	return !entry || !same(m.chaddr, entry->mac.w);
-}
-
-/* Whether the UDP datagram at l4 comes from a port. */
-static __noinline bool is_from_port(struct __sk_buff *skb, __u32 l4, __u16 port)
-{
-	__be16 source;
-
-	if (bpf_skb_load_bytes(skb, l4, &source, sizeof(source)))
-		return false;
-	return source == bpf_htons(port);
-}
-
-/* Whether an IPv4 packet comes from the port of a DHCP server. */
-static __always_inline bool is_from_dhcp_server(struct __sk_buff *skb, __u32 l3)
-{
-	struct iphdr ip;
-
-	if (bpf_skb_load_bytes(skb, l3, &ip, sizeof(ip)) || ip.protocol != IPPROTO_UDP ||
-	    ip.frag_off & bpf_htons(0x1fff))
-		return false;
-	return is_from_port(skb, l3 + ip.ihl * 4, BOOTPS);
+		return HOLDER;
+	if (m.udp.dest != bpf_htons(BOOTPC) || m.op != BOOTREPLY)
+		return HOLDER;
+	if (entry && same(m.chaddr, entry->mac.w))
+		return HOLDER;
+	return same(m.chaddr, parent->w) ? HOST : NEWCOMER;
 }

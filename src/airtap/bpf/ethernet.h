@@ -12,10 +12,18 @@
 #include <bpf/bpf_helpers.h>
 #include "abi.h"
 
-/* What one program tells the next of a frame, in skb->tc_index: an ipvlan keeps that where it
- * clears the mark (drivers/net/ipvlan: ipvlan_skb_crossing_ns). */
+/*
+ * What one program tells the next of a frame, in skb->tc_index: an ipvlan keeps that where it
+ * clears the mark (drivers/net/ipvlan: ipvlan_skb_crossing_ns). No guest can write it, as frames
+ * begin without (net/core/skbuff.c: __build_skb_around), and none bears it on the wire.
+ *
+ * MARK_PASSED      from_guest has let it pass; on the way up. An earlier version marked what it
+ *                  refused, by 0x6170.
+ * MARK_FROM_GUEST  a guest's, and what there is to do for the host is done: at the uplink it is
+ *                  neither the host's own nor the LAN's.
+ */
 #define MARK_FROM_GUEST 0x6169
-#define MARK_REFUSED 0x6170
+#define MARK_PASSED 0x6171
 
 /* Ethernet, one tag, IPv6: what the fast paths read. */
 #define HEADERS (ETH_HLEN + 4 + sizeof(struct ipv6hdr))

@@ -97,7 +97,7 @@ static __always_inline bool is_fresh(struct __sk_buff *skb, const __u16 *source,
 	       bpf_jiffies64() < entry->fresh_until;
 }
 
-static __always_inline int handle_from_guest(struct __sk_buff *skb)
+static __always_inline int judge(struct __sk_buff *skb)
 {
 	struct key key = {};
 	struct frame f;
@@ -127,16 +127,21 @@ static __always_inline int handle_from_guest(struct __sk_buff *skb)
 	return check_frame(skb, &f);
 }
 
-/* What becomes of the verdict: where MAC NAT is off, the LAN gets all that a guest says. */
-static __always_inline int observed(struct __sk_buff *skb, int verdict)
+/*
+ * What passes is marked, and only that reaches the host. Where MAC NAT is off, the LAN gets what is
+ * refused as well, without the mark; but not at the uplink's own MAC, by which uplink_egress knows
+ * the host's frames.
+ */
+static __always_inline int handle_from_guest(struct __sk_buff *skb)
 {
-	struct config *cfg;
+	struct config *cfg = configuration();
+	int verdict = judge(skb);
+	struct ethhdr eth;
 
-	if (verdict != DROP)
+	skb->tc_index = verdict == PASS ? MARK_PASSED : 0;
+	if (verdict == PASS || !cfg || !cfg->observe)
 		return verdict;
-	cfg = configuration();
-	if (!cfg || !cfg->observe)
+	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
 		return DROP;
-	skb->tc_index = MARK_REFUSED;
-	return PASS;
+	return same((__u16 *)eth.h_source, cfg->parent.w) ? DROP : PASS;
 }

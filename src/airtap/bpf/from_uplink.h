@@ -5,8 +5,7 @@
 #pragma once
 
 #include "arp.h"
-#include "dhcp.h"
-#include "ndp.h"
+#include "configures.h"
 
 /* An access point may send a group's packet to each station's own MAC: RFC 1112 6.4 backwards. */
 static __always_inline int ingress_ipv4(struct __sk_buff *skb, struct frame *f,
@@ -15,6 +14,7 @@ static __always_inline int ingress_ipv4(struct __sk_buff *skb, struct frame *f,
 	struct entry *entry;
 	struct key key = { .vlan = f->vlan };
 	__u32 address = bpf_ntohl(to);
+	int recipient = HOLDER;
 	__u16 group[] = { bpf_htons(0x0100), bpf_htons(0x5e00 | (address >> 16 & 0x7f)),
 			  bpf_htons(address & 0xffff) };
 
@@ -24,8 +24,11 @@ static __always_inline int ingress_ipv4(struct __sk_buff *skb, struct frame *f,
 		return deliver(skb, group, PACKET_MULTICAST);
 	set_ipv4(&key, to);
 	entry = bpf_map_lookup_elem(&addresses, &key);
-	if (dhcp && is_for_new_address(skb, f->l3, entry, &cfg->parent) &&
-	    (entry || !is_host(&key)))
+	if (dhcp)
+		recipient = dhcp_recipient(skb, f->l3, entry, &cfg->parent);
+	if (recipient == HOST)
+		return PASS;
+	if (recipient == NEWCOMER && (entry || !is_host(&key)))
 		return deliver_to_all(skb);
 	return deliver_to_entry(skb, cfg, entry);
 }
@@ -53,6 +56,45 @@ static __always_inline int ingress_ipv6(struct __sk_buff *skb, struct frame *f,
 	return deliver_to_entry(skb, cfg, entry);
 }
 
+/*
+ * No guest's MAC comes in from the LAN, as it leaves with the uplink's. So one that does is used
+ * there, and a macvlan would give its guest what siblings have for that station: user space is told,
+ * once a second. Looked at is what a station says to all, and in ARP and ICMPv6, without which nobody
+ * here speaks to it; a look at every frame would cost 10 ns. What one guest has for another comes by
+ * here too, as a macvlan shows it to the parent (drivers/net/macvlan.c: macvlan_queue_xmit).
+ */
+static __noinline int note_source(struct __sk_buff *skb, struct frame *f)
+{
+	struct event event = { .what = MAC_SEEN };
+	struct key key = {};
+	struct mac from = {};
+	struct bearer *bearer;
+
+	if (bpf_skb_load_bytes(skb, ETH_ALEN, from.w, ETH_ALEN))
+		return 0;
+	bearer = bpf_map_lookup_elem(&bearers, &from);
+	event.time = bpf_ktime_get_coarse_ns();
+	if (!bearer || event.time - bearer->last_seen < SECOND)
+		return 0;
+	bearer->last_seen = event.time;
+	key.vlan = f->vlan;
+	key.family = f->proto == bpf_htons(ETH_P_IPV6) ? 6 : 4;
+	if (f->proto == bpf_htons(ETH_P_IPV6))
+		bpf_skb_load_bytes(skb, f->l3 + offsetof(struct ipv6hdr, saddr), key.address, 16);
+	else if (f->proto == bpf_htons(ETH_P_IP))
+		bpf_skb_load_bytes(skb, f->l3 + offsetof(struct iphdr, saddr), key.address, 4);
+	else if (f->proto == bpf_htons(ETH_P_ARP))
+		bpf_skb_load_bytes(skb, f->l3 + offsetof(struct arp, spa), key.address, 4);
+	if (!is_unassignable(&key))
+		bearer->address = key;
+	event.key = bearer->address;
+	event.ifindex = bearer->ifindex;
+	event.mac = from;
+	if (event.ifindex)
+		bpf_ringbuf_output(&events, &event, sizeof(event), 0);
+	return 0;
+}
+
 static __always_inline int handle_from_uplink(struct __sk_buff *skb)
 {
 	struct config *cfg = configuration();
@@ -77,6 +119,11 @@ static __always_inline int handle_from_uplink(struct __sk_buff *skb)
 		return PASS;
 	to_us = same((__u16 *)eth->h_dest, cfg->parent.w);
 	from_us = same((__u16 *)eth->h_source, cfg->parent.w);
+	/* A guest's, which the LAN sends back: the host has not heard it when it left. */
+	if (from_us && configures(skb, &f))
+		return drop_echo();
+	if (is_group((__u16 *)eth->h_dest) || (to_us && f.proto == bpf_htons(ETH_P_ARP)))
+		note_source(skb, &f);
 	if (f.proto == bpf_htons(ETH_P_ARP))
 		return ingress_arp(skb, &f, cfg, to_us, from_us);
 	ip = (void *)eth + f.l3;
@@ -89,7 +136,11 @@ static __always_inline int handle_from_uplink(struct __sk_buff *skb)
 	if (f.proto != bpf_htons(ETH_P_IPV6) || (void *)(ip6 + 1) > end || ip6->version != 6)
 		return PASS;
 	to = ip6->daddr;
-	if (ip6->nexthdr == IPPROTO_ICMPV6 && is_nd_echo(skb, f.l3, &cfg->parent, from_us))
-		return drop_echo();
+	if (ip6->nexthdr == IPPROTO_ICMPV6) {
+		if (to_us)
+			note_source(skb, &f);
+		if (is_nd_echo(skb, f.l3, &cfg->parent, from_us))
+			return drop_echo();
+	}
 	return to_us ? ingress_ipv6(skb, &f, cfg, &to) : PASS;
 }

@@ -14,17 +14,19 @@
  * The host reaches its guests at their own MACs, and they reach it at the uplink's, on the uplink
  * itself: no device is added, no address and no route. Reverse path filters find what they expect.
  *
- * The host hears of a guest only what the guards of from_guest let pass, also where MAC NAT is off,
- * and nothing that configures it: no router advertisement, no redirect, no DHCP server. And a MAC is
- * not enough to get what the host sends: a guest may have chosen its router's. The packet must be for
- * an address on the link that was learned as that guest's; but questions for one it may hear.
+ * The host hears only what from_guest has marked as passed, also where MAC NAT is off: nothing from
+ * a device that is not guarded yet, or that is out of our sight in another network namespace. Of
+ * that it hears IPv4, IPv6 and their ARP, and nothing that configures it.
+ *
+ * A MAC is not enough to get what the host sends: a guest may have chosen its router's. The packet
+ * must be for an address on the link that was learned as that guest's; but questions for one it may
+ * hear.
  *
  * Tagged frames pass by: they are of the host's VLAN devices, which have no guests here.
  */
 #pragma once
 
-#include "dhcp.h"
-#include "ndp.h"
+#include "configures.h"
 #include "target.h"
 
 /* from_uplink, which takes this mark off again, is there only with MAC NAT. */
@@ -33,27 +35,67 @@ static __always_inline void mark_from_guest(struct __sk_buff *skb, const struct 
 	skb->tc_index = cfg->observe ? 0 : MARK_FROM_GUEST;
 }
 
-/* Whether what a guest sends would configure those who hear it. */
-static __noinline int configures(struct __sk_buff *skb)
+/*
+ * Whether a guest asks for an address from nobody's, to see whether it is free. The host shall hear
+ * that of an address that it has and uses, and will answer. Of one that it is about to take, it would
+ * think that the guest has it (RFC 4862 5.4.3; RFC 5227 2.1.1).
+ */
+static __always_inline bool is_idle_probe(const struct key *source, const struct key *target)
 {
-	struct ipv6hdr ip6;
-	struct frame f;
+	return is_unassignable(source) && usage_of(target) != IN_USE;
+}
+
+/* Of other hardware types than Ethernet's, ARP is not understood here. */
+static __always_inline bool hears_arp(struct __sk_buff *skb, __u32 l3)
+{
+	struct key source = {}, target = {};
+	struct arp arp;
+
+	if (bpf_skb_load_bytes(skb, l3, &arp, sizeof(arp)))
+		return false;
+	set_ipv4(&source, joined(arp.spa));
+	set_ipv4(&target, joined(arp.tpa));
+	return is_ethernet_ipv4(&arp) && !is_idle_probe(&source, &target);
+}
+
+static __always_inline bool hears_ipv6(struct __sk_buff *skb, __u32 l3)
+{
+	struct key source = {}, target = {};
+	struct in6_addr solicited;
+	struct ipv6hdr ip;
 	__u8 type;
-	int nd;
+	int at;
+
+	if (bpf_skb_load_bytes(skb, l3, &ip, sizeof(ip)))
+		return false;
+	set_ipv6(&source, &ip.saddr);
+	if (!is_unassignable(&source))
+		return true;
+	at = find_nd(skb, l3, ip.nexthdr);
+	if (at <= 0)
+		return !at;
+	if (bpf_skb_load_bytes(skb, at, &type, sizeof(type)) || type != ND_NEIGHBOUR_SOLICIT)
+		return true;
+	if (bpf_skb_load_bytes(skb, at + sizeof(struct icmp6hdr), &solicited, sizeof(solicited)))
+		return false;
+	set_ipv6(&target, &solicited);
+	return !is_idle_probe(&source, &target);
+}
+
+/* What is to be noted of a frame of a guest's that the host must not hear; 0: it may. */
+static __noinline int withheld(struct __sk_buff *skb)
+{
+	struct frame f;
 
 	if (!parse_ethernet(skb, &f))
-		return true;
+		return SAID_WITHHELD;
+	if (configures(skb, &f))
+		return SAID_CONFIGURES;
 	if (f.proto == bpf_htons(ETH_P_IP))
-		return is_from_dhcp_server(skb, f.l3);
-	if (f.proto != bpf_htons(ETH_P_IPV6) || bpf_skb_load_bytes(skb, f.l3, &ip6, sizeof(ip6)))
-		return false;
-	if (ip6.nexthdr == IPPROTO_UDP)
-		return is_from_port(skb, f.l3 + sizeof(ip6), DHCPV6_SERVER);
-	nd = find_nd(skb, f.l3, ip6.nexthdr);
-	if (nd <= 0)
-		return nd < 0;
-	return bpf_skb_load_bytes(skb, nd, &type, sizeof(type)) || type == ND_ROUTER_ADVERT ||
-	       type == ND_REDIRECT;
+		return 0;
+	if (f.proto == bpf_htons(ETH_P_IPV6))
+		return hears_ipv6(skb, f.l3) ? 0 : SAID_WITHHELD;
+	return f.proto == bpf_htons(ETH_P_ARP) && hears_arp(skb, f.l3) ? 0 : SAID_WITHHELD;
 }
 
 /*
@@ -63,9 +105,10 @@ static __noinline int configures(struct __sk_buff *skb)
 static __noinline int copy_to_host(struct __sk_buff *skb, const struct config *cfg)
 {
 	__u16 group[3], former = skb->tc_index;
+	int why = withheld(skb);
 
-	if (configures(skb)) {
-		note_handed(SAID_CONFIGURES);
+	if (why) {
+		note_handed(why);
 		return PASS;
 	}
 	note_handed(SAID_COPIED);
@@ -80,8 +123,10 @@ static __noinline int copy_to_host(struct __sk_buff *skb, const struct config *c
 
 static __always_inline int redirect_to_host(struct __sk_buff *skb, const struct config *cfg)
 {
-	if (configures(skb)) {
-		note_handed(SAID_CONFIGURES);
+	int why = withheld(skb);
+
+	if (why) {
+		note_handed(why);
 		return DROP;
 	}
 	mark_from_guest(skb, cfg);
@@ -143,12 +188,17 @@ static __always_inline int handle_uplink_egress(struct __sk_buff *skb)
 	struct mac to = {}, from = {};
 	struct ethhdr *eth;
 	__u32 *ifindex, guest;
-	bool control;
+	bool control, passed;
 
-	if (skb->tc_index == MARK_FROM_GUEST || skb->tc_index == MARK_REFUSED) {
+	if (skb->tc_index == MARK_FROM_GUEST) {
 		skb->tc_index = 0;
 		return PASS;
 	}
+	/* What came in somewhere since, as at a sibling in another network namespace, which may send
+	 * it on as it likes, has the mark still. */
+	passed = skb->tc_index == MARK_PASSED && !skb->ingress_ifindex;
+	if (skb->tc_index == MARK_PASSED)
+		skb->tc_index = 0;
 	pull(skb, ETH_HLEN);
 	eth = (void *)(long)skb->data;
 	if (!cfg || (void *)(eth + 1) > (void *)(long)skb->data_end || skb->vlan_present ||
@@ -158,7 +208,7 @@ static __always_inline int handle_uplink_egress(struct __sk_buff *skb)
 	__builtin_memcpy(from.w, eth->h_source, ETH_ALEN);
 	control = is_link_control(eth, eth->h_proto);
 	if (!same(from.w, cfg->parent.w)) {
-		if (!(is_group(to.w) || same(to.w, cfg->parent.w)) || control ||
+		if (!passed || control || !(is_group(to.w) || same(to.w, cfg->parent.w)) ||
 		    !bpf_map_lookup_elem(&macs, &from))
 			return PASS;
 		return is_group(to.w) ? copy_to_host(skb, cfg) : redirect_to_host(skb, cfg);
@@ -177,7 +227,8 @@ static __always_inline int handle_uplink_egress(struct __sk_buff *skb)
 
 /*
  * What the guest of an ipvtap sends to all, or to the uplink's MAC, where it takes its siblings
- * to be as well. ARP for an address that nobody here is known to have is left to to_sibling.
+ * to be as well. ARP for an address that nobody here is known to have is left to to_sibling, and so
+ * is what is for a sibling; the rest of what is left to it, it drops.
  */
 static __always_inline int handle_to_host(struct __sk_buff *skb)
 {
@@ -185,11 +236,12 @@ static __always_inline int handle_to_host(struct __sk_buff *skb)
 	struct key key = {};
 	struct mac from = {};
 	struct ethhdr eth;
+	bool passed = skb->tc_index == MARK_PASSED;
 	struct frame f;
 
 	skb->tc_index = MARK_FROM_GUEST;
 	pull(skb, HEADERS);
-	if (!cfg || bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) || skb->vlan_present ||
+	if (!cfg || !passed || bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) || skb->vlan_present ||
 	    is_tag(eth.h_proto))
 		return PASS;
 	__builtin_memcpy(from.w, eth.h_source, ETH_ALEN);

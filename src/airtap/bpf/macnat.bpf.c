@@ -70,7 +70,7 @@
 		return traced(skb, number, verdict);    \
 	}
 
-PROGRAM(from_guest, FROM_GUEST, observed(skb, handle_from_guest(skb)))
+PROGRAM(from_guest, FROM_GUEST, handle_from_guest(skb))
 PROGRAM(to_host, TO_HOST, handle_to_host(skb))
 PROGRAM(uplink_egress, UPLINK_EGRESS, handle_uplink_egress(skb))
 PROGRAM(to_uplink, TO_UPLINK, handle_to_uplink(skb))

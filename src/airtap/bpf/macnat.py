@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import Problem, reason
 from .attach import Programs
+from .bearers import BearerTable
 from .libbpf import BpfError, NoLibbpf
 from .map import Ring
 from .object import Object
@@ -37,6 +38,7 @@ class Macnat:
         self.hosts = HostTable(loaded.map("hosts"), loaded.map("on_links"), self.addresses)
         self.guests = GuestTable(loaded.map("guests"), loaded.map("tables"), self.addresses)
         self.host_access = HostAccessTable(loaded.map("macs"), loaded.map("listeners"))
+        self.bearers = BearerTable(loaded.map("bearers"), loaded.map("held"))
         self.note = Note(loaded.map("note"))
         self.events = Ring(loaded.map("events"), unpack_event)
         self.programs = Programs(loaded)

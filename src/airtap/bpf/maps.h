@@ -33,7 +33,7 @@
 
 SINGLE(config, struct config);
 
-/* Addresses of the host and its gateways, in any VLAN (key.vlan is 0). */
+/* Addresses of the host and its gateways, in any VLAN (key.vlan is 0); IN_USE or TENTATIVE. */
 TABLE(hosts, 8192, struct key, __u32);
 
 /* What the host reaches on the uplink without a router. */
@@ -60,6 +60,12 @@ struct {
 	__type(key, struct key);
 	__type(value, struct entry);
 } addresses SEC(".maps");
+
+/* MACs of macvtaps, and of late; written by user space, but for when the LAN was seen to use them. */
+TABLE(bearers, 4 * GUESTS, struct mac, struct bearer);
+
+/* Devices that user space keeps down, as the LAN uses their MAC. */
+TABLE(held, GUESTS, __u32, __u32);
 
 SINGLE(statistics, struct statistics);
 

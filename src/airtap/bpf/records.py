@@ -14,6 +14,7 @@ from ..names import octets
 from ..refusals import Refusal
 
 IPV4_QUOTA, IPV6_QUOTA, GUESTS, PREFIXES = 16, 32, 1024, 32  # of abi.h
+IN_USE, TENTATIVE = 1, 2  # of abi.h
 UNKNOWN_MAC = "00:00:00:00:00:00"
 NS = 1_000_000_000
 
@@ -23,10 +24,14 @@ _CONFIG = struct.Struct("=6s2xIIQQII")
 _KEY = struct.Struct("=16sHH")
 _ENTRY = struct.Struct("=QQII6s2x")
 _TABLE = struct.Struct("=8x8xQ5QQQQQ")
+_BEARER = struct.Struct("=Q16sHHI")
 _PREFIX = struct.Struct("=16s16sI")
 _EVENT = struct.Struct("=Q16sHHII6s2xBB2x")
 
-_CHANGES = ("learned", "moved", "evicted", "refused", "suppressed", "mac-learned", "probed")
+_CHANGES = (
+    *("learned", "moved", "evicted", "refused", "suppressed", "mac-learned", "probed"),
+    "mac-seen",
+)
 _REASONS = [refusal.key.replace("_", "-") for refusal in Refusal]
 
 
@@ -71,6 +76,27 @@ class Entry(NamedTuple):
         return cls._make(_ENTRY.unpack(value))
 
 
+class Bearer(NamedTuple):
+    """struct bearer: who bears a MAC.
+
+    last_seen: when the LAN was seen to use it, in ns of time.monotonic_ns(); 0 for never.
+    key: the address from which that was, for unpack_key().
+    ifindex: the guest's device, 0 for nobody's any more.
+    """
+
+    last_seen: int = 0
+    key: bytes = bytes(20)
+    ifindex: int = 0
+
+    def pack(self) -> bytes:
+        return _BEARER.pack(self.last_seen, *_KEY.unpack(self.key), self.ifindex)
+
+    @classmethod
+    def unpack(cls, value: bytes) -> "Bearer":
+        last_seen, *key, ifindex = _BEARER.unpack(value)
+        return cls(last_seen, _KEY.pack(*key), ifindex)
+
+
 @dataclass(frozen=True)
 class Learned:
     """An address that a guest has used.
@@ -88,14 +114,16 @@ class Learned:
 
 @dataclass(frozen=True)
 class Event:
-    """What from_guest did, at the time when it happened, in s of time.monotonic().
+    """What from_guest and from_uplink did, at the time when it happened, in s of time.monotonic().
 
     what: "learned"; "moved" (learned, from the guest with ifindex other, which has not used it
     for config.alive); "evicted" (the guest went over its quota; this was unused for longest);
     "refused" (dropped, see reason; at most 8 a second and guest); "suppressed" (more than 64
     changes in this second: those that follow are not reported, so read addresses() a second later);
     "mac-learned" (of an ipvtap's guest, not known before: mac is its own, and noted in guests());
-    "probed" (the guest has asked whether an address is free that nobody here is known to have).
+    "probed" (the guest has asked whether an address is free that nobody here is known to have);
+    "mac-seen" (from_uplink, at most once a second: the LAN uses the MAC of the guest's device; the
+    address is one that it used last, if any).
     reason: of a refusal, a field of GuestCounters. "guest-address": other holds the address; if
     it is found not to answer for it any more, forget() the address.
     address: None where none is at stake. mac: source address of the frame.

@@ -15,10 +15,12 @@ from ..kernel.links import IPVLAN_MODES
 from ..names import octets
 from .map import Map
 from .records import (
+    IN_USE,
     IPV4_QUOTA,
     IPV6_QUOTA,
     NS,
     PREFIXES,
+    TENTATIVE,
     UNKNOWN_MAC,
     Configuration,
     Entry,
@@ -208,18 +210,25 @@ class HostTable:
         return {address for key, _ in self._hosts.items() if (address := unpack_key(key)[0])}
 
     def set_addresses(
-        self, addresses: Collection[Address], broadcasts: Collection[IPv4Address]
+        self,
+        addresses: Collection[Address],
+        broadcasts: Collection[IPv4Address],
+        tentative: Collection[Address] = (),
     ) -> list[Learned]:
         """Set the addresses of the host and its gateways, which no guest may use, in any VLAN.
 
         broadcasts are the directed broadcast addresses of the uplink's IPv4 networks; packets for
         one that come in with the uplink's MAC go to all, and no guest may use it either.
+        tentative are those of addresses that the host is about to have: it hears no guest ask
+        whether one of them is free.
         Returns what guests had learned of the host's, now forgotten. No address that is in the set
         before and after is ever out of it.
         """
         new, old = set(addresses), self.addresses()
-        for address in new - old:
-            self._hosts.update(pack_key(address), pack_index(1))
+        for address in new:
+            usage = pack_index(TENTATIVE if address in tentative else IN_USE)
+            if self._hosts.lookup(pack_key(address)) != usage:
+                self._hosts.update(pack_key(address), usage)
         # After that: from_guest looks again behind its back, see learn_address() in addresses.h.
         taken = self._addresses.reserve(new, broadcasts)
         for address in old - new:

@@ -6,14 +6,22 @@
 
 #include "target.h"
 
+/* The ipvlan would give it to the host (drivers/net/ipvlan: ipvlan_xmit_mode_l2). */
+static __always_inline int keep_from_host(void)
+{
+	note_handed(SAID_WITHHELD);
+	return DROP;
+}
+
 /*
  * A guest takes the uplink's MAC for that of its siblings and of the host. What comes of a frame
- * that it sends there, after to_uplink:
+ * that it sends there, after to_uplink, and that to_host has not taken to the host:
  * - ARP for an address that nobody here is known to have: to all, as ingress_arp() has it. The host
  *   would take it for an echo, and of a probe for a sibling's address this is the answer
  * - in mode vepa: leaves, and comes back from the switch
  * - for an address of a sibling's: goes to it, or is dropped where siblings are private
- * - else: is the host's, to whom the ipvlan gives it (drivers/net/ipvlan: ipvlan_xmit_mode_l2)
+ * - else, whatever it is: dropped, or the host would have it. Tagged frames among it, those of a
+ *   guest whose MAC is not known yet, and all where there is no host access
  */
 static __always_inline int handle_to_sibling(struct __sk_buff *skb)
 {
@@ -31,19 +39,22 @@ static __always_inline int handle_to_sibling(struct __sk_buff *skb)
 	eth = (void *)(long)skb->data;
 	if (!cfg || (void *)(eth + 1) > (void *)(long)skb->data_end)
 		return DROP;
-	if (!same((__u16 *)eth->h_dest, cfg->parent.w) || !parse_ethernet(skb, &f) ||
-	    !find_target(skb, &f, &key))
+	if (!same((__u16 *)eth->h_dest, cfg->parent.w))
 		return PASS;
+	if (!parse_ethernet(skb, &f) || !find_target(skb, &f, &key))
+		return cfg->mode == VEPA ? PASS : keep_from_host();
 	is_arp = f.proto == bpf_htons(ETH_P_ARP);
 	entry = bpf_map_lookup_elem(&addresses, &key);
 	if (is_arp && !entry && !is_host(&key))
 		return bpf_skb_store_bytes(skb, 0, broadcast, ETH_ALEN, 0) ? DROP : PASS;
-	if (!entry || cfg->mode == VEPA)
+	if (cfg->mode == VEPA)
 		return PASS;
+	if (!entry)
+		return keep_from_host();
 	ifindex = entry->ifindex;
 	mac = entry->mac;
 	if (!ifindex || ifindex == skb->ifindex)
-		return PASS;
+		return keep_from_host();
 	if (cfg->mode == PRIVATE || bpf_skb_store_bytes(skb, 0, mac.w, ETH_ALEN, 0))
 		return DROP;
 	if (is_arp &&

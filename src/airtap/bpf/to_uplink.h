@@ -39,6 +39,8 @@ static __always_inline int handle_to_uplink(struct __sk_buff *skb)
 		return PASS;
 	if (same((__u16 *)eth->h_source, cfg->parent.w) && cfg->kind != IPVTAP)
 		return PASS;
+	if (skb->tc_index == MARK_PASSED) /* where uplink_egress or to_host did not need it */
+		skb->tc_index = 0;
 	pull(skb, HEADERS);
 	if (!parse_ethernet(skb, &f))
 		return DROP;

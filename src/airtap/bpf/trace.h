@@ -54,7 +54,7 @@ __noinline int begin_trace(struct __sk_buff *skb, __u32 program)
 	r->generation = 0;
 	/* On the uplink, of what a guest sends and was traced where it did: see host_access.h. */
 	if ((program == UPLINK_EGRESS || program == FROM_UPLINK) &&
-	    (skb->tc_index == MARK_FROM_GUEST || skb->tc_index == MARK_REFUSED))
+	    skb->tc_index == MARK_FROM_GUEST)
 		return 0;
 	/* These are the most, and must not pay for a trace that does not concern them. */
 	if (is_hosts_own(skb, program))

@@ -48,7 +48,7 @@ class Broker:
         self.mac_nat = Reconciler(current, links, ipr, callbacks)
         self._dispatcher = dispatcher
         self._links = links
-        self._learning = MacLearning(links, on_learned=self._mac_learned)
+        self._learning = MacLearning(links, self._mac_learned, self.mac_nat.lan_user)
         self.registry = Registry(links, on_forgotten=self._learning.stop)
         self._devices = GuestDevices(current, links, self.registry, self.mac_nat, self._learning)
         self.hooks = LibvirtHooks(current, links, self.registry, self.mac_nat, self._devices)

@@ -122,10 +122,11 @@ class LibvirtHooks:
     async def map_devices(self, request: requests.MapDevicesRequest) -> requests.Message:
         """For devices named in a guest of elsewhere, the one that stands for it on this host.
 
-        An alias counts first; what is lacking here is replaced by the uplink of the default
-        route. Names that need no replacement, or have none, are left out. Returned with these, the
-        "parents", are "aliases": those that stand for another device that is here, and may stay in
-        a mark, as create_device() asks for what they stand for.
+        An alias counts first; what is lacking here is replaced by the first device of the
+        configuration that can carry guests, else by that of the default route. Names that need no
+        replacement, or have none, are left out. Returned with these, the "parents", are "aliases":
+        those that stand for another device that is here, and may stay in a mark, as
+        create_device() asks for what they stand for.
         """
         config = self._config()
         default = await self._default_uplink()

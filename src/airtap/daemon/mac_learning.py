@@ -7,7 +7,7 @@ does not carry that. Until the guest speaks the device has a random one.
 import asyncio
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from socket import socket
 
@@ -26,8 +26,15 @@ _RETRY_S = 0.2
 class MacLearning:
     """The devices that wait for their guest's MAC, one task each."""
 
-    def __init__(self, links: Links, on_learned: Callable[[Guest, str], None]) -> None:
+    def __init__(
+        self,
+        links: Links,
+        on_learned: Callable[[Guest, str], None],
+        lan_user: Callable[[int, str], Awaitable[str]],
+    ) -> None:
+        """lan_user tells in words who on the LAN of an uplink (ifindex) uses a MAC."""
         self._links = links
+        self._lan_user = lan_user
         self._on_learned = on_learned
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
@@ -77,10 +84,12 @@ class MacLearning:
             link = await self._links.by_index(guest.index)
             if mac == link.mac and link.mode != "passthru":
                 return False  # a host program's own frame: the guest cannot know this MAC
+            if why := await self._lan_user(link.parent, mac):
+                raise Problem("mac-in-use", why)
             await self._links.set_mac(guest.index, mac_address(mac))
         except LinkNotFound:
             return True
-        except (LinkError, Problem) as exc:
+        except (OSError, Problem) as exc:
             if log_refusal:
                 busy = isinstance(exc, LinkError) and exc.errno in (errno.EADDRINUSE, errno.EBUSY)
                 why = "its parent or another guest has it" if busy else str(exc)

@@ -52,7 +52,9 @@ async def packets(
                 own = [entry for entry in learned if entry.ifindex == guest.index]
                 shown = _guest(guest, owner, own, counters.get(guest.index))
                 stranded = active is not None and active.needs_renew(guest.index)
-                yield {"guest": {**shown, "stranded": stranded}}
+                held_for = active.lan_macs.held_for(guest.index) if active else ""
+                states = {"stranded": stranded, "mac_in_use": held_for or None}
+                yield {"guest": {**shown, **states}}
     for device in broker.registry.lost_devices():
         if peer.uid in (0, device.guest.owner.uid):
             yield {"lost": _lost(device)}

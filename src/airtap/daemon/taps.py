@@ -112,6 +112,8 @@ class GuestDevices:
         Raises OSError, Problem; undo then has what is to be undone.
         """
         parent = spec.uplink
+        if spec.own_mac and (why := await self._mac_nat.lan_user(parent.index, spec.own_mac)):
+            raise Problem("mac-in-use", why, "give the guest another MAC address")
         name, index, node = await self._add_link(spec, mode)
         undo.push_async_callback(self._links.delete, index)
         await self._links.set_alias(index, spec.owner.to_alias())

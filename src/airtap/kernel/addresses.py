@@ -15,6 +15,7 @@ Subnet = IPv4Network | IPv6Network
 # include/uapi/linux/rtnetlink.h
 MAIN_TABLE = 254
 RTN_UNICAST = 1
+IFA_F_TENTATIVE = 0x40  # include/uapi/linux/if_addr.h
 
 _LINK_LOCAL = IPv6Network("fe80::/10")
 
@@ -24,6 +25,7 @@ class HostAddresses:
     """What no guest behind one uplink may use, and where that uplink leads.
 
     own: addresses of every device of the host, which may answer for any on any (weak host model).
+    tentative: those of them that the kernel still asks about (RFC 4862 5.4), or found taken.
     gateways: next hops behind the uplink.
     broadcasts: broadcast addresses of the uplink's IPv4 networks.
     subnets: the networks of the uplink's own addresses, but for link-local ones.
@@ -31,6 +33,7 @@ class HostAddresses:
     """
 
     own: frozenset[Address]
+    tentative: frozenset[Address]
     gateways: frozenset[Address]
     broadcasts: frozenset[IPv4Address]
     subnets: frozenset[Subnet]
@@ -47,6 +50,7 @@ def overlap(one: Subnet, other: Subnet) -> bool:
 async def host_addresses(ipr: AsyncIPRoute, uplink: int) -> HostAddresses:
     """Ask for the addresses around the device with index uplink. Raises LinkError."""
     own: set[Address] = set()
+    tentative: set[Address] = set()
     broadcasts: set[IPv4Address] = set()
     gateways: set[Address] = set()
     subnets: set[Subnet] = set()
@@ -57,6 +61,8 @@ async def host_addresses(ipr: AsyncIPRoute, uplink: int) -> HostAddresses:
             address = ip_address(message.get("local") or message.get("address"))
             if not address.is_loopback:
                 own.add(address)
+            if message["flags"] & IFA_F_TENTATIVE:
+                tentative.add(address)
             if message["index"] == uplink:
                 broadcasts |= _broadcasts(message, address)
                 if not address.is_link_local:
@@ -70,6 +76,7 @@ async def host_addresses(ipr: AsyncIPRoute, uplink: int) -> HostAddresses:
                 on_link.add(_destination(message))
     return HostAddresses(
         frozenset(own),
+        frozenset(tentative),
         frozenset(gateways),
         frozenset(broadcasts),
         frozenset(subnets),

@@ -57,6 +57,7 @@ ifinfmsg.ifinfo.register_link_kind(module={"ipvlan": _Ipvtap, "ipvtap": _Ipvtap}
 _HOST_OFF = (
     ("/proc/sys/net/ipv6/conf/{}/disable_ipv6", "1"),
     ("/proc/sys/net/ipv4/conf/{}/arp_ignore", "8"),
+    ("/proc/sys/net/ipv4/conf/{}/rp_filter", "1"),
 )
 
 
@@ -190,10 +191,13 @@ class Links:
     def keep_host_off(self, name: str) -> None:
         """Keep the host's own IP stack off a guest's device.
 
-        Whenever nobody reads its tap, what the LAN sends reaches the host's stack
-        (drivers/net/tap.c: tap_handle_frame). No address may come of a router advertisement
-        then, and no ARP request for a host's address be answered with the guest's MAC
-        (Documentation/networking/ip-sysctl.rst). Raises OSError.
+        Whenever nobody reads its tap, or its holder has detached the queue, what the LAN and
+        siblings send reaches the host's stack (drivers/net/tap.c: tap_handle_frame). No address may
+        come of a router advertisement then, no ARP request for a host's address be answered with
+        the guest's MAC (Documentation/networking/ip-sysctl.rst), and no packet pass by the rules
+        that the host has for the uplink: a device without an address is no way back to anybody
+        (net/ipv4/fib_frontend.c: __fib_validate_source), be the check strict or loose. Raises
+        OSError.
         """
         for path, value in _HOST_OFF:
             with suppress(FileNotFoundError):  # a host without IPv6
@@ -227,6 +231,10 @@ class Links:
     async def set_up(self, index: int) -> None:
         """Raises LinkNotFound, LinkError (EBUSY or EADDRINUSE: a sibling has the MAC)."""
         await self._request("set", index=index, flags=IFF_UP, change=IFF_UP)
+
+    async def set_down(self, index: int) -> None:
+        """Raises LinkNotFound, LinkError."""
+        await self._request("set", index=index, flags=0, change=IFF_UP)
 
     async def delete(self, index: int) -> None:
         """Delete a device. One that is gone already is success.

@@ -13,12 +13,26 @@ from .links import link_errors
 # include/uapi/linux/neighbour.h: NUD_REACHABLE, STALE, DELAY, PROBE
 _REACHABLE = 0x02
 _ANSWERED_ONCE = _REACHABLE | 0x04 | 0x08 | 0x10
+_PERMANENT = 0x80
 
 
 async def neighbours(ipr: AsyncIPRoute, index: int) -> list[Address]:
     """The addresses that have told the device with index their MAC. Raises LinkError."""
     found = await _dump(ipr, index, _ANSWERED_ONCE)
     return [ip_address(message.get("dst")) for message in found if message.get("dst")]
+
+
+async def neighbour_macs(ipr: AsyncIPRoute, index: int) -> dict[Address, str]:
+    """The MACs that addresses have told the device with index, or that it was given for them.
+
+    Raises LinkError.
+    """
+    found = await _dump(ipr, index, _ANSWERED_ONCE | _PERMANENT)
+    return {
+        ip_address(message.get("dst")): message.get("lladdr")
+        for message in found
+        if message.get("dst") and message.get("lladdr")
+    }
 
 
 async def neighbour_mac(

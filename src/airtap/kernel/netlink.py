@@ -122,7 +122,12 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 def attributes(octets: bytes) -> Attributes:
     """Attributes by type; the last of a type counts."""
-    return {kind & _TYPE_MASK: value for kind, value in _parts(octets, _ATTRIBUTE)}
+    return dict(attribute_parts(octets))
+
+
+def attribute_parts(octets: bytes) -> Iterator[tuple[int, bytes]]:
+    """The type and the value of each attribute."""
+    return ((kind & _TYPE_MASK, value) for kind, value in _parts(octets, _ATTRIBUTE))
 
 
 def number(octets: bytes) -> int:

@@ -115,12 +115,17 @@ class Children:
         """Take all that is there for old. Raises LinkError."""
         self._first_seen = {link.index: float("-inf") for link in await self._links.dump()}
 
+    def forget(self, index: int) -> None:
+        """Forget a device that is gone: another may have its ifindex next."""
+        self._parents.pop(index, None)
+        self._first_seen.pop(index, None)
+
     async def find(self, index: int) -> Link | None:
         """Return the device of that index, None if there is none (any more)."""
         try:
             return await self._links.by_index(index)
         except LinkNotFound:
-            self._parents.pop(index, None)  # another device may have the index next
+            self.forget(index)
             return None
 
     async def some(self, devices: Devices) -> list[Link]:

@@ -4,11 +4,12 @@ An uplink of macvtaps needs them where it takes one MAC only, and where the host
 guests; an uplink of ipvtaps always, as they deliver to its guests. "On" is said of an uplink that
 has them.
 
-Theory of operation. Level-triggered: a notification, a request or a start of the daemon only
-enqueues a device. _reconcile() finds out from the kernel what the uplink is and what stands on it,
-asks policy.desired() what should be there, and _apply() makes it so: on while the uplink needs it
-and has children; off otherwise. To reconcile again changes nothing where all is well, so it may be
-done at any time: after somebody deleted the qdisc, after a crash, after the uplink's MAC changed.
+Theory of operation. Level-triggered: a notification only enqueues a device; a start reconciles all.
+_reconcile() finds out from the kernel what the uplink is and what stands on it, asks
+policy.desired() what should be there, and _apply() makes it so: on while the uplink needs it and
+has children; off otherwise. To reconcile again changes nothing where all is well, so it may be done
+at any time: after somebody deleted the qdisc, after a crash, after the uplink's MAC changed. An
+attach does not wait for the queue: ready_for_child() and add_child() are under the same lock.
 
 The maps are pinned (bpf/pins.py), so a daemon that ends leaves MAC NAT at work.
 """
@@ -17,7 +18,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -34,6 +35,7 @@ from ..kernel.nl80211_events import WifiEvents
 from ..kernel.rtnl_events import Events
 from . import policy
 from .binding_cache import BindingCache
+from .lan_macs import gateway_with
 from .uplink import UplinkState, detach_all
 from .workqueue import EVERYTHING, Devices, WorkQueue
 
@@ -84,7 +86,7 @@ class Reconciler:
         self._children = policy.Children(links, self.enqueue)
         self._changing = asyncio.Lock()
         self._queue = WorkQueue(self._reconcile_devices)
-        self._events = Events(self.enqueue)
+        self._events = Events(self.enqueue, self._note_link)
         self._wifi_events = WifiEvents(self.enqueue)
 
     async def close(self) -> None:
@@ -180,11 +182,15 @@ class Reconciler:
     def bearer(self, uplink: Link, mac: str) -> str:
         """Return the name of the device on an uplink whose guest has this MAC, or ""."""
         current = self._uplinks.get(uplink.index)
-        for index, known in current.children.items() if current else ():
-            if known == mac:
-                with suppress(LinkNotFound):
-                    return self._links.name_of(index)
-        return ""
+        return current.bearer(mac) if current else ""
+
+    async def lan_user(self, uplink: int, mac: str) -> str:
+        """Tell in words who on the LAN of an uplink (ifindex) uses a MAC; "" for nobody known.
+
+        Raises OSError.
+        """
+        current = self._uplinks.get(uplink)
+        return (current and current.lan_macs.user(mac)) or await gateway_with(uplink, mac)
 
     async def _reconcile_devices(self, devices: Devices) -> None:
         async with self._changing:
@@ -202,21 +208,26 @@ class Reconciler:
             await self._try(index, EVERYTHING)
 
     async def _reconcile_uplinks_of(self, devices: Devices) -> None:
-        by_uplink: dict[int, set[int]] = {}
+        by_uplink: dict[int, set[int | None]] = {}
         for device in devices:
-            if device is not None and (index := await self._uplink_of(device)):
+            for index in await self._uplinks_of(device or 0):
                 by_uplink.setdefault(index, set()).add(device)
         for index, some in by_uplink.items():
             await self._try(index, frozenset(some))
 
-    async def _uplink_of(self, index: int) -> int:
-        """Return the uplink of a device: itself, or what it stands on; 0 for none."""
+    async def _uplinks_of(self, index: int) -> set[int]:
+        """Return the uplink of a device: itself, or what it stands on, or stood: it may be anew."""
         if index in self._uplinks or index in self._queue.failing:
-            return index
-        for parent, uplink in self._uplinks.items():
-            if index in uplink.children:
-                return parent
-        return await self._children.parent_of(index)
+            return {index}
+        found = {parent for parent, uplink in self._uplinks.items() if index in uplink.children}
+        return (found | {await self._children.parent_of(index)}) - {0}
+
+    def _note_link(self, index: int, mac: str | None) -> None:
+        if mac is None:
+            self._children.forget(index)
+            return
+        for uplink in self._uplinks.values():
+            uplink.note_mac(index, mac)
 
     async def _try(self, index: int, devices: Devices) -> None:
         """Reconcile an uplink; what fails there is tried again there, and no fault of others."""

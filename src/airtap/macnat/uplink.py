@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from pyroute2 import AsyncIPRoute
@@ -21,6 +22,7 @@ from ..packet.neighbour import gratuitous
 from .address_probe import AddressProbes
 from .binding_cache import BindingCache
 from .host_access import HostAccess
+from .lan_macs import LanMacs
 from .policy import is_child, supports_host_access
 from .roaming import Roaming, network_name
 from .workqueue import Devices
@@ -34,7 +36,7 @@ class UplinkState:
     role is what is on. With translate, guests get the uplink's MAC; without, those of ipvtaps must
     use it, and those of macvtaps have their own on the wire.
     children maps the ifindexes of guests' devices to their MACs, None while one is to be learned.
-    on_mac_learned is called with the ifindex of a child whose guest has told its MAC.
+    enqueue is called with the ifindex of a child that is to be looked at again.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class UplinkState:
         links: Links,
         ipr: AsyncIPRoute,
         bindings: BindingCache,
-        on_mac_learned: Callable[[int], None],
+        enqueue: Callable[[int], None],
     ) -> None:
         self.link = link
         self.role = role
@@ -60,7 +62,8 @@ class UplinkState:
         self._host_access = HostAccess(nat.host_access, self._children)
         self.roaming = Roaming(nat)
         self._bindings = bindings
-        self._on_mac_learned = on_mac_learned
+        self._enqueue = enqueue
+        self.lan_macs = LanMacs(nat.bearers, links, ipr, enqueue)
         self._probes = AddressProbes(nat, link.name)
         self._events = nat.events.open(self._on_event)
         asyncio.get_running_loop().add_reader(self._events, nat.events.consume)
@@ -69,6 +72,7 @@ class UplinkState:
         """End this object; what is attached goes on. With remove, forget the pinned state too."""
         asyncio.get_running_loop().remove_reader(self._events)
         self._probes.close()
+        self.lan_macs.close()
         self.roaming.close()
         if remove:
             self._nat.remove()
@@ -88,6 +92,19 @@ class UplinkState:
         """Tell whether a child's guest was not heard yet on the network where the uplink is now."""
         return self.roaming.needs_renew(index)
 
+    def bearer(self, mac: str) -> str:
+        """Return the name of the device whose guest has this MAC, or ""."""
+        for index, known in self._children.items():
+            if known == mac:
+                with suppress(LinkNotFound):
+                    return self._links.name_of(index)
+        return ""
+
+    def note_mac(self, index: int, mac: str) -> None:
+        """Note a MAC that a device bears for the moment, if it is a child."""
+        if index in self._children:
+            self.lan_macs.note_mac(index, mac)
+
     def addresses(self) -> list[Learned]:
         """Return the addresses of all guests. Raises BpfError."""
         return self._nat.addresses.all()
@@ -106,7 +123,9 @@ class UplinkState:
         before = nat.config.parent_mac(), nat.config.translates()
         nat.config.set_role(role, mode)
         addresses = await host_addresses(self._ipr, link.index)
-        nat.hosts.set_addresses(addresses.own | addresses.gateways, addresses.broadcasts)
+        hosts = addresses.own | addresses.gateways
+        nat.hosts.set_addresses(hosts, addresses.broadcasts, addresses.tentative)
+        self.lan_macs.gateways = addresses.gateways
         nat.hosts.set_on_link(addresses.on_link)
         nat.config.set_parent(link.index, link.mac)
         await nat.programs.attach(self._ipr, link.index, role.on_parent)
@@ -114,6 +133,7 @@ class UplinkState:
             await detach_all(self._links, self._ipr, link.index, keep=role)
         if before != (link.mac, role.translate):
             self._announce(link, translate=role.translate)
+            self.lan_macs.begin()
         if is_other:
             log.info("%s is on for %s (%s)", role, link.name, role.kind)
         self.link, self.role, self._subnets, self._is_on = link, role, addresses.subnets, True
@@ -121,6 +141,8 @@ class UplinkState:
     async def take_down(self) -> None:
         """Take the programs off the uplink and its children. Raises LinkError."""
         await detach_all(self._links, self._ipr, self.link.index)
+        for index in self._nat.bearers.indexes():
+            await self.lan_macs.forget(index)
         if self.role.translate and self._children:
             self._announce(self.link, translate=False)
         log.info("%s is off for %s", self.role, self.link.name)
@@ -138,14 +160,18 @@ class UplinkState:
         if moved:
             log.info("%s is on another network now", self.link.name)
             self._bindings.clear(self.link.index)
+            self.lan_macs.begin()
         return moved
 
     async def sync_children(self, children: list[Link], devices: Devices) -> None:
         """Make the guests, among devices, those on the children that are there."""
         macs = self._nat.guests.macs()
-        gone = (macs.keys() | self._children.keys()) - {link.index for link in children}
+        known = macs.keys() | self._children.keys() | self._nat.bearers.indexes()
+        gone = known - {link.index for link in children}
         for index in gone if None in devices else gone & devices:
+            await self.lan_macs.forget(index)
             self._forget(index)
+        await self.lan_macs.note_gateways(self.link, children)
         if None in devices:
             self._host_access.remove_strangers()
         for link in children:
@@ -193,6 +219,7 @@ class UplinkState:
             self._links.keep_host_off(link.name)
             await self._links.set_allmulti(link.index)
         await self.add_child(link.index, await self._guest_mac(link, heard))
+        await self.lan_macs.enforce(self.link, link)
         if self.role.host_access and supports_host_access(link):
             self._host_access.add(link.index, self.link.mac)
         else:
@@ -235,8 +262,10 @@ class UplinkState:
 
     def _on_event(self, event: Event) -> None:
         log.debug("%s: %s", self.link.name, event)
+        if event.what == "mac-seen":
+            return self._enqueue(event.ifindex)
         if event.what == "mac-learned":
-            self._on_mac_learned(event.ifindex)
+            self._enqueue(event.ifindex)
         if self.roaming.reject(event) or event.address is None:
             return
         if event.reason == "guest-address":

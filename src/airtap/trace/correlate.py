@@ -16,8 +16,10 @@ from ..refusals import Refusal
 from .describe import dhcp_flags, in_words, layer3, mac, nd_message
 
 # Bits of record.said: enum what and SAID_* of abi.h.
-LEARNED, MOVED, EVICTED, REFUSED, SUPPRESSED, MAC_LEARNED, PROBED = (1 << n for n in range(7))
-COPIED, CONFIGURES = 1 << 14, 1 << 15
+LEARNED, MOVED, EVICTED, REFUSED, SUPPRESSED, MAC_LEARNED, PROBED, MAC_SEEN = (
+    1 << n for n in range(8)
+)
+WITHHELD, COPIED, CONFIGURES = 1 << 13, 1 << 14, 1 << 15
 
 _REFUSED_BY = {
     "to_uplink": "refused: ARP, ND or DHCP that cannot be translated whole",
@@ -122,14 +124,12 @@ class Correlator:
 
     def _end_of(self, records: Sequence[Record]) -> tuple[str, list[str]]:
         """Return where a frame of the guest's goes, and what else is to say of it."""
-        last, to_uplink = records[-1], mac(records[-1].after[:6]) == self.setting.uplink_mac
+        last = records[-1]
         if last.verdict == DROP:
             return "guest -> LAN", _why_dropped(last)
         if last.verdict == REDIRECT:
             receiver = "sibling" if last.name == "to_sibling" else "host"
             return f"guest -> {receiver}", [f"handed to the {receiver}"]
-        if last.name == "to_sibling" and to_uplink:
-            return "guest -> host", ["for no sibling: to the host"]
         is_group = bool(last.after[0] & 1)
         reaches_uplink = last.name == "to_uplink" or self.setting.kind == "ipvtap"
         if self.setting.macnat and not reaches_uplink and self.lossy:
@@ -187,6 +187,8 @@ def _noted(record: Record) -> Iterator[str]:
         yield "a copy to the host"
     if record.said & CONFIGURES and record.verdict == PASS:
         yield "not for the host, which it would configure"
+    if record.said & WITHHELD and record.verdict == PASS:
+        yield "not for the host"
     if record.said & REFUSED and record.verdict != DROP:
         yield f"hidden from the host: {_reason(record)}"
 
@@ -196,6 +198,8 @@ def _why_dropped(record: Record) -> list[str]:
         return [f"refused: {_reason(record)}"]
     if record.said & CONFIGURES:
         return ["refused: it would configure the host"]
+    if record.said & WITHHELD:
+        return ["refused: for no sibling, and not for the host"]
     return [_REFUSED_BY.get(record.name, "refused")]
 
 

@@ -117,6 +117,8 @@ def _more(guest: Json, uplink: Json, view: View, width: int) -> Iterator[str]:
         yield view.paint(_YELLOW, text)
     if guest["stranded"]:
         yield from (view.paint(_YELLOW, text) for text in _STRANDED)
+    if why := guest.get("mac_in_use"):
+        yield from (view.paint(_YELLOW, text) for text in ("kept off the LAN:", printable(why)))
 
 
 _STRANDED = (

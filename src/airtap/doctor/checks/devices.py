@@ -9,7 +9,8 @@ from ..sources.uplinks import UplinkSnapshot
 from .daemon import start
 from .uplink import Context
 
-_ARP_IGNORE_ALL = 8  # Documentation/networking/ip-sysctl.rst
+# What keep_host_off() sets, at least (Documentation/networking/ip-sysctl.rst).
+_HOST_OFF = (("ipv6", "disable_ipv6", 1), ("ipv4", "arp_ignore", 8), ("ipv4", "rp_filter", 1))
 _UNMANAGED = {
     "NetworkManager": (
         "/etc/NetworkManager/conf.d/airtap.conf: [keyfile] unmanaged-devices="
@@ -27,15 +28,18 @@ _REFUSED = {
 }
 
 
-def up(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
+def up(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
     """Tell which devices of airtap's guests are down.
 
     Devices of others are not looked at: libvirt takes its own down while their guest is paused
-    (src/qemu/qemu_interface.c: qemuInterfaceStopDevice).
+    (src/qemu/qemu_interface.c: qemuInterfaceStopDevice). Nor are those that airtapd keeps down.
 
     Yields problem device-down.
     """
+    kept = {guest["device"] for guest in _reported(uplink, context) if guest.get("mac_in_use")}
     for device in uplink.devices:
+        if device.name in kept:
+            continue
         if device.owner and not device.link.up and device.held is not False:
             yield problem(
                 "device-down",
@@ -90,17 +94,16 @@ def host_kept_off(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding
         return
     for device in uplink.devices:
         name, values = device.name, device.sysctls
-        wanted = {"ipv6": ("disable_ipv6", 1), "ipv4": ("arp_ignore", _ARP_IGNORE_ALL)}
         wrong = {
             sysctl_of(family, name, key): (values[key], should)
-            for family, (key, should) in wanted.items()
+            for family, key, should in _HOST_OFF
             if key in values and values[key] < should
         }
         if wrong:
             yield warning(
                 "host-on-device",
                 name,
-                what="the host itself speaks on a guest's device, with the guest's MAC",
+                what="the host itself speaks on a guest's device, or listens there",
                 evidence=", ".join(f"{key}: {value}" for key, (value, _) in wrong.items()),
                 remedy="sysctl -w "
                 + " ".join(f"{key}={value}" for key, (_, value) in wrong.items()),
@@ -144,13 +147,30 @@ def managed(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
 def guests(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
     """Tell what airtapd reports of guests that are not well.
 
-    Yields warning guest-stranded or guest-refused.
+    Yields problem mac-in-use; warning guest-stranded or guest-refused.
     """
-    for entry in context.daemon.status.uplinks:
-        if entry["name"] == uplink.name:
-            for guest in entry["guests"]:
-                yield from _stranded(guest)
-                yield from _refused(guest)
+    for guest in _reported(uplink, context):
+        yield from _kept_off(guest)
+        yield from _stranded(guest)
+        yield from _refused(guest)
+
+
+def _reported(uplink: UplinkSnapshot, context: Context) -> list[dict[str, object]]:
+    """Return what airtapd reports of the guests of an uplink."""
+    entries = context.daemon.status.uplinks
+    return [guest for each in entries if each["name"] == uplink.name for guest in each["guests"]]
+
+
+def _kept_off(guest: dict[str, object]) -> Iterator[Finding]:
+    if why := guest.get("mac_in_use"):
+        yield problem(
+            "mac-in-use",
+            _domain(guest) or str(guest["device"]),
+            what="airtapd keeps this guest's device down: what others have for the owner of its"
+            " MAC address would reach it",
+            evidence=f"airtap status: {why}",
+            remedy="give the guest a MAC address of its own, and start it anew",
+        )
 
 
 def _stranded(guest: dict[str, object]) -> Iterator[Finding]:

@@ -23,7 +23,11 @@ from . import namespaces
 from .managers import Managers
 from .namespaces import Stranger
 
-_SYSCTLS = {"disable_ipv6": "ipv6/conf/{}/disable_ipv6", "arp_ignore": "ipv4/conf/{}/arp_ignore"}
+_SYSCTLS = {
+    "disable_ipv6": "ipv6/conf/{}/disable_ipv6",
+    "arp_ignore": "ipv4/conf/{}/arp_ignore",
+    "rp_filter": "ipv4/conf/{}/rp_filter",
+}
 _BRIDGE_SYSCTLS = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
 
 
@@ -253,7 +257,7 @@ def _sysctls(name: str) -> dict[str, int]:
     for key, path in _SYSCTLS.items():
         own, everywhere = [_number(f"/proc/sys/net/{path.format(each)}") for each in (name, "all")]
         if own is not None:
-            found[key] = max(own, everywhere or 0) if key == "arp_ignore" else own
+            found[key] = own if key == "disable_ipv6" else max(own, everywhere or 0)
     return found
 
 
