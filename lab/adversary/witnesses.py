@@ -13,7 +13,7 @@ from lab.adversary import packets as p
 from lab.adversary import world as w
 from lab.adversary.attacks import LEASES
 from lab.adversary.canaries import Canaries
-from lab.adversary.ears import ETH_P_MARK, Barrier, Frames, Port
+from lab.adversary.ears import Barrier, Frames, Port
 from lab.adversary.setting import Setting
 from lab.adversary.state import State
 from lab.lan import FAR_MAC, NEAR_MAC, Lan
@@ -58,7 +58,7 @@ class Witnesses(Running):
         self._host = [kept(Frames(None, "up0", kind)) for kind in _ETHERTYPES]
         self._vlan = kept(Frames(None, scenery.VLAN_DEVICE)) if self._has_vlans else None
         marks = {
-            name: kept(Frames(namespace, _DEVICES[name], ETH_P_MARK))
+            name: kept(Frames(namespace, _DEVICES[name], p.IPV4))
             for name, namespace in _PLACES.items()
         }
         self._barrier = Barrier(marks)

@@ -78,9 +78,10 @@ class LanMacs:
 
     def held_for(self, index: int) -> str:
         """Tell in words for whom a device is kept down; "" if it is not."""
+        if not self.is_held(index):
+            return ""  # it may not even be known yet
         mac = self._table.mac(index)
-        why = self._restlessness(index) or self.user(mac) or f"{mac} was in use"
-        return why if self.is_held(index) else ""
+        return self._restlessness(index) or self.user(mac) or f"{mac} was in use"
 
     def user(self, mac: str) -> str:
         """Tell in words who on the LAN uses a MAC; "" for nobody that was seen."""
