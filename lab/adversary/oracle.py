@@ -101,11 +101,20 @@ def macs(frame: bytes) -> set[str]:
 
 def clients(frame: bytes) -> set[str]:
     """For whom a frame asks a DHCP server."""
+    return _clients(frame, 67, 1)
+
+
+def offered(frame: bytes) -> set[str]:
+    """To whom a frame offers something by DHCP."""
+    return _clients(frame, 68, 2)
+
+
+def _clients(frame: bytes, port: int, op: int) -> set[str]:
     kind, octets = payload(frame)
     protocol, data = transport(kind, octets)
-    if kind != p.IPV4 or protocol != p.UDP or len(data) < 42 or data[2:4] != b"\0\x43":
+    if kind != p.IPV4 or protocol != p.UDP or len(data) < 42:
         return set()
-    return {data[36:42].hex(":")} if data[8] == 1 else set()
+    return {data[36:42].hex(":")} if (int.from_bytes(data[2:4]), data[8]) == (port, op) else set()
 
 
 def on_the_air(frame: bytes, own_mac: str, not_its_own: Collection[str]) -> list[str]:

@@ -56,6 +56,8 @@ class Witnesses(Running):
         self._air = kept(Frames("lan", "lan0"))
         self._beside = kept(Frames("sibling", "eth0"))
         self._host = [kept(Frames(None, "up0", kind)) for kind in _ETHERTYPES]
+        # A macvlan shows its uplink what goes from guest to guest (macvlan_queue_xmit).
+        self._everything = kept(Frames(None, "up0"))
         self._vlan = kept(Frames(None, scenery.VLAN_DEVICE)) if self._has_vlans else None
         marks = {
             name: kept(Frames(namespace, _DEVICES[name], p.IPV4))
@@ -152,6 +154,9 @@ class Witnesses(Running):
             if _is_judged(frame):
                 wrong = oracle.at_the_host(frame, self._not_the_rogues if claims else ())
                 found += [f"host: {what}" for what in wrong]
+        for frame in self._everything.heard():
+            if _is_judged(frame) and NEAR_MAC in oracle.offered(frame):
+                found.append("host: a DHCP client that reads packets hears an offer")
         for frame in self._vlan.heard() if self._vlan else ():
             if _is_judged(frame) and (claims or oracle.configures(frame)):
                 found.append(f"host's VLAN device: hears {oracle.configures(frame) or 'the guest'}")
@@ -209,7 +214,7 @@ class Witnesses(Running):
 
     def deaf(self) -> None:
         """Forget what was heard so far."""
-        for ears in (self._air, self._beside, *self._host):
+        for ears in (self._air, self._beside, self._everything, *self._host):
             for _ in ears.heard():
                 pass
 
