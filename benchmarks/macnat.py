@@ -483,7 +483,7 @@ class MacNat:
     async def _attach_parent(self, wire: Wire) -> None:
         index = socket.if_nametoindex(wire.near)
         async with AsyncIPRoute() as ipr:
-            addresses = await host_addresses(ipr, index)
+            addresses = await host_addresses(index)
             self._macnat.hosts.set_addresses(
                 addresses.own | addresses.gateways, addresses.broadcasts
             )

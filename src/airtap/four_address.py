@@ -101,7 +101,7 @@ def _expect_no_bridge(links: Links, link: Link) -> None:
 
 async def _addresses(ipr: AsyncIPRoute, index: int) -> list[Address]:
     """Who is to answer: the gateways, else neighbours."""
-    gateways = (await host_addresses(ipr, index)).gateways
+    gateways = (await host_addresses(index)).gateways
     return sorted(gateways, key=str) or (await neighbours(ipr, index))[:_MOST]
 
 

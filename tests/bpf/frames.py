@@ -101,7 +101,7 @@ def dhcp(draw: st.DrawFn) -> Packet:
         xid=draw(st.integers(0, 0xFFFF)),
         flags=flags,
         ciaddr=draw(ipv4),
-        chaddr=b"\2\0\0\0\1\1",
+        chaddr=bytes.fromhex(draw(st.sampled_from([*GUEST_MACS, PARENT])).replace(":", "")),
     )
     return udp / message / DHCP(options=[("message-type", "discover"), "end"])
 

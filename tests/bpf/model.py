@@ -6,7 +6,7 @@ checksums are not known here at all (see sums.py).
 
 from collections import Counter
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from tests.bpf.rig import BROADCAST, MULTICAST, OTHERHOST
 from tests.bpf.view import (
@@ -18,6 +18,7 @@ from tests.bpf.view import (
     configures,
     destination,
     dhcp_client,
+    dhcp_request,
     egress_dhcp,
     group_mac,
     is_ipv4_arp,
@@ -27,6 +28,7 @@ from tests.bpf.view import (
 )
 
 Place = tuple[Address, int]
+Network = IPv4Network | IPv6Network
 
 QUOTA = {4: 16, 6: 32}
 EVERYBODY = b"\xff" * 6
@@ -73,6 +75,7 @@ class Model:
         self.held: dict[Place, Holder] = {}
         self.hosts: set[Address] = set()
         self.broadcasts: set[Address] = set()
+        self.routes: dict[Network, int] = {}
 
     # What user space does
 
@@ -81,6 +84,19 @@ class Model:
         for place in list(self.held):
             if place[0] in hosts or (place[0] in broadcasts and place[1] == 0):
                 del self.held[place]
+
+    def set_routes(self, routes: dict[Network, int]) -> None:
+        """routes: for whose frames each leads elsewhere, 1 untagged, 2 tagged ones."""
+        self.routes = routes
+        for place in list(self.held):
+            if self._is_elsewhere(place):
+                del self.held[place]
+
+    def _is_elsewhere(self, place: Place) -> bool:
+        address, vlan = place
+        found = [network for network in self.routes if address in network]
+        longest = max(found, key=lambda network: network.prefixlen, default=None)
+        return longest is not None and bool(self.routes[longest] & (2 if vlan else 1))
 
     def set_guest(self, ifindex: int, mac: bytes | None) -> None:
         self.guests.setdefault(ifindex, Guest(mac)).mac = mac
@@ -132,7 +148,22 @@ class Model:
                 return "malformed"
             if refusal := self._claim_address(ifindex, guest, (claim, view.vlan)):
                 return refusal
+        if view.ethertype == IPV4 and len(frame) >= view.at + 20 and frame[view.at] >> 4 == 4:
+            return self._dhcp_refusal(ifindex, frame[6:12], view, frame[view.at :])
         return ""
+
+    def _dhcp_refusal(self, ifindex: int, source: bytes, view: View, data: bytes) -> str:
+        """Of what a guest asks of a DHCP server."""
+        asked = dhcp_request(data)
+        if not asked:
+            return "malformed" if asked is None else ""
+        client, address = asked
+        if client == self.parent != source:
+            return "wrong_mac"
+        if address in self.hosts:
+            return "host_address"
+        holder = self.held.get((address, view.vlan))
+        return "guest_address" if holder and holder.ifindex != ifindex else ""
 
     def _claims(self, view: View, data: bytes) -> list[Address | None]:
         """The addresses that the sender says are its own; None where that cannot be told."""
@@ -167,6 +198,8 @@ class Model:
                 self._used(guest, address.version, holder.slot)
             return ""
         if address in self.hosts or (address in self.broadcasts and place[1] == 0):
+            return "host_address"
+        if self._is_elsewhere(place):
             return "host_address"
         if holder is not None and not holder.old:
             return "guest_address"

@@ -51,6 +51,10 @@ def dhcp_to_server(draw: st.DrawFn) -> Packet:
         packet.options = [b"\1\1\1\1" * draw(st.integers(1, 10))]
     if draw(at_times):
         packet.frag = draw(st.sampled_from([1, 0x1000]))
+    if draw(rarely):
+        packet.flags = "MF"
+    if draw(rarely):
+        packet.len = draw(st.integers(20, 80))
     return Ether(src=draw(st.sampled_from(GUEST_MACS))) / packet / draw(dhcp())
 
 

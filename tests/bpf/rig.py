@@ -79,6 +79,7 @@ class Rig:
         """Macvtaps, empty maps, timing of an hour: nothing grows old by itself during a test."""
         self.macnat.config.set_role(Role("macvtap"), "bridge")
         self.macnat.hosts.set_addresses(set(), set())
+        self.macnat.hosts.set_routes({})
         for entry in self.macnat.addresses.all():
             self.macnat.addresses.forget(entry.address, entry.vlan)
         for ifindex in self.macnat.guests.macs():

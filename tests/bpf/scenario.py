@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import asdict
 from functools import cache
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, ip_address, ip_network
 from itertools import product
 
 from hypothesis import strategies as st
@@ -13,6 +13,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from airtap.bpf.role import Role
+from airtap.kernel.addresses import Prefix
 from tests.bpf.frames import (
     BROADCAST4,
     GATEWAY4,
@@ -59,6 +60,13 @@ guests = st.integers(0, 1)
 families = st.sampled_from([4, 6])
 numbers = st.integers(0, 3)
 vlans = st.sampled_from([None, None, VLAN])
+# Around the guests' addresses, one within the other.
+prefixes = st.sampled_from(
+    [
+        *("192.0.2.100/32", "192.0.2.100/31", "192.0.2.96/28", "192.0.2.0/24", "10.0.0.0/8"),
+        *("2001:db8::1:1/128", "2001:db8::1:0/126", "2001:db8::/64", "fd00::/8"),
+    ]
+)
 # What changes who holds which address, and needs no frame to be drawn.
 changes = st.one_of(
     *[st.tuples(st.just("flood"), guests, families, st.integers(0, 36), st.integers(1, 36))] * 3,
@@ -67,6 +75,7 @@ changes = st.one_of(
     *[st.tuples(st.just("age"))] * 2,
     st.tuples(st.just("keep"), guests, families, st.integers(4, 40)),
     st.tuples(st.just("host"), st.one_of(guest4, guest6)),
+    st.tuples(st.just("route"), st.dictionaries(prefixes, st.integers(0, 3), max_size=4)),
     st.tuples(st.just("guest"), guests, st.sampled_from([*GUEST_MACS, None])),
     *[st.tuples(st.just("begin"), guests, senders, numbers)] * 2,
     st.tuples(st.just("go"), guests),
@@ -239,6 +248,16 @@ class Scenario:
         broadcasts = {IPv4Address(BROADCAST4)}
         self.macnat.hosts.set_addresses(hosts, broadcasts)
         self.model.set_hosts(set(hosts), set(broadcasts))
+
+    def route(self, routes: dict[str, int]) -> None:
+        """The host's routes are others; what they say holds for untagged frames (1), tagged (2)."""
+        networks = {ip_network(text): bits for text, bits in routes.items()}
+        packed = {
+            Prefix(net.version, net.prefixlen, int(net.network_address)): bits
+            for net, bits in networks.items()
+        }
+        self.macnat.hosts.set_routes(packed)
+        self.model.set_routes(networks)
 
     def guest(self, number: int, mac: str | None) -> None:
         """A guest's device is announced, or its MAC changes."""

@@ -19,6 +19,9 @@ CONSTANTS = {
     "TC_ACT_REDIRECT": trace_record.REDIRECT,
     "GUESTS": records.GUESTS,
     "PREFIXES": records.PREFIXES,
+    "ROUTES": records.ROUTES,
+    "UNTAGGED": records.UNTAGGED,
+    "TAGGED": records.TAGGED,
     "IPV4_SLOTS": records.IPV4_QUOTA,
     "IPV6_SLOTS": records.IPV6_QUOTA,
     "SNAP": trace_record.SNAP,
@@ -47,6 +50,7 @@ MIRRORS = [
     (records._ENTRY, "entry", "fresh_until last_seen ifindex slot mac.w"),
     (records._BEARER, "bearer", "last_seen address.address address.vlan address.family ifindex"),
     (records._PREFIX, "prefix", "address mask family"),
+    (records._ROUTE, "route", "bits family address"),
     (records._EVENT, "event", f"time {_KEY} ifindex other mac.w what reason"),
     (tracer._STATE, "tracing", "generation lost"),
     (tracer._WHO, "who", "ifindex mac.w"),
@@ -66,6 +70,7 @@ PINNED = {
     "config": (4, 40),
     "hosts": (20, 4),
     "on_links": (4, 1152),
+    "routes": (24, 4),
     "guests": (4, 8),
     "macs": (8, 4),
     "listeners": (4, 4100),
@@ -79,6 +84,7 @@ PINNED = {
     "tracees": (12, 4),
     "records": (4, 848),
     "traces": (0, 0),
+    "payloads": (4, 1500),
     ".bss": (4, 8),
 }
 

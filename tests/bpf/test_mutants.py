@@ -26,6 +26,37 @@ MUTANTS = {
     "host addresses for all": ("if (is_host(&c->key) || (entry", "if ((entry"),
     "host addresses in their own VLAN only": ("anywhere.vlan = 0;", ""),
     "broadcast address for all": ("(entry && !entry->ifindex))", "false)"),
+    "what is routed elsewhere for all": (
+        "return is_host(key) || is_elsewhere(key);",
+        "return is_host(key);",
+    ),
+    "what is routed elsewhere for tagged frames": ("(key->vlan ? TAGGED : UNTAGGED)", "TAGGED"),
+    "what is routed elsewhere for untagged frames": (
+        "(key->vlan ? TAGGED : UNTAGGED)",
+        "UNTAGGED",
+    ),
+    "routes of one family": ("route.family = key->family;", "route.family = 6;"),
+    "half of a prefix": ("8 * (sizeof(route) - sizeof(route.bits))", "32 + 24"),
+    "DHCP in the uplink's name": ("is_uplink_mac(&client) && !same", "0 && !same"),
+    "DHCP for any address": ("return reason == REASONS ? PASS :", "return 1 ? PASS :"),
+    "DHCP for the host's address": (
+        "if (is_host(&c->key))\n\t\treturn HOST_ADDRESS;",
+        "",
+    ),
+    "DHCP for a guest's own address": (
+        "entry->ifindex && entry->ifindex != c->ifindex ?",
+        "entry->ifindex ?",
+    ),
+    "DHCP for a sibling's address": (
+        "entry->ifindex && entry->ifindex != c->ifindex ?",
+        "!entry->ifindex ?",
+    ),
+    "DHCP from a known address": ("&& !may_be_bootrequest(ip, end)", ""),
+    "DHCP in a first fragment": ("&& !(ip->frag_off & bpf_htons(0x2000));", ";"),
+    "DHCP beyond its packet": ("bpf_ntohs(ip->tot_len) >= header + UP_TO(chaddr) &&", ""),
+    "DHCP beyond its datagram": ("bpf_ntohs(m.udp.len) >= UP_TO(chaddr) &&", ""),
+    "DHCP answers to a relay": ("if (m.op == BOOTREPLY)", "if (0)"),
+    "all of UDP for DHCP": ("if (m.udp.dest != bpf_htons(BOOTPS)) {", "if (0) {"),
     "siblings' addresses for all": (
         "if (c->now - entry->last_seen < cfg->alive)",
         "if (c->now - entry->last_seen >= cfg->alive)",

@@ -71,6 +71,29 @@ def egress_dhcp(data: bytes) -> bytes:
     return data[:at] + bytes([data[at] | 0x80]) + data[at + 1 :]
 
 
+def dhcp_request(data: bytes) -> tuple[bytes, IPv4Address] | tuple[()] | None:
+    """The client's MAC and address in a request to a DHCP server.
+
+    Empty: it is something else. None: cut, or in a fragment, so that it cannot be told.
+    """
+    header, fragment = (data[0] & 0xF) * 4, int.from_bytes(data[6:8], "big")
+    message = data[header : header + 42]
+    if data[9] != 17 or fragment & 0x1FFF:
+        return ()
+    if len(message) < 8:
+        return None
+    if message[2:4] != b"\0\x43":
+        return ()
+    lengths = (
+        len(message),
+        int.from_bytes(data[2:4], "big") - header,
+        int.from_bytes(message[4:6]),
+    )
+    if min(lengths) < 42 or fragment & 0x2000:
+        return None
+    return () if message[8] == 2 else (message[36:42], IPv4Address(message[20:24]))
+
+
 def dhcp_client(data: bytes) -> bytes | None:
     """The client's MAC in a DHCP server's answer. None: it is something else, or in a packet with
     IP options, in the later part of a fragmented one, or cut."""

@@ -18,6 +18,7 @@
 #define SLOTS (IPV4_SLOTS + IPV6_SLOTS)
 
 #define PREFIXES 32 /* of what the host reaches without a router */
+#define ROUTES 16384
 
 /* Words as they stand in the frame; an Ethernet header is aligned to two bytes only. */
 struct mac {
@@ -99,6 +100,20 @@ struct prefix {
 
 struct on_link {
 	struct prefix prefixes[PREFIXES];
+};
+
+/* Frames of whom, untagged or tagged, may not be from there: the host routes it elsewhere. */
+enum elsewhere { UNTAGGED = 1, TAGGED = 2 };
+
+/* The key of a trie: bits says how many of what follows count. */
+struct route {
+	__u32 bits;
+	__u32 family; /* 4 or 6 */
+	__u32 address[4]; /* as in struct key */
+};
+
+struct payload {
+	__u8 octets[1500];
 };
 
 struct note {

@@ -50,6 +50,24 @@ static __always_inline bool is_host(const struct key *key)
 	return usage_of(key);
 }
 
+/* Whether the host has a route for an address that leads elsewhere than to this uplink. */
+static __noinline bool is_elsewhere(const struct key *key)
+{
+	struct route route = { .bits = 8 * (sizeof(route) - sizeof(route.bits)) };
+	__u32 *elsewhere;
+
+	route.family = key->family;
+	__builtin_memcpy(route.address, key->address, sizeof(route.address));
+	elsewhere = bpf_map_lookup_elem(&routes, &route);
+	return elsewhere && *elsewhere & (key->vlan ? TAGGED : UNTAGGED);
+}
+
+/* Whether an address is no guest's to have. */
+static __always_inline bool is_reserved(const struct key *key)
+{
+	return is_host(key) || is_elsewhere(key);
+}
+
 /* Nobody has these addresses: unspecified (a DHCP client, a probe), multicast, broadcast, loopback. */
 static __always_inline bool is_unassignable(const struct key *key)
 {
@@ -170,9 +188,9 @@ static __noinline int learn_address(struct claim *c, struct table *table, __u32 
 	 * an address that is not known here, for long; the guest says it again. */
 	if (bpf_map_update_elem(&addresses, &c->key, &entry, BPF_ANY))
 		return DROP;
-	/* User space adds a host address first, then deletes what was learned of it: whichever
-	 * way that and this interleave, one of the two deletes. */
-	if (is_host(&c->key)) {
+	/* User space adds a host address or a route first, then deletes what was learned of it:
+	 * whichever way that and this interleave, one of the two deletes. */
+	if (is_reserved(&c->key)) {
 		bpf_map_delete_elem(&addresses, &c->key);
 		return refuse(c, table, HOST_ADDRESS, 0);
 	}
@@ -199,7 +217,8 @@ static __always_inline void refresh(struct claim *c, struct table *table, struct
  * A guest says that c->key is its own. What comes of it:
  * - an address that nobody has: passes, nothing is learned
  * - its own already: passes, noted as seen from time to time
- * - of the host, a gateway, or the LAN's broadcast address: dropped
+ * - of the host, a gateway, the LAN's broadcast address, or one that the host routes elsewhere:
+ *   dropped
  * - another guest's who used it within config.alive: dropped, and user space told, which may ask
  *   the holder and delete the entry if no answer comes
  * - another guest's who did not, or new: learned; dropped if that cannot be noted
@@ -232,7 +251,7 @@ __noinline int claim_address(struct claim *given)
 			refresh(c, table, entry);
 		return PASS;
 	}
-	if (is_host(&c->key) || (entry && !entry->ifindex))
+	if (is_reserved(&c->key) || (entry && !entry->ifindex))
 		return refuse(c, table, HOST_ADDRESS, 0);
 	if (entry && entry->ifindex != c->ifindex) {
 		holder = entry->ifindex;
@@ -251,7 +270,7 @@ __noinline int claim_address(struct claim *given)
  */
 static __noinline int note_probe(struct claim *c, struct table *table)
 {
-	if (c->learn && !is_unassignable(&c->key) && !is_host(&c->key) &&
+	if (c->learn && !is_unassignable(&c->key) && !is_reserved(&c->key) &&
 	    !bpf_map_lookup_elem(&addresses, &c->key))
 		report(c, table, &c->key, PROBED, 0);
 	return PASS;

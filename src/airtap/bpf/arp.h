@@ -41,8 +41,6 @@ static __always_inline int check_arp(struct __sk_buff *skb, struct frame *f, str
 		return refuse(c, table, MALFORMED, 0);
 	if (!is_ethernet_ipv4(&arp))
 		return PASS;
-	if (checksum_pending(skb, f->l3))
-		return refuse(c, table, MALFORMED, 0);
 	set_ipv4(&c->key, joined(arp.spa));
 	if (c->key.address[0])
 		return claim_address(c);

@@ -126,21 +126,3 @@ static __always_inline bool is_snap(struct __sk_buff *skb, struct frame *f)
 	       !bpf_skb_load_bytes(skb, f->l3, llc, sizeof(llc)) &&
 	       llc[0] == 0xaa && llc[1] == 0xaa && llc[2] == 0x03;
 }
-
-/*
- * Whether the kernel will still write a checksum into this frame (CHECKSUM_PARTIAL), which no
- * sender does to ARP or ND. Not visible to tc programs, but the checksum helper leaves such frames
- * alone (net/core/utils.c: inet_proto_csum_replace4). at: any two bytes.
- */
-__noinline int checksum_pending(struct __sk_buff *skb, __u32 at)
-{
-	__u16 before = 0, after = 0;
-
-	if (bpf_skb_load_bytes(skb, at, &before, sizeof(before)) ||
-	    bpf_l4_csum_replace(skb, at, 0, 1, sizeof(before)) ||
-	    bpf_skb_load_bytes(skb, at, &after, sizeof(after)))
-		return true;
-	if (after == before)
-		return true;
-	return bpf_skb_store_bytes(skb, at, &before, sizeof(before), 0);
-}

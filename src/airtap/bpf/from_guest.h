@@ -6,16 +6,83 @@
 
 #include <linux/ip.h>
 #include "arp.h"
+#include "checksum.h"
+#include "dhcp.h"
 #include "ndp.h"
 
-static __always_inline int check_ipv4(struct __sk_buff *skb, struct frame *f, struct claim *c)
+static __always_inline bool is_uplink_mac(const struct mac *mac)
+{
+	struct config *cfg = configuration();
+
+	return cfg && same(mac->w, cfg->parent.w);
+}
+
+/* Whether an address is the host's, a gateway's or another guest's. */
+static __always_inline __u32 holder_reason(struct claim *c)
+{
+	struct entry *entry = bpf_map_lookup_elem(&addresses, &c->key);
+
+	if (is_host(&c->key))
+		return HOST_ADDRESS;
+	return entry && entry->ifindex && entry->ifindex != c->ifindex ? GUEST_ADDRESS : REASONS;
+}
+
+/*
+ * A request to a DHCP server. In the name of the uplink's MAC, or for an address of the host's, a
+ * gateway's or another guest's (ciaddr), it would renew or release what is theirs: refused, as is
+ * what cannot be told, because it is cut or in fragments, of which nobody sends any. A relay's
+ * requests are from MACs and for addresses of its own clients.
+ *
+ * What a pending checksum may give the port of a server is looked at too, see may_be_bootrequest().
+ */
+static __noinline int check_dhcp(struct __sk_buff *skb, __u32 l3, const struct iphdr *ip,
+				 struct claim *c, struct table *table)
+{
+	__u32 header = ip->ihl * 4, l4 = l3 + header, reason;
+	struct mac client = {};
+	struct bootp m;
+	bool whole;
+
+	if (bpf_skb_load_bytes(skb, l4, &m, sizeof(m.udp)))
+		return refuse(c, table, MALFORMED, 0);
+	whole = !bpf_skb_load_bytes(skb, l4 + sizeof(m.udp), &m.op, UP_TO(chaddr) - sizeof(m.udp)) &&
+		bpf_ntohs(ip->tot_len) >= header + UP_TO(chaddr) &&
+		bpf_ntohs(m.udp.len) >= UP_TO(chaddr) && !(ip->frag_off & bpf_htons(0x2000));
+	if (m.udp.dest != bpf_htons(BOOTPS)) {
+		if (!whole || !checksum_pending(skb))
+			return PASS;
+	} else if (!whole || !keeps_payload(skb, l4 + sizeof(m.udp))) {
+		return refuse(c, table, MALFORMED, 0);
+	}
+	if (m.op == BOOTREPLY)
+		return PASS;
+	__builtin_memcpy(client.w, m.chaddr, ETH_ALEN);
+	if (is_uplink_mac(&client) && !same(client.w, c->mac.w))
+		return refuse(c, table, WRONG_MAC, 0);
+	set_ipv4(&c->key, m.ciaddr);
+	reason = holder_reason(c);
+	return reason == REASONS ? PASS : refuse(c, table, reason, 0);
+}
+
+static __always_inline int check_ipv4(struct __sk_buff *skb, struct frame *f, struct claim *c,
+				      struct table *table)
 {
 	struct iphdr ip;
+	int verdict;
 
 	if (bpf_skb_load_bytes(skb, f->l3, &ip, sizeof(ip)) || ip.version != 4)
-		return PASS;
+		return checksum_pending(skb) ? refuse(c, table, MALFORMED, 0) : PASS;
+	if (ip.ihl < 5 || ip.frag_off & bpf_htons(0x3fff)) {
+		if (checksum_pending(skb))
+			return refuse(c, table, MALFORMED, 0);
+	} else if (!keeps_headers(skb, f->l3 + ip.ihl * 4)) {
+		return refuse(c, table, MALFORMED, 0);
+	}
 	set_ipv4(&c->key, ip.saddr);
-	return claim_address(c);
+	verdict = claim_address(c);
+	if (verdict != PASS || ip.protocol != IPPROTO_UDP || ip.frag_off & bpf_htons(0x1fff))
+		return verdict;
+	return check_dhcp(skb, f->l3, &ip, c, table);
 }
 
 static __always_inline int check_ipv6(struct __sk_buff *skb, struct frame *f, struct claim *c,
@@ -25,7 +92,9 @@ static __always_inline int check_ipv6(struct __sk_buff *skb, struct frame *f, st
 	int verdict, at;
 
 	if (bpf_skb_load_bytes(skb, f->l3, &ip, sizeof(ip)) || ip.version != 6)
-		return PASS;
+		return checksum_pending(skb) ? refuse(c, table, MALFORMED, 0) : PASS;
+	if (!keeps_ipv6_headers(skb, f->l3, ip.nexthdr))
+		return refuse(c, table, MALFORMED, 0);
 	set_ipv6(&c->key, &ip.saddr);
 	verdict = claim_address(c);
 	if (verdict != PASS || !leads_to_nd(ip.nexthdr))
@@ -34,13 +103,6 @@ static __always_inline int check_ipv6(struct __sk_buff *skb, struct frame *f, st
 	if (at < 0)
 		return refuse(c, table, MALFORMED, 0);
 	return at ? check_nd(skb, at, c, table) : PASS;
-}
-
-static __always_inline bool is_uplink_mac(const struct mac *mac)
-{
-	struct config *cfg = configuration();
-
-	return cfg && same(mac->w, cfg->parent.w);
 }
 
 /* The first frame of an ipvtap's guest says its MAC. The uplink's own it may not have. */
@@ -78,9 +140,11 @@ static __noinline int check_frame(struct __sk_buff *skb, struct frame *f)
 	if (f->stacked)
 		return refuse(&c, table, MALFORMED, 0);
 	if (f->proto == bpf_htons(ETH_P_IP))
-		return check_ipv4(skb, f, &c);
+		return check_ipv4(skb, f, &c, table);
 	if (f->proto == bpf_htons(ETH_P_IPV6))
 		return check_ipv6(skb, f, &c, table);
+	if (checksum_pending(skb))
+		return refuse(&c, table, MALFORMED, 0);
 	if (is_link_control(&eth, f->proto))
 		return refuse(&c, table, LINK_CONTROL, 0);
 	if (f->proto == bpf_htons(ETH_P_ARP))
@@ -97,6 +161,18 @@ static __always_inline bool is_fresh(struct __sk_buff *skb, const __u16 *source,
 	       bpf_jiffies64() < entry->fresh_until;
 }
 
+/* Whether a packet is, or once its checksum is written may be, a request to a DHCP server. Nor is it
+ * known of what is cut, or of a header that is too short. */
+static __always_inline bool may_be_bootrequest(struct iphdr *ip, void *end)
+{
+	struct bootp *m = (void *)ip + ip->ihl * 4;
+
+	if (ip->protocol != IPPROTO_UDP)
+		return false;
+	return (void *)m + UP_TO(op) > end || m->udp.dest == bpf_htons(BOOTPS) ||
+	       m->op == BOOTREQUEST;
+}
+
 static __always_inline int judge(struct __sk_buff *skb)
 {
 	struct key key = {};
@@ -104,6 +180,7 @@ static __always_inline int judge(struct __sk_buff *skb)
 	struct ipv6hdr *ip6;
 	struct ethhdr *eth;
 	struct iphdr *ip;
+	__u32 l4;
 	void *end;
 
 	pull(skb, HEADERS);
@@ -114,15 +191,19 @@ static __always_inline int judge(struct __sk_buff *skb)
 	key.vlan = f.vlan;
 	ip = (void *)eth + f.l3;
 	ip6 = (void *)eth + f.l3;
-	if (f.proto == bpf_htons(ETH_P_IP) && (void *)(ip + 1) <= end && ip->version == 4) {
+	if (f.proto == bpf_htons(ETH_P_IP) && (void *)(ip + 1) <= end && ip->version == 4 &&
+	    ip->ihl >= 5 && !(ip->frag_off & bpf_htons(0x3fff)) && !may_be_bootrequest(ip, end)) {
 		set_ipv4(&key, ip->saddr);
+		l4 = f.l3 + ip->ihl * 4;
 	} else if (f.proto == bpf_htons(ETH_P_IPV6) && (void *)(ip6 + 1) <= end &&
 		   ip6->version == 6 && !leads_to_nd(ip6->nexthdr)) {
 		set_ipv6(&key, &ip6->saddr);
+		l4 = f.l3 + sizeof(*ip6);
 	} else {
 		return check_frame(skb, &f);
 	}
-	if ((void *)(eth + 1) <= end && is_fresh(skb, (__u16 *)eth->h_source, &key))
+	if ((void *)(eth + 1) <= end && is_fresh(skb, (__u16 *)eth->h_source, &key) &&
+	    keeps_headers(skb, l4))
 		return PASS;
 	return check_frame(skb, &f);
 }

@@ -50,10 +50,8 @@
  * that un-clones each frame, and the host's own TCP is all clones (net/core/filter.c:
  * bpf_unclone_prologue). On ingress clones are rare, and a direct write is cheaper.
  *
- * A limit: with a virtio header a guest may have the kernel write a checksum, late and where the
- * guest says (virtio_net_hdr_to_skb()), for instance into its IPv4 source address. For ARP and ND
- * checksum_pending() refuses that. Elsewhere it forges a source address in that guest's own
- * packet, to which no answer comes back, as any host of the LAN can.
+ * With a virtio header a guest may have the kernel write a checksum, after all of these programs and
+ * where the guest says. It may stand behind what they have read only: see checksum.h.
  */
 #include "from_guest.h"
 #include "from_uplink.h"

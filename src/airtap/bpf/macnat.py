@@ -14,12 +14,13 @@ from pathlib import Path
 from ..errors import Problem, reason
 from .attach import Programs
 from .bearers import BearerTable
+from .host_access import HostAccessTable
 from .libbpf import BpfError, NoLibbpf
 from .map import Ring
 from .object import Object
 from .pins import load, remove_pins
 from .records import UNKNOWN_MAC, unpack_event
-from .tables import AddressTable, GuestTable, HostAccessTable, HostTable, Note, UplinkConfig
+from .tables import AddressTable, GuestTable, HostTable, Note, UplinkConfig
 from .tracer import Tracer
 
 
@@ -34,8 +35,9 @@ class Macnat:
         self._object = loaded
         self._directory = directory
         self.config = UplinkConfig(loaded.map("config"))
-        self.addresses = AddressTable(loaded.map("addresses"), loaded.map("hosts"))
-        self.hosts = HostTable(loaded.map("hosts"), loaded.map("on_links"), self.addresses)
+        hosts, routes = loaded.map("hosts"), loaded.map("routes")
+        self.addresses = AddressTable(loaded.map("addresses"), hosts, routes)
+        self.hosts = HostTable(hosts, loaded.map("on_links"), routes, self.addresses)
         self.guests = GuestTable(loaded.map("guests"), loaded.map("tables"), self.addresses)
         self.host_access = HostAccessTable(loaded.map("macs"), loaded.map("listeners"))
         self.bearers = BearerTable(loaded.map("bearers"), loaded.map("held"))

@@ -52,12 +52,14 @@ class Map:
         return self._done(result, "delete in", errno.ENOENT)
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield every key of a hash map and its value. Raises BpfError.
+        """Yield every key of a hash map or trie and its value. Raises BpfError.
 
-        In batches: unlike the walk by BPF_MAP_GET_NEXT_KEY this does not begin again when a key
-        is deleted meanwhile (kernel/bpf/hashtab.c: __htab_map_lookup_and_delete_batch).
+        In batches: unlike the walk by BPF_MAP_GET_NEXT_KEY that of a hash map does not begin again
+        when a key is deleted meanwhile (kernel/bpf/hashtab.c: __htab_map_lookup_and_delete_batch).
         """
-        size, start, position = _BATCH, None, ctypes.byref(ctypes.c_uint32())
+        size, start = _BATCH, None
+        # Of other maps the last key (kernel/bpf/syscall.c: generic_map_lookup_batch).
+        position = ctypes.create_string_buffer(max(4, self.key_size))
         while True:
             keys = ctypes.create_string_buffer(self.key_size * size)
             values = ctypes.create_string_buffer(self.value_size * size)

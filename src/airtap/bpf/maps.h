@@ -39,6 +39,16 @@ TABLE(hosts, 8192, struct key, __u32);
 /* What the host reaches on the uplink without a router. */
 SINGLE(on_links, struct on_link);
 
+/* Where the host's routes lead, as far as it matters: bits of enum elsewhere. The longest prefix
+ * counts. Written by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, ROUTES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct route);
+	__type(value, __u32);
+} routes SEC(".maps");
+
 /* Devices under watch, written by user space. MAC all zero: not known yet, nothing is learned.
  * An ipvtap's is then the first that its guest uses; a macvtap must bear it, so user space learns
  * that. */
@@ -91,6 +101,14 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 256 * 1024);
 } traces SEC(".maps");
+
+/* Room for keeps_payload(), too much for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct payload);
+} payloads SEC(".maps");
 
 struct tracing tracing;
 

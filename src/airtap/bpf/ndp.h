@@ -25,8 +25,6 @@ static __always_inline int check_nd(struct __sk_buff *skb, __u32 at, struct clai
 	} nd;
 	bool claims;
 
-	if (checksum_pending(skb, at + offsetof(struct icmp6hdr, icmp6_cksum)))
-		return refuse(c, table, MALFORMED, 0);
 	if (bpf_skb_load_bytes(skb, at, &nd.icmp, sizeof(nd.icmp)))
 		return refuse(c, table, MALFORMED, 0);
 	claims = nd.icmp.icmp6_type == ND_NEIGHBOUR_ADVERT;

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-from ..kernel.addresses import Address, Subnet
+from ..kernel.addresses import Address, Prefix, Subnet
 from ..names import octets
 from ..refusals import Refusal
 
-IPV4_QUOTA, IPV6_QUOTA, GUESTS, PREFIXES = 16, 32, 1024, 32  # of abi.h
+IPV4_QUOTA, IPV6_QUOTA, GUESTS, PREFIXES, ROUTES = 16, 32, 1024, 32, 16384  # of abi.h
+UNTAGGED, TAGGED = 1, 2  # enum elsewhere
 IN_USE, TENTATIVE = 1, 2  # of abi.h
 UNKNOWN_MAC = "00:00:00:00:00:00"
 NS = 1_000_000_000
@@ -26,6 +27,7 @@ _ENTRY = struct.Struct("=QQII6s2x")
 _TABLE = struct.Struct("=8x8xQ5QQQQQ")
 _BEARER = struct.Struct("=Q16sHHI")
 _PREFIX = struct.Struct("=16s16sI")
+_ROUTE = struct.Struct("=II16s")
 _EVENT = struct.Struct("=Q16sHHII6s2xBB2x")
 
 _CHANGES = (
@@ -201,6 +203,17 @@ def pack_prefixes(prefixes: Collection[Subnet]) -> bytes:
         _PREFIX.pack(net.network_address.packed, net.netmask.packed, net.version)
         for net in prefixes
     )
+
+
+def pack_route(prefix: Prefix) -> bytes:
+    """Pack a struct route."""
+    version, length, bits = prefix
+    return _ROUTE.pack(32 + length, version, bits.to_bytes(4 if version == 4 else 16))
+
+
+def unpack_bits(route: bytes) -> int:
+    """Read how long the prefix of a struct route is; the longer, the more."""
+    return int(_ROUTE.unpack(route)[0])
 
 
 def unpack_learned(key: bytes, value: bytes) -> Learned | None:

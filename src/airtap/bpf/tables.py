@@ -7,10 +7,10 @@ half there. All methods raise BpfError.
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from ipaddress import IPv4Address
 
-from ..kernel.addresses import Address, Subnet
+from ..kernel.addresses import Address, Prefix, Subnet
 from ..kernel.links import IPVLAN_MODES
 from ..names import octets
 from .map import Map
@@ -20,17 +20,21 @@ from .records import (
     IPV6_QUOTA,
     NS,
     PREFIXES,
+    ROUTES,
+    TAGGED,
     TENTATIVE,
     UNKNOWN_MAC,
+    UNTAGGED,
     Configuration,
     Entry,
     GuestCounters,
     Learned,
     pack_index,
     pack_key,
-    pack_listeners,
     pack_mac,
     pack_prefixes,
+    pack_route,
+    unpack_bits,
     unpack_counters,
     unpack_index,
     unpack_key,
@@ -46,6 +50,9 @@ REFRESH_S = 1.0
 
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h
 _NO_SLOT = IPV4_QUOTA + IPV6_QUOTA
+# Of PREFIXES. IPv6 has room for the networks of all addresses that router advertisements may give
+# the host (net.ipv6.conf.*.max_addresses: 16).
+_IPV4_PLACES = 12
 
 
 class UplinkConfig:
@@ -118,14 +125,12 @@ class Note:
 
 
 class AddressTable:
-    """Who has which address, and which addresses are broadcasts: "addresses".
+    """Who has which address, and which are broadcasts: "addresses". The programs write it too."""
 
-    The programs write this table too: they learn addresses and evict them.
-    """
-
-    def __init__(self, table: Map, hosts: Map) -> None:
+    def __init__(self, table: Map, hosts: Map, routes: Map) -> None:
         self._table = table
         self._hosts = hosts
+        self._routes = routes
 
     def all(self) -> list[Learned]:
         """Return all learned addresses."""
@@ -163,13 +168,14 @@ class AddressTable:
     def restore_bindings(self, ifindex: int, mac: str, bindings: Collection[Learned]) -> None:
         """Have a guest hold what it has held on another device, as if seen in use just now.
 
-        What is somebody's by now, the host's among it, stays so. The entries are no part of the
-        guest's quota: they have no slot.
+        What is somebody's by now, or the host's, or routed elsewhere, is not. The entries are no
+        part of the guest's quota: they have no slot.
         """
         entry = Entry(0, time.monotonic_ns(), ifindex, _NO_SLOT, octets(mac))
         for binding in bindings:
-            if self._hosts.lookup(pack_key(binding.address)) is None:
-                self._table.insert(pack_key(binding.address, binding.vlan), entry.pack())
+            address, vlan = binding.address, binding.vlan
+            if not (self._hosts.lookup(pack_key(address)) or self._is_elsewhere(address, vlan)):
+                self._table.insert(pack_key(address, vlan), entry.pack())
 
     def reserve(
         self, hosts: Collection[Address], broadcasts: Collection[IPv4Address]
@@ -191,6 +197,15 @@ class AddressTable:
             self._table.update(key, Entry(0, 0, 0, 0, b"\xff" * 6).pack())
         return taken
 
+    def withdraw(self) -> list[Learned]:
+        """Delete what guests have learned of what the host routes elsewhere, and return it."""
+        return self._forget_all([e for e in self.all() if self._is_elsewhere(e.address, e.vlan)])
+
+    def _is_elsewhere(self, address: Address, vlan: int) -> bool:
+        host = Prefix(address.version, address.max_prefixlen, int(address))
+        found = self._routes.lookup(pack_route(host))
+        return bool(found and unpack_index(found) & (TAGGED if vlan else UNTAGGED))
+
     def _forget_all(self, entries: list[Learned]) -> list[Learned]:
         for entry in entries:
             self.forget(entry.address, entry.vlan)
@@ -198,11 +213,12 @@ class AddressTable:
 
 
 class HostTable:
-    """The host's addresses ("hosts"), and what it reaches without a router ("on_links")."""
+    """The host's addresses ("hosts"), and what it reaches there ("on_links") or not ("routes")."""
 
-    def __init__(self, hosts: Map, on_links: Map, addresses: AddressTable) -> None:
+    def __init__(self, hosts: Map, on_links: Map, routes: Map, addresses: AddressTable) -> None:
         self._hosts = hosts
         self._on_links = on_links
+        self._routes = routes
         self._addresses = addresses
 
     def addresses(self) -> set[Address]:
@@ -235,17 +251,39 @@ class HostTable:
             self._hosts.delete(pack_key(address))
         return taken
 
-    def set_on_link(self, prefixes: Collection[Subnet]) -> None:
-        """Set what the host reaches on the uplink without a router: the first PREFIXES of these.
+    def set_on_link(self, prefixes: Collection[Subnet], own: Collection[Subnet] = ()) -> None:
+        """Set what the host reaches on the uplink without a router, as far as there is room.
 
-        Of the rest the host's packets go to the wire, also those that are for guests.
+        Each family has places of its own, first for link-local ones and own, the networks of the
+        host's addresses there, then for the longest. Of the rest the host's packets go to the wire,
+        also those that are for guests.
         """
-        chosen = sorted(prefixes, key=lambda net: (not net.is_link_local, net.prefixlen, str(net)))
-        if len(chosen) > PREFIXES:
-            what = "host access: %d routes are too many, the last: %s"
-            log.warning(what, len(chosen), chosen[-1])
-        packed = pack_prefixes(chosen[:PREFIXES])
+        chosen: list[Subnet] = []
+        for version, places in (4, _IPV4_PLACES), (6, PREFIXES - _IPV4_PLACES):
+            found = [prefix for prefix in prefixes if prefix.version == version]
+            found.sort(key=lambda p: (not p.is_link_local, p not in own, -p.prefixlen, str(p)))
+            if len(found) > places:
+                what = "host access: %d routes of IPv%d are too many, the last: %s"
+                log.warning(what, len(found), version, found[-1])
+            chosen += found[:places]
+        packed = pack_prefixes(chosen)
         self._on_links.update(pack_index(0), packed.ljust(self._on_links.value_size, b"\0"))
+
+    def set_routes(self, routes: Mapping[Prefix, int]) -> list[Learned]:
+        """Set for whose frames (UNTAGGED, TAGGED) prefixes are elsewhere: the ROUTES shortest.
+
+        Longer ones are exceptions: they are there first, and go last. Returns what guests had
+        learned of what is elsewhere, now forgotten.
+        """
+        shortest = sorted(routes, key=lambda prefix: prefix.length)[:ROUTES]
+        new = {pack_route(prefix): pack_index(routes[prefix]) for prefix in shortest}
+        old = dict(self._routes.items())
+        for key in sorted(old.keys() - new.keys(), key=unpack_bits):
+            self._routes.delete(key)
+        for key in sorted(new, key=unpack_bits, reverse=True):
+            if old.get(key) != new[key]:
+                self._routes.update(key, new[key])
+        return self._addresses.withdraw()
 
 
 class GuestTable:
@@ -285,35 +323,3 @@ class GuestTable:
     def counters(self) -> dict[int, GuestCounters]:
         """Return each guest's counters, by ifindex."""
         return {unpack_index(k): unpack_counters(v) for k, v in self._tables.items()}
-
-
-class HostAccessTable:
-    """Which guest the host reaches at which MAC ("macs"), and who hears its broadcasts."""
-
-    def __init__(self, macs: Map, listeners: Map) -> None:
-        self._macs = macs
-        self._listeners = listeners
-
-    def all(self) -> dict[str, int]:
-        """Return the guests that the host may reach: MAC to ifindex."""
-        return {unpack_mac(k): unpack_index(v) for k, v in self._macs.items()}
-
-    def lookup(self, mac: str) -> int:
-        """Return the ifindex of the guest that the host reaches at a MAC; 0 for none."""
-        value = self._macs.lookup(pack_mac(mac))
-        return unpack_index(value) if value else 0
-
-    def add(self, mac: str, ifindex: int) -> None:
-        """Have the host reach the guest of a device at its MAC."""
-        self._macs.update(pack_mac(mac), pack_index(ifindex))
-        self.update_listeners()
-
-    def remove(self, mac: str) -> None:
-        """Have the host reach nobody at a MAC. It is no error that it reaches nobody."""
-        self._macs.delete(pack_mac(mac))
-        self.update_listeners()
-
-    def update_listeners(self) -> None:
-        """Make the list of those who hear the host's broadcasts from whom it may reach."""
-        packed = pack_listeners([index for _, index in self._macs.items()])
-        self._listeners.update(pack_index(0), packed.ljust(self._listeners.value_size, b"\0"))

@@ -17,7 +17,8 @@ from ..errors import Problem, reason
 from ..ipc.requests import AttachRequest, ReleaseRequest
 from ..kernel.credentials import Peer, requester, with_rights_of
 from ..kernel.links import GROUP, Link, LinkNotFound, Links
-from ..macnat.reconciler import Reconciler, UplinkCallbacks
+from ..macnat.reconciler import Reconciler
+from ..macnat.uplink import UplinkCallbacks
 from ..names import device_name, mac_address
 from .dispatcher import Dispatcher
 from .libvirt_hooks import LibvirtHooks

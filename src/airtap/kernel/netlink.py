@@ -100,12 +100,13 @@ def messages(packet: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _parts(octets: bytes, header: struct.Struct) -> Iterator[tuple[int, bytes]]:
     """The type and the rest of each part whose header begins with its length and its type."""
-    while len(octets) >= header.size:
-        length, kind, *_ = header.unpack_from(octets)
+    at = 0
+    while len(octets) - at >= header.size:
+        length, kind, *_ = header.unpack_from(octets, at)
         if length < header.size:
             return
-        yield kind, octets[header.size : length]
-        octets = octets[(length + 3) & ~3 :]
+        yield kind, octets[at + header.size : at + length]
+        at += (length + 3) & ~3
 
 
 def _expect_success(payload: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ..bpf.tables import HostAccessTable
+from ..bpf.host_access import HostAccessTable
 
 
 class HostAccess:

@@ -203,7 +203,7 @@ async def gateway_with(uplink: int, mac: str) -> str:
     async with rtnetlink() as ipr:  # of its own: a socket takes one dump at a time
         noted = await neighbour_macs(ipr, uplink)
         addresses = {address for address, known in noted.items() if known == mac}
-        gateways = (await host_addresses(ipr, uplink)).gateways if addresses else set()
+        gateways = (await host_addresses(uplink)).gateways if addresses else set()
         return next((_of_gateway(mac, address) for address in addresses & gateways), "")
 
 

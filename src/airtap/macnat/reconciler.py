@@ -19,7 +19,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from pyroute2 import AsyncIPRoute
@@ -29,14 +29,14 @@ from ..bpf.macnat import open_macnat
 from ..bpf.role import Role
 from ..config import Config
 from ..errors import Problem
-from ..kernel.addresses import host_addresses
 from ..kernel.links import Link, LinkNotFound, Links
 from ..kernel.nl80211_events import WifiEvents
 from ..kernel.rtnl_events import Events
 from . import policy
 from .binding_cache import BindingCache
+from .host_view import HostView
 from .lan_macs import gateway_with
-from .uplink import UplinkState, detach_all
+from .uplink import UplinkCallbacks, UplinkState, detach_all
 from .workqueue import EVERYTHING, Devices, WorkQueue
 
 log = logging.getLogger(__name__)
@@ -44,22 +44,6 @@ log = logging.getLogger(__name__)
 # How long MAC NAT stays on without a child once one was announced: a guest that is started anew
 # finds it there, and to load the programs takes 0.1 s.
 _HOLD_S = 300.0
-
-
-@dataclass(frozen=True)
-class UplinkCallbacks:
-    """Who is told of uplinks that move, go and come back.
-
-    on_moved is called with the name of an uplink that is on another network now, and with what to
-    call once its guests have been seen to. on_lost is called with the name of an uplink that is
-    gone. on_seen is called with each device that has changed while is_awaiting says that one is
-    expected back.
-    """
-
-    on_moved: Callable[[str, Callable[[], None]], None]
-    on_lost: Callable[[str], None]
-    on_seen: Callable[[Link], None]
-    is_awaiting: Callable[[], bool]
 
 
 class Reconciler:
@@ -83,10 +67,11 @@ class Reconciler:
         self._attaching: Counter[int] = Counter()  # attaches under way, by uplink
         self._held_until: dict[int, float] = {}  # for a child that somebody else is to make
         self._bindings = BindingCache()
+        self._host = HostView()
         self._children = policy.Children(links, self.enqueue)
         self._changing = asyncio.Lock()
         self._queue = WorkQueue(self._reconcile_devices)
-        self._events = Events(self.enqueue, self._note_link)
+        self._events = Events(self._on_event, self._note_link)
         self._wifi_events = WifiEvents(self.enqueue)
 
     async def close(self) -> None:
@@ -101,6 +86,15 @@ class Reconciler:
         """Have a device reconciled soon; None stands for all."""
         self._queue.enqueue(index)
 
+    def _on_event(self, index: int | None) -> None:
+        """Have a device reconciled at which something changed, or all.
+
+        Of IPv4 routes that go down with their device nothing is told (net/ipv4/fib_trie.c:
+        fib_table_flush).
+        """
+        is_uplink = index in self._uplinks
+        self.enqueue(None if self._host.leads_to(index) and not is_uplink else index)
+
     async def recover(self) -> bool:
         """Reconcile all, and remove what is left of uplinks that are gone.
 
@@ -108,7 +102,7 @@ class Reconciler:
         """
         async with self._changing:
             try:
-                await host_addresses(self._ipr, 0)  # opens the socket while it can still fail early
+                await self._host.network()  # while it can still fail early
                 await self._children.note_all()
                 await self._reconcile_all()
             except (Problem, OSError) as exc:
@@ -204,6 +198,7 @@ class Reconciler:
                     self._callbacks.on_seen(link)
 
     async def _reconcile_all(self) -> None:
+        self._host.outdate()
         for index in await self._children.parents() | self._uplinks.keys():
             await self._try(index, EVERYTHING)
 
@@ -328,7 +323,8 @@ class Reconciler:
     async def _open(self, link: Link, role: Role) -> UplinkState:
         # In a thread: the verifier takes 0.1 s over the programs.
         nat = await asyncio.to_thread(open_macnat, pins.pin_directory(link.index))
-        return UplinkState(link, role, nat, self._links, self._ipr, self._bindings, self.enqueue)
+        links, ipr, host, bindings = self._links, self._ipr, self._host, self._bindings
+        return UplinkState(link, role, nat, links, ipr, host, bindings, self.enqueue)
 
     async def _switch_off(self, uplink: UplinkState) -> None:
         await uplink.take_down()

@@ -5,29 +5,47 @@ import logging
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pyroute2 import AsyncIPRoute
 
 from ..alias import Owner, guest_mac
 from ..bpf.attach import detach
 from ..bpf.macnat import Macnat
-from ..bpf.records import UNKNOWN_MAC, Event, GuestCounters, Learned
+from ..bpf.records import ROUTES, UNKNOWN_MAC, Event, GuestCounters, Learned
 from ..bpf.role import Role
 from ..config import MODES
-from ..kernel.addresses import Subnet, host_addresses
+from ..kernel.addresses import HostNetwork, Subnet
 from ..kernel.links import GROUP, IFF_RUNNING, Link, LinkNotFound, Links
 from ..kernel.packet_socket import send
 from ..packet.neighbour import gratuitous
 from .address_probe import AddressProbes
 from .binding_cache import BindingCache
+from .elsewhere import elsewhere
 from .host_access import HostAccess
+from .host_view import HostView
 from .lan_macs import LanMacs
 from .policy import is_child, supports_host_access
 from .roaming import Roaming, network_name
 from .workqueue import Devices
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class UplinkCallbacks:
+    """Who is told of uplinks that move, go and come back.
+
+    on_moved is called with the name of an uplink that is on another network now, and with what to
+    call once its guests have been seen to. on_lost is called with the name of an uplink that is
+    gone. on_seen is called with each device that has changed while is_awaiting says that one is
+    expected back.
+    """
+
+    on_moved: Callable[[str, Callable[[], None]], None]
+    on_lost: Callable[[str], None]
+    on_seen: Callable[[Link], None]
+    is_awaiting: Callable[[], bool]
 
 
 class UplinkState:
@@ -46,6 +64,7 @@ class UplinkState:
         nat: Macnat,
         links: Links,
         ipr: AsyncIPRoute,
+        host: HostView,
         bindings: BindingCache,
         enqueue: Callable[[int], None],
     ) -> None:
@@ -55,6 +74,9 @@ class UplinkState:
         self._links = links
         self._ipr = ipr
         self._is_on = False
+        self._host = host
+        self._has_many_routes = False
+        self._host_known: HostNetwork | None = None  # as the programs have it
         self._subnets: frozenset[Subnet] = frozenset()
         self._children: dict[int, str | None] = {}
         self.children: Mapping[int, str | None] = self._children
@@ -122,11 +144,7 @@ class UplinkState:
         is_other = not self._is_on or self.role != role
         before = nat.config.parent_mac(), nat.config.translates()
         nat.config.set_role(role, mode)
-        addresses = await host_addresses(self._ipr, link.index)
-        hosts = addresses.own | addresses.gateways
-        nat.hosts.set_addresses(hosts, addresses.broadcasts, addresses.tentative)
-        self.lan_macs.gateways = addresses.gateways
-        nat.hosts.set_on_link(addresses.on_link)
+        await self._tell_of_host(link.index)
         nat.config.set_parent(link.index, link.mac)
         await nat.programs.attach(self._ipr, link.index, role.on_parent)
         if is_other:
@@ -136,7 +154,26 @@ class UplinkState:
             self.lan_macs.begin()
         if is_other:
             log.info("%s is on for %s (%s)", role, link.name, role.kind)
-        self.link, self.role, self._subnets, self._is_on = link, role, addresses.subnets, True
+        self.link, self.role, self._is_on = link, role, True
+
+    async def _tell_of_host(self, index: int) -> None:
+        """Let the programs know the host's addresses and routes. Raises BpfError, LinkError."""
+        network = await self._host.network()
+        if network is self._host_known:
+            return
+        around = await asyncio.to_thread(network.around, index)
+        routes = await asyncio.to_thread(elsewhere, network, index)
+        hosts = self._nat.hosts
+        hosts.set_addresses(around.own | around.gateways, around.broadcasts, around.tentative)
+        self.lan_macs.gateways = around.gateways
+        hosts.set_on_link(around.on_link, around.subnets)
+        for entry in hosts.set_routes(routes):
+            log.info("%s: %s is routed elsewhere now", self.link.name, entry.address)
+        if len(routes) > ROUTES and not self._has_many_routes:
+            what = "%s: of %d routes that lead elsewhere the %d shortest are kept from guests"
+            log.warning(what, self.link.name, len(routes), ROUTES)
+        self._has_many_routes = len(routes) > ROUTES
+        self._subnets, self._host_known = around.subnets, network
 
     async def take_down(self) -> None:
         """Take the programs off the uplink and its children. Raises LinkError."""

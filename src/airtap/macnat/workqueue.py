@@ -1,7 +1,8 @@
 """A work queue of devices: each is reconciled soon after it was enqueued, and again on failure.
 
 Notifications are gathered, as one change of somebody's causes a dozen. What fails is tried again
-ever less often (exponential back-off).
+ever less often (exponential back-off). To look at all takes as long as the host has routes, so that
+is done in a tenth of the time at most: whose routes change all the time waits nine times as long.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ log = logging.getLogger(__name__)
 _GATHER_S = 0.02
 _RETRY_S = 1.0
 _RETRY_MOST_S = 300.0
+_REST = 9
 
 
 # Ifindexes; None among them stands for all devices.
@@ -41,10 +43,13 @@ class WorkQueue:
         self._enqueued: set[int | None] = set()
         self._failures: dict[int, _Failure] = {}
         self._wake = asyncio.Event()
+        self._rest: asyncio.TimerHandle | None = None  # until all may be looked at again
         self._task = asyncio.create_task(self._run(), name="mac nat: work queue")
 
     async def close(self) -> None:
         """Reconcile no more."""
+        if self._rest:
+            self._rest.cancel()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -74,11 +79,16 @@ class WorkQueue:
             failure.again.cancel()
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
             await asyncio.sleep(_GATHER_S)
             self._wake.clear()
-            devices, self._enqueued = frozenset(self._enqueued), set()
+            devices = frozenset(self._enqueued - ({None} if self._rest else set()))
+            if not devices:
+                continue
+            self._enqueued -= devices
+            began = loop.time()
             try:
                 await self._reconcile(devices)
             except Exception:
@@ -86,3 +96,9 @@ class WorkQueue:
                 self._enqueued |= devices
                 await asyncio.sleep(_RETRY_S)
                 self._wake.set()
+            if None in devices:
+                self._rest = loop.call_later(_REST * (loop.time() - began), self._rested)
+
+    def _rested(self) -> None:
+        self._rest = None
+        self._wake.set()

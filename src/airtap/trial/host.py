@@ -56,7 +56,7 @@ class TrialHost:
 
     async def gateways4(self) -> list[IPv4Address]:
         """Return its IPv4 gateways there. Raises LinkError."""
-        found = (await host_addresses(self._ipr, self._index)).gateways
+        found = (await host_addresses(self._index)).gateways
         return sorted(address for address in found if isinstance(address, IPv4Address))
 
     async def hears_routers(self) -> bool:

@@ -1,0 +1,36 @@
+"""The guests that the host may reach: the maps "macs" and "listeners" of host_access.h."""
+
+from .map import Map
+from .records import pack_index, pack_listeners, pack_mac, unpack_index, unpack_mac
+
+
+class HostAccessTable:
+    """Which guest the host reaches at which MAC ("macs"), and who hears its broadcasts."""
+
+    def __init__(self, macs: Map, listeners: Map) -> None:
+        self._macs = macs
+        self._listeners = listeners
+
+    def all(self) -> dict[str, int]:
+        """Return the guests that the host may reach: MAC to ifindex."""
+        return {unpack_mac(k): unpack_index(v) for k, v in self._macs.items()}
+
+    def lookup(self, mac: str) -> int:
+        """Return the ifindex of the guest that the host reaches at a MAC; 0 for none."""
+        value = self._macs.lookup(pack_mac(mac))
+        return unpack_index(value) if value else 0
+
+    def add(self, mac: str, ifindex: int) -> None:
+        """Have the host reach the guest of a device at its MAC."""
+        self._macs.update(pack_mac(mac), pack_index(ifindex))
+        self.update_listeners()
+
+    def remove(self, mac: str) -> None:
+        """Have the host reach nobody at a MAC. It is no error that it reaches nobody."""
+        self._macs.delete(pack_mac(mac))
+        self.update_listeners()
+
+    def update_listeners(self) -> None:
+        """Make the list of those who hear the host's broadcasts from whom it may reach."""
+        packed = pack_listeners([index for _, index in self._macs.items()])
+        self._listeners.update(pack_index(0), packed.ljust(self._listeners.value_size, b"\0"))

@@ -1,0 +1,29 @@
+"""The host's addresses and routes, as every uplink is to know them."""
+
+import asyncio
+
+from ..kernel.addresses import HostNetwork, host_network
+
+
+class HostView:
+    """What the host's addresses and routes are, asked of the kernel once for all uplinks."""
+
+    def __init__(self) -> None:
+        self._network: HostNetwork | None = None
+        self._devices: frozenset[int] = frozenset()
+
+    def outdate(self) -> None:
+        """Have the kernel asked anew when somebody wants to know."""
+        self._network = None
+
+    def leads_to(self, index: int | None) -> bool:
+        """Tell whether a route led to a device when the kernel was asked last."""
+        return index in self._devices
+
+    async def network(self) -> HostNetwork:
+        """Return what there is, the same object until it is outdated. Raises LinkError."""
+        if self._network is None:
+            self._network = network = await asyncio.to_thread(host_network)
+            self._devices = frozenset(hop.device for route in network.routes for hop in route.hops)
+            return network
+        return self._network
