@@ -216,7 +216,7 @@ MUTANTS = {
     "what configures comes back": ("if (from_us && configures(skb, f.proto, f.l3))", "if (0)"),
     "what configures is always an echo": (
         "from_us && configures(skb, f.proto, f.l3)",
-        "configures(skb, &f)",
+        "configures(skb, f.proto, f.l3)",
     ),
     "to_sibling to the sender itself": (
         "if (!ifindex || ifindex == skb->ifindex)",
