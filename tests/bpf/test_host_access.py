@@ -55,8 +55,8 @@ MUTANTS = {
     "prefixes of any family": ("if (p->family != key->family)", "if (0)"),
     "prefixes without their mask": (") & p->mask[word];", ");"),
     "the first prefix alone": ("if (!differs)\n\t\t\treturn true;", "return !differs;"),
-    "IPv4 that configures": ("return configures_ipv4(skb, f->l3);", "return false;"),
-    "IPv6 that configures": ("&& configures_ipv6(skb, f->l3);", "&& false;"),
+    "IPv4 that configures": ("return configures_ipv4(skb, l3);", "return false;"),
+    "IPv6 that configures": ("&& configures_ipv6(skb, l3);", "&& false;"),
     "DHCP for clients of IPv4": (
         "return ip.protocol == IPPROTO_UDP && is_to_port(skb, l4, BOOTPC);",
         "return false;",

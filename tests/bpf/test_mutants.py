@@ -106,7 +106,7 @@ MUTANTS = {
         "if (ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(0x1fff))",
         "if (ip->protocol != IPPROTO_UDP)",
     ),
-    "answers to the host leave": ("if (answers(skb, l4, parent))\n\t\treturn -1;", ""),
+    "answers to the host leave": ("if (answers(skb, l4, parent))", "if (0)"),
     "only DHCP requests are looked at": (
         "udp->dest == bpf_htons(BOOTPS) ||\n\t       udp->dest == bpf_htons(BOOTPC);",
         "udp->dest == bpf_htons(BOOTPS);",
@@ -175,8 +175,8 @@ MUTANTS = {
         "bpf_redirect(ifindex, BPF_F_INGRESS) :",
         "bpf_redirect(1, 1) :",
     ),
-    "DHCP answers to nobody": ("if (dhcp)\n", "if (0)\n"),
-    "DHCP answers of any looks": ("if (dhcp)\n", "if (1)\n"),
+    "DHCP answers to nobody": ("if (dhcp) {", "if (0) {"),
+    "DHCP answers of any looks": ("if (dhcp) {", "if (1) {"),
     "DHCP answers over TCP": ("ip->protocol != IPPROTO_UDP || ip->ihl", "ip->ihl"),
     "DHCP answers behind IP options": ("IPPROTO_UDP || ip->ihl != 5 ||", "IPPROTO_UDP ||"),
     "DHCP answers in later fragments": (
@@ -244,8 +244,11 @@ MUTANTS = {
         "return cfg->mode == VEPA ? PASS : keep_from_host();",
         "return keep_from_host();",
     ),
-    "what configures comes back": ("if (from_us && configures(skb, &f))", "if (0)"),
-    "what configures is always an echo": ("from_us && configures(skb, &f)", "configures(skb, &f)"),
+    "what configures comes back": ("if (from_us && configures(skb, f.proto, f.l3))", "if (0)"),
+    "what configures is always an echo": (
+        "from_us && configures(skb, f.proto, f.l3)",
+        "configures(skb, f.proto, f.l3)",
+    ),
     "to_sibling to the sender itself": (
         "if (!ifindex || ifindex == skb->ifindex)",
         "if (!ifindex)",

@@ -38,7 +38,16 @@ from airtap.bpf.trace_record import (
     trimmed,
 )
 from airtap.trace import pcapng
-from airtap.trace.correlate import COPIED, LEARNED, REFUSED, Correlator, Line, Setting
+from airtap.trace.correlate import (
+    CONFIGURES,
+    COPIED,
+    LEARNED,
+    REFUSED,
+    WITHHELD,
+    Correlator,
+    Line,
+    Setting,
+)
 from airtap.trace.describe import in_words
 
 GUEST, UPLINK, ROUTER, OTHER = (f"52:54:00:00:00:0{n}" for n in range(1, 5))
@@ -236,6 +245,22 @@ def test_frames_without_an_up() -> None:
     assert lines(story("ipvtap"), told("to_sibling", SENT, verdict=DROP)) == [
         ("guest -> LAN", ("refused: siblings are kept apart here (mode private)",))
     ]
+    left = told("to_sibling", SENT, verdict=DROP, said=WITHHELD)
+    assert lines(story("ipvtap"), left) == [
+        ("guest -> LAN", ("refused: for no sibling, and not for the host",))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [(WITHHELD, "not for the host"), (CONFIGURES, "not for the host, which it would configure")],
+)
+def test_what_is_kept_from_the_host(why: int, words: str) -> None:
+    """Of what goes on to the LAN; what the host alone was to have is refused."""
+    observed = story(macnat=False)
+    assert lines(observed, told("uplink_egress", PING, said=why)) == [("guest -> LAN", (words,))]
+    _, [refused] = lines(observed, told("uplink_egress", PING, said=why, verdict=DROP))[0]
+    assert refused.startswith("refused: ")
 
 
 def test_echoes_of_others_are_not_told() -> None:

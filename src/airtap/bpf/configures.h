@@ -56,9 +56,9 @@ static __always_inline bool configures_ipv6(struct __sk_buff *skb, __u32 l3)
 	return type == ND_ROUTER_ADVERT || type == ND_REDIRECT || (l4.fragment && is_nd(type));
 }
 
-static __noinline bool configures(struct __sk_buff *skb, const struct frame *f)
+static __noinline bool configures(struct __sk_buff *skb, __u16 proto, __u32 l3)
 {
-	if (f->proto == bpf_htons(ETH_P_IP))
-		return configures_ipv4(skb, f->l3);
-	return f->proto == bpf_htons(ETH_P_IPV6) && configures_ipv6(skb, f->l3);
+	if (proto == bpf_htons(ETH_P_IP))
+		return configures_ipv4(skb, l3);
+	return proto == bpf_htons(ETH_P_IPV6) && configures_ipv6(skb, l3);
 }

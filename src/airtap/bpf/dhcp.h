@@ -10,6 +10,7 @@
 #include <linux/ip.h>
 #include <linux/udp.h>
 #include "ethernet.h"
+#include "trace_note.h"
 
 #define BOOTPS 67
 #define BOOTPC 68
@@ -84,8 +85,10 @@ static __noinline int egress_dhcp(struct __sk_buff *skb, __u32 l3, const struct 
 		return 0;
 	header = ip.ihl * 4;
 	l4 = l3 + header;
-	if (answers(skb, l4, parent))
+	if (answers(skb, l4, parent)) {
+		note_handed(SAID_CONFIGURES);
 		return -1;
+	}
 	if (ip.version != 4 || header < sizeof(ip) || bpf_ntohs(ip.tot_len) < header + UP_TO(flags) ||
 	    bpf_skb_load_bytes(skb, l4, &m, UP_TO(flags)))
 		return 0;

@@ -15,7 +15,7 @@
 /*
  * What one program tells the next of a frame, in skb->tc_index: an ipvlan keeps that where it
  * clears the mark (drivers/net/ipvlan: ipvlan_skb_crossing_ns). No guest can write it, as frames
- * begin without (net/core/skbuff.c: __build_skb_around), and none bears it on the wire.
+ * begin without (net/core/skbuff.c: __alloc_skb), and none bears it on the wire.
  *
  * MARK_PASSED      from_guest has let it pass; on the way up. An earlier version marked what it
  *                  refused, by 0x6170.

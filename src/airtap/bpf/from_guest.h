@@ -220,14 +220,15 @@ static __always_inline int judge(struct __sk_buff *skb, bool jit)
  */
 static __always_inline int judge_and_mark(struct __sk_buff *skb, bool jit)
 {
-	struct config *cfg = configuration();
 	int verdict = judge(skb, jit);
+	struct config *cfg;
 	struct ethhdr eth;
 
 	skb->tc_index = verdict == PASS ? MARK_PASSED : 0;
-	if (verdict == PASS || !cfg || !cfg->observe)
-		return verdict;
-	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
+	if (verdict == PASS)
+		return PASS;
+	cfg = configuration();
+	if (!cfg || !cfg->observe || bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
 		return DROP;
 	return same((__u16 *)eth.h_source, cfg->parent.w) ? DROP : PASS;
 }

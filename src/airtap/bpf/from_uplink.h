@@ -14,7 +14,6 @@ static __always_inline int ingress_ipv4(struct __sk_buff *skb, struct frame *f,
 	struct entry *entry;
 	struct key key = { .vlan = f->vlan };
 	__u32 address = bpf_ntohl(to);
-	int recipient = HOLDER;
 	__u16 group[] = { bpf_htons(0x0100), bpf_htons(0x5e00 | (address >> 16 & 0x7f)),
 			  bpf_htons(address & 0xffff) };
 
@@ -24,12 +23,14 @@ static __always_inline int ingress_ipv4(struct __sk_buff *skb, struct frame *f,
 		return deliver(skb, group, PACKET_MULTICAST);
 	set_ipv4(&key, to);
 	entry = bpf_map_lookup_elem(&addresses, &key);
-	if (dhcp)
-		recipient = dhcp_recipient(skb, f->l3, entry, &cfg->parent);
-	if (recipient == HOST)
-		return PASS;
-	if (recipient == NEWCOMER && (entry || !is_host(&key)))
-		return deliver_to_all(skb);
+	if (dhcp) {
+		int recipient = dhcp_recipient(skb, f->l3, entry, &cfg->parent);
+
+		if (recipient == HOST)
+			return PASS;
+		if (recipient == NEWCOMER && (entry || !is_host(&key)))
+			return deliver_to_all(skb);
+	}
 	return deliver_to_entry(skb, cfg, entry);
 }
 
@@ -120,7 +121,7 @@ static __always_inline int handle_from_uplink(struct __sk_buff *skb)
 	to_us = same((__u16 *)eth->h_dest, cfg->parent.w);
 	from_us = same((__u16 *)eth->h_source, cfg->parent.w);
 	/* A guest's, which the LAN sends back: the host has not heard it when it left. */
-	if (from_us && configures(skb, &f))
+	if (from_us && configures(skb, f.proto, f.l3))
 		return drop_echo();
 	if (is_group((__u16 *)eth->h_dest) || (to_us && f.proto == bpf_htons(ETH_P_ARP)))
 		note_source(skb, &f);

@@ -89,7 +89,7 @@ static __noinline int withheld(struct __sk_buff *skb)
 
 	if (!parse_ethernet(skb, &f))
 		return SAID_WITHHELD;
-	if (configures(skb, &f))
+	if (configures(skb, f.proto, f.l3))
 		return SAID_CONFIGURES;
 	if (f.proto == bpf_htons(ETH_P_IP))
 		return 0;
