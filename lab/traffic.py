@@ -165,6 +165,12 @@ class RawGuest:
         while what is for one passes by."""
         self.send(mark(self.mac))
 
+    def next(self) -> bytes:
+        """The next frame that reaches the guest, or b"" if there is none in a second."""
+        if not select.select([self._tap.fd], [], [], SLOWNESS)[0]:
+            return b""
+        return os.read(self._tap.fd, 1 << 16)[len(_VNET_HDR) :]
+
     def received(self) -> list[bytes]:
         """What reaches the guest before a mark()."""
         found: list[bytes] = []
@@ -256,7 +262,7 @@ def collect(
             continue
         if last(frame):
             return found
-        found.append(_with_tag(frame, beside[0][2]))
+        found.append(with_tag(frame, beside[0][2]))
     raise TimeoutError(f"none of {len(found)} frames was the last")
 
 
@@ -283,7 +289,7 @@ def _announced(frame: Packet, mac: str) -> str:
     return ""
 
 
-def _with_tag(frame: bytes, beside: bytes) -> bytes:
+def with_tag(frame: bytes, beside: bytes) -> bytes:
     """A frame as it was on the wire: packet(7) has the VLAN tag in struct tpacket_auxdata."""
     status, tci, tpid = struct.unpack("=I12xHH", beside)
     if not status & _TP_STATUS_VLAN_VALID:

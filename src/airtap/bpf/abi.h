@@ -120,6 +120,14 @@ struct note {
 	char text[2048];
 };
 
+#define PROBES 8
+
+/* The addresses about which a guest has asked last whether they are free; family 0: none. */
+struct probes {
+	struct key keys[PROBES];
+	__u32 next;
+};
+
 /* Who bears a MAC. */
 struct bearer {
 	__u64 last_seen; /* when the LAN used it, in ns of CLOCK_MONOTONIC_COARSE; 0: never */

@@ -7,8 +7,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from pyroute2 import AsyncIPRoute
+
 from ..errors import Problem
+from ..kernel import netns
 from ..kernel.libc import last_error, libc
+from .attach import is_ours
 from .libbpf import BpfError
 from .object import Object
 
@@ -22,7 +26,7 @@ _BPF_FS_MAGIC = 0xCAFE4A11  # include/uapi/linux/magic.h
 
 def pin_directory(ifindex: int) -> Path:
     """Tell where the maps of an uplink of our network namespace are pinned."""
-    return _ROOT / f"{os.stat('/proc/self/ns/net').st_ino}-{ifindex}"
+    return _ROOT / f"net{netns.cookie()}-{ifindex}"
 
 
 def pinned() -> Iterator[tuple[int, Path]]:
@@ -32,6 +36,23 @@ def pinned() -> Iterator[tuple[int, Path]]:
             _, _, ifindex = path.name.partition("-")
             if ifindex.isdecimal() and path == pin_directory(int(ifindex)):
                 yield int(ifindex), path
+
+
+async def adopt_former(ipr: AsyncIPRoute) -> None:
+    """Take over what an earlier version has pinned, whose names had the namespace's inode.
+
+    That may have been another namespace's before: only where our programs are on the uplink are the
+    pins theirs. All others go. Raises LinkError, OSError.
+    """
+    former = f"{os.stat('/proc/self/ns/net').st_ino}-"
+    for path in list(_ROOT.iterdir()) if _ROOT.is_dir() else ():
+        ifindex = path.name.removeprefix(former)
+        if not path.name.startswith(former) or not ifindex.isdecimal():
+            continue
+        if await is_ours(ipr, int(ifindex)):
+            path.rename(pin_directory(int(ifindex)))
+        else:
+            remove_pins(path)
 
 
 def remove_pins(directory: Path) -> None:
