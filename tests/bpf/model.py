@@ -140,8 +140,9 @@ class Model:
         target = probed(view, frame[view.at :])
         if target is None or guest.mac is None or is_unassignable(target) or target in self.hosts:
             return
-        if (target, view.vlan) not in self.held:
-            guest.probes = [*guest.probes, (target, view.vlan)][-PROBES:]
+        place = target, view.vlan
+        if place not in self.held and not self._is_elsewhere(place):
+            guest.probes = [*guest.probes, place][-PROBES:]
 
     def _can_be_a_guests(self, mac: bytes) -> bool:
         return mac != bytes(6) and not mac[0] & 1 and mac != self.parent

@@ -22,6 +22,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from airtap.bpf.macnat import Macnat, open_macnat
+from airtap.bpf.pins import load
 from airtap.bpf.role import CHILD, PARENT, Role
 from airtap.kernel import tap
 from lab.lan import wait_for
@@ -73,8 +74,8 @@ def _until_mark(fd: int | socket.socket, read: Callable[[], bytes]) -> list[byte
 
 
 @contextmanager
-def wire(kind: str) -> Iterator[Wire]:
-    """kind: of the guests' devices, macvtap or ipvtap."""
+def wire(kind: str, content: bytes | None = None) -> Iterator[Wire]:
+    """kind: of the guests' devices, macvtap or ipvtap. content: other programs than airtap's."""
     command("ip", "link", "add", "up1", "address", UPLINK, "type", "veth", "peer", "name", "far1")
     with ExitStack() as undo:
         undo.callback(command, "ip", "link", "delete", "up1")
@@ -85,7 +86,8 @@ def wire(kind: str) -> Iterator[Wire]:
         names = {"mt1": GUEST, "mt2": SIBLING}
         taps = [_tap(undo, name, mac, kind) for name, mac in names.items()]
         fcntl.ioctl(taps[1], TUNSETOFFLOAD, 0)
-        macnat = open_macnat(None)
+        macnat = Macnat(load(content, "macnat", None), None) if content else open_macnat(None)
+        macnat.config.set_timing()
         undo.callback(macnat.close)
         macnat.config.set_role(Role(kind), "bridge")
         macnat.config.set_parent(socket.if_nametoindex("up1"), UPLINK)

@@ -14,9 +14,9 @@ from scapy.layers.l2 import ARP, Ether
 from airtap.bpf.libbpf import BpfError
 from airtap.bpf.macnat import Macnat
 from airtap.bpf.object import Object
-from airtap.bpf.records import UNKNOWN_MAC, Entry, Event, pack_key
+from airtap.bpf.records import ROUTES, TAGGED, UNKNOWN_MAC, UNTAGGED, Entry, Event, pack_key
 from airtap.bpf.role import Role
-from airtap.kernel.addresses import Address
+from airtap.kernel.addresses import Address, Prefix
 from tests.bpf.rig import Rig
 
 MAC_A, MAC_B, UPLINK = "02:00:00:00:0a:01", "02:00:00:00:0b:01", "02:00:00:00:00:01"
@@ -271,3 +271,24 @@ def test_arp_of_the_gateway_is_dropped(two: Rig) -> None:
     probe = raw(Ether(src=MAC_A) / ARP(op=1, hwsrc=MAC_A, psrc="0.0.0.0", pdst="192.0.2.1"))
     assert not two.run("from_guest", claim, two.devices[0]).passed
     assert two.run("from_guest", probe, two.devices[0]).passed
+
+
+def test_routes_that_lead_elsewhere(two: Rig) -> None:
+    """What was learned is withdrawn, and not restored; of too many routes the shortest count."""
+    hosts, a = two.macnat.hosts, two.devices[0]
+    two.run("from_guest", packet(MAC_A, "10.9.0.2"), a)
+    two.run("from_guest", packet(MAC_A, "10.9.0.3"), a, tag=5)
+    ten = Prefix(4, 8, 10 << 24)
+    [taken] = hosts.set_routes({ten: UNTAGGED})
+    assert (str(taken.address), taken.vlan) == ("10.9.0.2", 0)
+    two.macnat.addresses.restore_bindings(a, MAC_A, [taken])
+    assert [str(entry.address) for entry in two.macnat.addresses.all()] == ["10.9.0.3"]
+    assert not two.run("from_guest", packet(MAC_A, "10.9.0.2"), a).passed
+    many = {Prefix(4, 32, (20 << 24) + n): UNTAGGED for n in range(ROUTES + 10)}
+    assert hosts.set_routes(many | {ten: 0, Prefix(4, 24, (10 << 24) + (9 << 16)): TAGGED})
+    assert two.run("from_guest", packet(MAC_A, "10.9.0.2"), a).passed
+    assert not two.run("from_guest", packet(MAC_A, "10.9.0.3"), a, tag=5).passed
+    assert len(dict(hosts._routes.items())) == ROUTES
+    assert hosts.set_routes({}) == []
+    assert dict(hosts._routes.items()) == {}
+    assert two.run("from_guest", packet(MAC_A, "20.0.0.1"), a).passed

@@ -187,7 +187,7 @@ def test_every_refusal(lan: Lan, airtapd: Airtapd) -> None:
         client = bytes.fromhex(NEAR_MAC.replace(":", ""))
         ask = IP(src=ROGUE4, dst=ROUTER4) / UDP(sport=68, dport=67) / BOOTP(chaddr=client)
         rogue.send(Ether(src=ROGUE_MAC, dst=FAR_MAC) / ask)
-        trace.says(r".* \| refused: in the name of the uplink's MAC")
+        trace.says(r".*; refused: in the name of the uplink's MAC")
         rogue.send(bytes(claim(ROGUE4, ROGUE_MAC))[:30])
         refused("ARP, cut short", "malformed")
         rogue.send(bytes(Ether(src=ROGUE_MAC, dst=FAR_MAC, type=0x888E)) + bytes(46))

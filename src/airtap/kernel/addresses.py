@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ Subnet = IPv4Network | IPv6Network
 # include/uapi/linux/rtnetlink.h
 MAIN_TABLE = 254
 RTN_UNICAST = 1
+MOST_ROUTES = 50_000  # of each family
 _RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE = 18, 22, 26
 _RTM_F_CLONED = 0x200
 _IFA_F_TENTATIVE = 0x40  # if_addr.h
@@ -118,7 +120,7 @@ class HostAddresses:
 
 @dataclass(frozen=True)
 class HostNetwork:
-    """The host's addresses, routes of all tables, and devices by ifindex."""
+    """The host's addresses, devices by ifindex, and routes of all tables, the first MOST_ROUTES."""
 
     addresses: list[HostAddress]
     routes: list[Route]
@@ -178,12 +180,14 @@ def _ask(asking: socket.socket) -> HostNetwork:
     devices = dict(_device(body) for _, body in ask(asking, _RTM_GETLINK, brief, DUMP))
     addresses = ask(asking, _RTM_GETADDR, bytes(_ADDRESS.size), DUMP)
     own = [found for _, body in addresses if (found := _address(body))]
-    routes = []
+    routes: list[Route] = []
     for family in _VERSIONS:
+        seen: list[Route] = []
         request = _ROUTE.pack(family, *[0] * 8)
         for _, body in ask(asking, _RTM_GETROUTE, request, DUMP):
-            if route := _route(body):
-                routes.append(route)
+            if len(seen) < MOST_ROUTES and (route := _route(body)):
+                seen.append(route)
+        routes += seen
     return HostNetwork(own, routes, devices)
 
 
@@ -215,10 +219,17 @@ def _route(body: bytes) -> Route | None:
         return None
     said = attributes(body[_ROUTE.size :])
     prefix = Prefix(_VERSIONS[family], length, int.from_bytes(said.get(_RTA_DST, b"")))
-    hops = [*_multipath(said.get(_RTA_MULTIPATH, b""))]
     if _RTA_OIF in said:
-        hops.append(Hop(number(said[_RTA_OIF]), _gateway(said)))
-    return Route(prefix, _number(said, _RTA_TABLE) or table, tuple(hops))
+        hops = _one_hop(number(said[_RTA_OIF]), _gateway(said))
+    else:
+        hops = tuple(_multipath(said.get(_RTA_MULTIPATH, b"")))
+    return Route(prefix, _number(said, _RTA_TABLE) or table, hops)
+
+
+@lru_cache(maxsize=4096)
+def _one_hop(device: int, gateway: bytes) -> tuple[Hop, ...]:
+    """Of many routes the hop is the same."""
+    return (Hop(device, gateway),)
 
 
 def _multipath(octets: bytes) -> Iterator[Hop]:

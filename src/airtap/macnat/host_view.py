@@ -1,8 +1,11 @@
 """The host's addresses and routes, as every uplink is to know them."""
 
 import asyncio
+import logging
 
-from ..kernel.addresses import HostNetwork, host_network
+from ..kernel.addresses import MOST_ROUTES, HostNetwork, host_network
+
+log = logging.getLogger(__name__)
 
 
 class HostView:
@@ -11,6 +14,7 @@ class HostView:
     def __init__(self) -> None:
         self._network: HostNetwork | None = None
         self._devices: frozenset[int] = frozenset()
+        self._has_too_many = False
 
     def outdate(self) -> None:
         """Have the kernel asked anew when somebody wants to know."""
@@ -24,6 +28,12 @@ class HostView:
         """Return what there is, the same object until it is outdated. Raises LinkError."""
         if self._network is None:
             self._network = network = await asyncio.to_thread(host_network)
+            has_too_many = len(network.routes) >= MOST_ROUTES
+            if has_too_many and not self._has_too_many:
+                log.warning(
+                    "of %d routes and more of a family the rest does not count", MOST_ROUTES
+                )
+            self._has_too_many = has_too_many
             self._devices = frozenset(hop.device for route in network.routes for hop in route.hops)
             return network
         return self._network
