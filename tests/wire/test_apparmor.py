@@ -32,6 +32,7 @@ HELPED = 'echo exec airtap-bridge-helper >/proc/self/attr/exec && exec "$@"'
 def profiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Both profiles, with this tree in the place of what is installed."""
     debian = root("bookworm")
+    command("mount", "-t", "securityfs", "securityfs", "/sys/kernel/security")
     for name in ("airtapd", "airtap-bridge-helper"):
         profile = tmp_path_factory.mktemp("profiles") / name
         text = (DATA / f"usr.bin.{name}").read_text()
@@ -41,6 +42,7 @@ def profiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         parser = [str(debian / "sbin/apparmor_parser"), "--base", str(debian / "etc/apparmor.d")]
         command(*parser, "--skip-cache", "--replace", str(profile))
     yield
+    command("umount", "/sys/kernel/security")
 
 
 @STOCK
