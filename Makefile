@@ -166,9 +166,9 @@ FILES := data/airtapd.service:$(UNITDIR)/airtapd.service \
 	build/completions/_airtap:$(SHARE)/zsh/vendor-completions/_airtap \
 	build/completions/airtap.fish:$(SHARE)/fish/vendor_completions.d/airtap.fish \
 	$(foreach doc,README.md NEWS.md SECURITY.md $(wildcard docs/*.md docs/*.png docs/*.svg),$(doc):$(SHARE)/doc/airtap/$(doc))
-# Its paths are those of packages.
+# Their paths are those of packages.
 ifeq ($(PREFIX),/usr)
-FILES += data/usr.bin.airtap-bridge-helper:/etc/apparmor.d/usr.bin.airtap-bridge-helper
+FILES += $(foreach name,airtapd airtap-bridge-helper,data/usr.bin.$(name):/etc/apparmor.d/usr.bin.$(name))
 endif
 # The administrator's own.
 CONFIGURATION := airtap.toml bridge.conf

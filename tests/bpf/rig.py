@@ -94,7 +94,7 @@ class Rig:
         one = self._object.map("records")
         last = Path("/sys/devices/system/cpu/possible").read_text().strip().rpartition("-")[2]
         size = one.value_size * (int(last) + 1)  # a multiple of 8, as the kernel has them here
-        return Map(one.name, one.fd, one.key_size, size).lookup(bytes(one.key_size)) or b""
+        return Map(one.name, one.fd, one.key_size, size, 1).lookup(bytes(one.key_size)) or b""
 
     def age(self) -> None:
         """Make every learned address unused for two hours."""

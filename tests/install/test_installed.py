@@ -51,8 +51,9 @@ def test_what_is_installed(system: System) -> None:
     assert system.run("systemd-analyze", "verify", *units).stderr == ""
     report = system.run("systemd-analyze", "security", "airtapd.service", "--no-pager").stdout
     assert float(report.rpartition("airtapd.service: ")[2].split()[0]) <= 2.0
-    profile = "/etc/apparmor.d/usr.bin.airtap-bridge-helper"
-    system.run("apparmor_parser", "--skip-kernel-load", "--skip-cache", profile)
+    for program in ("airtapd", "airtap-bridge-helper"):
+        profile = f"/etc/apparmor.d/usr.bin.{program}"
+        system.run("apparmor_parser", "--skip-kernel-load", "--skip-cache", profile)
     for name in HOOKS:
         run_hook(system, name)
 

@@ -51,6 +51,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map__fd": (_I, [_P]),
     "bpf_map__key_size": (_U, [_P]),
     "bpf_map__value_size": (_U, [_P]),
+    "bpf_map__max_entries": (_U, [_P]),
     "bpf_program__fd": (_I, [_P]),
     "bpf_program__set_autoload": (_I, [_P, ctypes.c_bool]),
     "bpf_map_lookup_elem": (_I, [_I, _S, _P]),

@@ -20,11 +20,14 @@ T = TypeVar("T")
 class Map:
     """A map; the object that it is of owns the descriptor."""
 
-    def __init__(self, name: str, fd: int, key_size: int, value_size: int) -> None:
+    def __init__(
+        self, name: str, fd: int, key_size: int, value_size: int, max_entries: int
+    ) -> None:
         self.name = name
         self.fd = fd
         self.key_size = key_size
         self.value_size = value_size
+        self.max_entries = max_entries
 
     def lookup(self, key: bytes) -> bytes | None:
         """Return the value of a key, or None. Raises BpfError."""
@@ -87,6 +90,8 @@ class Map:
             if result != -errno.ENOMEM:
                 break
             time.sleep(_REFILL_S)
+        if result == -errno.E2BIG:
+            check(result, f"there is room for {self.max_entries} {self.name}, all taken")
         return self._done(result, "write", refusal)
 
     def _done(self, result: int, what: str, refusal: int) -> bool:

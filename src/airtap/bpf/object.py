@@ -210,7 +210,8 @@ class Object:
         found = bpf.bpf_object__find_map_by_name(self._object, name.encode())
         at = checked(found, f"find map {name}")
         fd = check(bpf.bpf_map__fd(at), f"find map {name}")
-        return Map(name, fd, bpf.bpf_map__key_size(at), bpf.bpf_map__value_size(at))
+        sizes = bpf.bpf_map__key_size(at), bpf.bpf_map__value_size(at)
+        return Map(name, fd, *sizes, bpf.bpf_map__max_entries(at))
 
     def program(self, name: str) -> Program:
         """Find a program of the loaded object. Raises BpfError."""

@@ -35,6 +35,7 @@ IFF_LOWER_UP = 0x10000
 ARPHRD_ETHER = 1
 
 
+_LOOPBACK = 1  # include/net/net_namespace.h: LOOPBACK_IFINDEX
 # How many devices to read before others in the event loop have a turn.
 _BATCH = 16
 
@@ -296,6 +297,8 @@ async def open_links() -> AsyncIterator[Links]:
     """Open the netlink sockets. Raises OSError."""
     async with rtnetlink() as ipr:
         with closing(Links(ipr)) as links:
+            # pyroute2 opens its socket at the first request: now, while it can still fail early.
+            await ipr.link("get", index=_LOOPBACK)
             yield links
 
 

@@ -1,0 +1,81 @@
+"""The AppArmor profiles enforce, and forbid nothing that airtapd and the helper do.
+
+A stock kernel has AppArmor; this lab's own need not.
+"""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.airtap import BIN, Airtapd, run_helper
+from lab.lan import Lan
+from lab.roots import root
+from lab.sandbox import command
+
+STOCK = pytest.mark.parametrize(
+    "kernel", [pytest.param("6.12", marks=pytest.mark.machine("6.12"), id="6.12")]
+)
+
+DATA = Path(__file__).parents[2] / "data"
+SOCKET = "/run/airtap/airtapd.sock"
+# As airtapd.service has it: a /dev elsewhere, in a mount namespace of its own.
+CONFINED = f"""
+mkdir -p /run/airtap/dev && mount --bind /dev /run/airtap/dev && export AIRTAP_DEV=/run/airtap/dev
+echo exec airtapd >/proc/self/attr/exec && exec {BIN}/airtapd "$@"
+"""
+HELPED = 'echo exec airtap-bridge-helper >/proc/self/attr/exec && exec "$@"'
+
+
+@pytest.fixture(scope="module")
+def profiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Both profiles, with this tree in the place of what is installed."""
+    debian = root("bookworm")
+    command("mount", "-t", "securityfs", "securityfs", "/sys/kernel/security")
+    for name in ("airtapd", "airtap-bridge-helper"):
+        profile = tmp_path_factory.mktemp("profiles") / name
+        text = (DATA / f"usr.bin.{name}").read_text()
+        assert "complain" not in text
+        here = f"  {BIN.parents[1]}/{{,**}} mr,\n  /run/tree/{{,**}} mr,\n  /run/airtapd-*/log w,\n"
+        profile.write_text(text.replace("\n\n  include if", f"\n\n{here}\n  include if"))
+        parser = [str(debian / "sbin/apparmor_parser"), "--base", str(debian / "etc/apparmor.d")]
+        command(*parser, "--skip-cache", "--replace", str(profile))
+    yield
+    command("umount", "/sys/kernel/security")
+
+
+@STOCK
+def test_profiles_allow_what_is_needed(lan: Lan, profiles: None, kernel: str) -> None:
+    config = f"[parents.{lan.near}]\nmacnat = 'on'\n"
+    airtapd = Airtapd(socket=SOCKET, config=config)
+    airtapd.program = ["unshare", "--mount", "sh", "-c", CONFINED, "airtapd"]
+    command("ip", "link", "add", "br7", "up", "type", "bridge")
+    try:
+        with airtapd:
+            label = Path(f"/proc/{airtapd.pid}/attr/current").read_text()
+            assert label == "airtapd (enforce)\n"
+            for device in (lan.near, "br7"):
+                tap = run_helper(
+                    ["--br=" + device], prefix=["sh", "-c", HELPED, "sh"], env=airtapd.env
+                )
+                assert tap.status == 0, tap.stderr
+                with tap:
+                    assert [guest["device"] for guest in airtapd.guests()] == [tap.device]
+            assert "denied" not in airtapd.log().lower()
+            airtapd.kill()
+            airtapd.start()
+    finally:
+        command("ip", "link", "delete", "br7")
+    denied = [line for line in dmesg() if 'apparmor="DENIED"' in line]
+    assert [line for line in denied if "airtap" in line] == []
+
+
+def dmesg() -> list[str]:
+    return subprocess.run(["dmesg"], capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@STOCK
+def test_helper_runs_nothing(profiles: None, kernel: str) -> None:
+    refused = subprocess.run(["sh", "-c", HELPED, "sh", "/bin/true"], capture_output=True)
+    assert refused.returncode != 0
