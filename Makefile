@@ -23,7 +23,7 @@ PACKAGES := python3 python3-venv python3-dev gcc pkg-config libvirt-dev \
 	debootstrap lintian python3-docutils man-db bash zsh fish ipxe \
 	flex bison bc dwarves libelf-dev xz-utils
 
-.PHONY: help setup tools test test-fast test-slow test-unit test-wifi lint demo bench picture man \
+.PHONY: help setup tools test test-fast test-slow test-unit test-wifi test-adversary lint demo bench picture man \
 	completions build install uninstall deb dist clean
 
 # They install packages, and compile the same BPF object.
@@ -34,6 +34,7 @@ help:
 	@echo 'make test       lint, type check and all tests but the slow: half an hour'
 	@echo 'make test-fast  what to run before each commit: lint, types, unit, wire, macnat and bpf'
 	@echo 'make test-slow  those that are no part of make test: all of Wi-Fi on stock kernels'
+	@echo 'make test-adversary  hostile guests and users, SECONDS=1200 of each'
 	@echo 'make test-unit  the tests that need no root'
 	@echo 'make test-wifi  the tests on Wi-Fi'
 	@echo 'make bench      the bridge helper, libvirt hooks and MAC NAT against their peers'
@@ -92,6 +93,13 @@ test-unit: tools
 test-wifi: setup
 	$(PYTEST) $(TOGETHER) tests/wifi
 
+# The same bouts as in make test, which are short and have a seed of their own, but other ones.
+SECONDS ?= 1200
+SEED ?= $(shell date +%s)
+
+test-adversary: tools $(KERNELS) $(USERMODE)
+	AIRTAP_ADVERSARY_SECONDS=$(SECONDS) AIRTAP_ADVERSARY_SEED=$(SEED) $(PYTEST) tests/adversary
+
 lint: tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -103,6 +111,7 @@ demo: tools
 bench: setup
 	$(BIN)/python -m benchmarks.helper
 	$(BIN)/python -m benchmarks.hooks
+	$(BIN)/python -m benchmarks.fairness
 	$(BIN)/python -m benchmarks.macnat_programs
 	$(BIN)/python -m benchmarks.macnat
 	$(BIN)/python -m lab.machine um -- $(BIN)/python -m benchmarks.wifi

@@ -66,6 +66,11 @@ class Outside:
         return self._runs[machine]
 
 
+def _for_adversaries() -> dict[str, str]:
+    """How long they are to try, and from which seed on: lab/adversary/bout.py reads it."""
+    return {k: v for k, v in os.environ.items() if k.startswith("AIRTAP_ADVERSARY_")}
+
+
 def _end_fixtures(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """End what the test before has left for this one, of whose module it may have been."""
     state = item.session._setupstate
@@ -104,7 +109,7 @@ class Run:
             self._machine = Machine(
                 self._version,
                 [python, "-m", "pytest", *options, *self._nodeids],
-                env={"AIRTAP_MACHINE": self._version},
+                env={"AIRTAP_MACHINE": self._version, **_for_adversaries()},
             )
             self._machine.start()
         except (OSError, RuntimeError) as exc:

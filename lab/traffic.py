@@ -262,7 +262,7 @@ def collect(
             continue
         if last(frame):
             return found
-        found.append(_with_tag(frame, beside[0][2]))
+        found.append(with_tag(frame, beside[0][2]))
     raise TimeoutError(f"none of {len(found)} frames was the last")
 
 
@@ -289,7 +289,7 @@ def _announced(frame: Packet, mac: str) -> str:
     return ""
 
 
-def _with_tag(frame: bytes, beside: bytes) -> bytes:
+def with_tag(frame: bytes, beside: bytes) -> bytes:
     """A frame as it was on the wire: packet(7) has the VLAN tag in struct tpacket_auxdata."""
     status, tci, tpid = struct.unpack("=I12xHH", beside)
     if not status & _TP_STATUS_VLAN_VALID:

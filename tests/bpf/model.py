@@ -254,7 +254,7 @@ class Model:
         if view.ethertype == ARP:
             translated = self._egress_arp(data)
         elif view.ethertype == IPV4:
-            translated = egress_dhcp(data)
+            translated = egress_dhcp(data, self.parent)
         elif view.ethertype == IPV6 and len(data) >= 40 and data[0] >> 4 == 6:
             translated = self._egress_nd(data)
         return Fate(translated is not None, head + (translated or b""))

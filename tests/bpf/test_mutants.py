@@ -103,8 +103,21 @@ MUTANTS = {
     "IP options": ("header = ip.ihl * 4;", "header = 20;"),
     "DHCP replies": (" || m.op != BOOTREQUEST ||", " ||"),
     "DHCP in later fragments": (
-        "|| ip->frag_off & bpf_htons(0x1fff) || ip->version",
-        "|| ip->version",
+        "if (ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(0x1fff))",
+        "if (ip->protocol != IPPROTO_UDP)",
+    ),
+    "answers to the host leave": ("if (answers(skb, l4, parent))\n\t\treturn -1;", ""),
+    "only DHCP requests are looked at": (
+        "udp->dest == bpf_htons(BOOTPS) ||\n\t       udp->dest == bpf_htons(BOOTPC);",
+        "udp->dest == bpf_htons(BOOTPS);",
+    ),
+    "no DHCP answers leave": (
+        "m.udp.dest == bpf_htons(BOOTPC) && same(m.chaddr, mac->w);",
+        "m.udp.dest == bpf_htons(BOOTPC);",
+    ),
+    "what the host's MAC stands in does not leave": (
+        "m.udp.dest == bpf_htons(BOOTPC) && same(m.chaddr, mac->w);",
+        "same(m.chaddr, mac->w);",
     ),
     "DHCP beyond its length": ("bpf_ntohs(m.udp.len) < UP_TO(flags) || ", ""),
     "host frames rewritten": (
@@ -174,7 +187,10 @@ MUTANTS = {
         "ip->ihl != 5 || ip->frag_off & bpf_htons(0x1fff))",
         "ip->ihl != 5 || ip->frag_off & bpf_htons(0x3fff))",
     ),
-    "DHCP answers to the server's port": ("udp->dest == bpf_htons(BOOTPC)", "udp->dest == 67 << 8"),
+    "DHCP answers to the server's port": (
+        "> end || udp->dest == bpf_htons(BOOTPC)",
+        "> end || udp->dest == 67 << 8",
+    ),
     "DHCP requests": (" || m.op != BOOTREPLY)", ")"),
     "the host's own DHCP answers to all": ("parent->w) ? HOST : NEWCOMER", "parent->w), NEWCOMER"),
     "the host's own DHCP answers to the holder": (
@@ -233,10 +249,6 @@ MUTANTS = {
     "to_sibling to the sender itself": (
         "if (!ifindex || ifindex == skb->ifindex)",
         "if (!ifindex)",
-    ),
-    "to_sibling to broadcast addresses": (
-        "if (!ifindex || ifindex == skb->ifindex)",
-        "if (ifindex == skb->ifindex)",
     ),
     "private siblings reached": ("if (cfg->mode == PRIVATE || bpf_skb_store", "if (bpf_skb_store"),
     "siblings private in mode bridge": (

@@ -56,7 +56,10 @@ def group_mac(group: Address) -> bytes:
     return b"\x01\0\x5e" + bytes([group.packed[1] & 0x7F]) + group.packed[2:]
 
 
-def egress_dhcp(data: bytes) -> bytes:
+def egress_dhcp(data: bytes, parent: bytes) -> bytes | None:
+    """A guest's packet on the way out; None where it answers the DHCP client with parent's MAC."""
+    if _answers(data, parent):
+        return None
     header = (data[0] & 0xF) * 4 if data else 0
     length = int.from_bytes(data[2:4], "big")
     message = data[header : header + 20]
@@ -92,6 +95,13 @@ def dhcp_request(data: bytes) -> tuple[bytes, IPv4Address] | tuple[()] | None:
     if min(lengths) < 42 or fragment & 0x2000:
         return None
     return () if message[8] == 2 else (message[36:42], IPv4Address(message[20:24]))
+
+
+def _answers(data: bytes, client: bytes) -> bool:
+    if len(data) < 20 or data[9] != 17 or int.from_bytes(data[6:8], "big") & 0x1FFF:
+        return False
+    message = data[(data[0] & 0xF) * 4 :]
+    return message[2:4] == (68).to_bytes(2) and message[36:42] == client
 
 
 def dhcp_client(data: bytes) -> bytes | None:

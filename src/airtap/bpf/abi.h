@@ -113,7 +113,7 @@ struct route {
 };
 
 struct payload {
-	__u8 octets[1500];
+	__u8 octets[2048]; /* a power of two */
 };
 
 struct note {

@@ -3,7 +3,7 @@
 import ctypes
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from .object import Object
 log = logging.getLogger(__name__)
 
 _ROOT = Path("/sys/fs/bpf/airtap")
+_FOR_A_JIT = {"from_guest": "from_guest_jit"}
+_ENOTSUPP = 524  # include/linux/errno.h
 _BPF_FS_MAGIC = 0xCAFE4A11  # include/uapi/linux/magic.h
 
 
@@ -98,8 +100,22 @@ def _make(directory: Path) -> None:
 
 
 def _load(content: bytes, name: str, directory: Path | None) -> Object:
+    """Load an object file, with the program that is for a JIT where there is one."""
+    try:
+        return _load_with(content, name, directory, _FOR_A_JIT)
+    except BpfError as exc:
+        if exc.errno != _ENOTSUPP:  # kernel/bpf/verifier.c: add_kfunc_call
+            raise
+    return _load_with(content, name, directory, {})
+
+
+def _load_with(
+    content: bytes, name: str, directory: Path | None, preferred: Mapping[str, str]
+) -> Object:
     loaded = Object(content, name)
     try:
+        for program, other in preferred.items():
+            loaded.prefer(program, other)
         if directory is not None:
             loaded.pin_maps(directory)
         loaded.load()

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from ipaddress import IPv4Address
 
 from ..kernel.addresses import Address, Prefix, Subnet
-from ..kernel.links import IPVLAN_MODES
+from ..kernel.ifinfo import IPVLAN_MODES
 from ..names import octets
 from .map import Map
 from .records import (

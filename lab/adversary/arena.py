@@ -1,0 +1,225 @@
+"""The place where a hostile guest meets everybody: host, gateways, a sibling, the LAN."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fcntl import ioctl
+
+from hypothesis import strategies as st
+
+from lab.adversary import packets as p
+from lab.adversary import scenery
+from lab.adversary import world as w
+from lab.adversary.attacks import Attack, attacks
+from lab.adversary.setting import Setting
+from lab.adversary.witnesses import Witnesses
+from lab.airtap import Airtapd
+from lab.lan import FAR_MAC, Lan, wait_for
+from lab.pump import PumpGuest
+from lab.running import Running
+from lab.sandbox import command, inside, packet_socket
+from lab.traffic import ROGUE_MAC, SIBLING4, SIBLING6, SIBLING_MAC
+
+_TUNSETOFFLOAD, _TUNSETQUEUE, _SIOCSIFHWADDR = 0x400454D0, 0x400454D9, 0x8924
+_IFF_DETACH_QUEUE = 0x0400
+# Of a second device of the hostile user's.
+OTHER_MAC = "52:54:00:00:00:04"
+
+# What happens beside what is said, see Arena; the usual first.
+MOODS = ("plain", "forgotten", "echoed", "fresh", "unnamed", "renamed", "detached", "contained")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is said in one go, and what happens meanwhile: of MOODS."""
+
+    attacks: list[Attack]
+    mood: str = "plain"
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.mood}:", *map(str, self.attacks)])
+
+
+batches = st.builds(
+    Batch,
+    attacks=st.lists(attacks, min_size=1, max_size=40),
+    mood=st.sampled_from([*MOODS[:2] * 12, *MOODS]),
+)
+
+
+class Arena(Running):
+    """A LAN, an airtapd, a sibling, and the tap of a hostile guest, from start() to close().
+
+    frames: how many the guest has written.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.frames = 0
+        self._undo = contextlib.ExitStack()
+
+    def start(self) -> None:
+        with contextlib.ExitStack() as undo:
+            self._start(undo)
+            self._undo = undo.pop_all()
+
+    def close(self) -> None:
+        self._undo.close()
+
+    def _start(self, undo: contextlib.ExitStack) -> None:
+        self.lan = undo.enter_context(Lan(one_mac=self.setting.macnat))
+        has_vlans = undo.enter_context(scenery.scenery(self.lan))
+        self.airtapd = undo.enter_context(Airtapd(config=self.setting.config()))
+        self._start_sibling(undo)
+        if self.setting.kind == "macvtap":
+            self._container = undo.enter_context(_container())
+        self._tap = undo.enter_context(self._attached(ROGUE_MAC))
+        self.witnesses = undo.enter_context(Witnesses(self.setting, self.lan, has_vlans=has_vlans))
+        wait_for(self.witnesses.is_well, 20, "all to reach each other")
+        wait_for(self._knows_the_sibling, 20, "the sibling's addresses")
+        scenery.be_tentative()
+        self.witnesses.remember()
+
+    def _start_sibling(self, undo: contextlib.ExitStack) -> None:
+        mac = self.setting.mac(SIBLING_MAC)
+        tap = self.airtapd.tap("up0", None if self.setting.one_for_all else mac)
+        # Before the pump asks for all: its eth0 then gets no checksum that is still to be written.
+        with os.fdopen(os.dup(tap.fd)) as copy:
+            sibling = undo.enter_context(PumpGuest(tap.take(), mac, name="sibling"))
+            ioctl(copy, _TUNSETOFFLOAD, 0)
+        for words in ((f"{SIBLING4}/24",), (f"{SIBLING6}/64", "nodad")):
+            sibling.run("ip", "address", "add", *words, "dev", "eth0")
+        with inside(sibling.namespace):
+            scenery.believe("eth0")
+
+    def _knows_the_sibling(self) -> bool:
+        if not self.setting.guarded and not self.setting.meets:
+            return True
+        # With the host's MAC it has no link-local address of its own.
+        wanted = w.SIBLINGS[:2] if self.setting.one_for_all else w.SIBLINGS
+        return set(wanted) <= {a for guest in self.airtapd.guests() for a in guest["addresses"]}
+
+    @contextlib.contextmanager
+    def _attached(self, mac: str | None) -> Iterator[int]:
+        """A tap of the hostile user's."""
+        with self.airtapd.tap("up0", None if self.setting.one_for_all else mac) as tap:
+            os.set_blocking(tap.fd, False)
+            yield tap.fd
+
+    def play(self, batch: Batch) -> list[str]:
+        """Have a batch said; gives what is wrong then, in a few words each."""
+        writes = [octets for attack in batch.attacks for octets in attack.writes()]
+        found: list[str] = getattr(self, batch.mood)(writes)
+        return found
+
+    def mend(self) -> None:
+        """Make all as it was."""
+        with contextlib.suppress(OSError):
+            self.witnesses.forget_neighbours()
+            if not self._wrongs():
+                return
+        self.close()
+        self.start()
+
+    def plain(self, writes: Sequence[bytes]) -> list[str]:
+        self._write(self._tap, writes)
+        return self._wrongs()
+
+    def forgotten(self, writes: Sequence[bytes]) -> list[str]:
+        """While nobody knows anybody's MAC."""
+        self.witnesses.forget_neighbours()
+        return self.plain(writes)
+
+    def echoed(self, writes: Sequence[bytes]) -> list[str]:
+        """And the LAN sends all back: the host may hear that as the LAN's, but not believe it."""
+        self._write(self._tap, writes)
+        if self.setting.guarded:
+            self.witnesses.echo(self._tap)
+        return self._wrongs(claims=not self.setting.guarded)
+
+    def fresh(self, writes: Sequence[bytes]) -> list[str]:
+        """By a second device of the user's, from its first moment on, in the name of the first."""
+        return self._by_another(OTHER_MAC, writes)
+
+    def unnamed(self, writes: Sequence[bytes]) -> list[str]:
+        """By a device whose MAC is to be learned, from its first moment on."""
+        return self._by_another(None, _from(OTHER_MAC, writes))
+
+    def _by_another(self, mac: str | None, writes: Sequence[bytes]) -> list[str]:
+        with self._attached(mac) as tap:
+            self._write(tap, writes)
+            return self._wrongs()
+
+    def renamed(self, writes: Sequence[bytes]) -> list[str]:
+        """By a device that takes the router's MAC later."""
+        with self._attached(OTHER_MAC) as tap:
+            with contextlib.suppress(OSError):
+                _set_mac(tap, FAR_MAC)
+            self._write(tap, _from(FAR_MAC, writes))
+            found = self._wrongs()
+            if self.setting.guarded:
+                found += self.witnesses.overheard(tap)
+        return found
+
+    def detached(self, writes: Sequence[bytes]) -> list[str]:
+        """To a device whose queue is detached, so that its frames enter the host's stack there."""
+        with self._attached(OTHER_MAC) as tap:
+            with contextlib.suppress(OSError):
+                ioctl(tap, _TUNSETQUEUE, struct.pack("16sH22x", b"", _IFF_DETACH_QUEUE))
+            to = p.octets(OTHER_MAC)
+            self._write(self._tap, [octets[:10] + to + octets[16:] for octets in writes])
+            return self._wrongs()
+
+    def contained(self, writes: Sequence[bytes]) -> list[str]:
+        """By somebody else's macvlan, in a container, which nobody guards; but the host is."""
+        if self.setting.kind != "macvtap":
+            return self.plain(writes)
+        for octets in writes:
+            with contextlib.suppress(OSError):
+                self._container.send(octets[10:])
+                self.frames += 1
+        found = self._wrongs(guarded=False)
+        self.witnesses.forget_neighbours("lan", "sibling")
+        scenery.lease(self.lan)
+        self.witnesses.deaf()
+        return found
+
+    def _write(self, tap: int, writes: Sequence[bytes]) -> None:
+        """Write to a tap. What the kernel refuses is no frame."""
+        mac = self.setting.mac(ROGUE_MAC)
+        for octets in writes if mac == ROGUE_MAC else _from(mac, writes):
+            with contextlib.suppress(OSError):
+                os.write(tap, octets)
+                self.frames += 1
+
+    def _wrongs(self, *, guarded: bool = True, claims: bool = True) -> list[str]:
+        guarded = guarded and self.setting.guarded
+        return self.witnesses.wrongs(self._tap, guarded=guarded, claims=claims)
+
+
+def _from(mac: str, writes: Sequence[bytes]) -> list[bytes]:
+    """The same, with another MAC wherever the guest's stands."""
+    return [octets.replace(p.octets(ROGUE_MAC), p.octets(mac)) for octets in writes]
+
+
+def _set_mac(tap: int, mac: str) -> None:
+    ioctl(tap, _SIOCSIFHWADDR, struct.pack("16sH6s16x", b"", 1, p.octets(mac)))
+
+
+@contextlib.contextmanager
+def _container() -> Iterator[socket.socket]:
+    """A socket on a macvlan of the uplink's that is in another namespace."""
+    command("ip", "netns", "add", "container")
+    try:
+        words = "link add link up0 name inner netns container type macvlan mode bridge"
+        command("ip", *words.split())
+        command("ip", "-n", "container", "link", "set", "inner", "up")
+        with packet_socket("container", "inner") as frames:
+            yield frames
+    finally:
+        command("ip", "netns", "del", "container")
