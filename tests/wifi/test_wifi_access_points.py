@@ -21,9 +21,9 @@ def variant(request: pytest.FixtureRequest) -> str:
 def lan(radios: Radios, variant: str, daemon: Airtapd) -> Iterator[AccessPoint]:
     """An access point that is new with each airtapd.
 
-    One that answers for its stations keeps what it has heard of them, of an earlier airtapd's guests
-    too, and never asks for it again. A guest that is at such an address and has not spoken from it
-    is not to be found: see docs/limits.md.
+    One that answers for its stations keeps what it has heard of them, of an earlier airtapd's
+    guests too, and never asks for it again. A guest that is at such an address and has not spoken
+    from it is not to be found: see docs/limits.md.
     """
     with AccessPoint(**VARIANTS[variant]) as lan:
         yield lan
