@@ -140,8 +140,10 @@ class Model:
         target = probed(view, frame[view.at :])
         if target is None or guest.mac is None or is_unassignable(target) or target in self.hosts:
             return
-        place = target, view.vlan
-        if place not in self.held and not self._is_elsewhere(place):
+        place = (target, view.vlan)
+        if self._is_elsewhere(place) or (target in self.broadcasts and not view.vlan):
+            return
+        if place not in self.held:
             guest.probes = [*guest.probes, place][-PROBES:]
 
     def _can_be_a_guests(self, mac: bytes) -> bool:

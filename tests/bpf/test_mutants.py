@@ -310,12 +310,12 @@ MUTANTS = {
         "offsetof(struct ipv6hdr, saddr), key",
         "offsetof(struct ipv6hdr, daddr), key",
     ),
-    "probes are not kept": ("probes->keys[probes->next++ % PROBES] = c->key;", ""),
+    "probes are not kept": ("probes->keys[probes->next++ % PROBES] = c->key;", ";"),
     "the latest probe only is kept": ("probes->keys[probes->next++ % PROBES]", "probes->keys[0]"),
     "probes for known addresses are kept": (
-        "if (c->learn && !is_unassignable(&c->key) && !is_host(&c->key) &&\n\t    "
+        "if (c->learn && !is_unassignable(&c->key) && !is_reserved(&c->key) &&\n\t    "
         "!bpf_map_lookup_elem(&addresses, &c->key)) {",
-        "if (c->learn && !is_unassignable(&c->key) && !is_host(&c->key)) {",
+        "if (c->learn && !is_unassignable(&c->key) && !is_reserved(&c->key)) {",
     ),
     "SNAP passes": ("return is_snap(skb, f) ? refuse", "return 0 ? refuse"),
     "all of 802.3 refused": ("bpf_ntohs(f->proto) < ETH_P_802_3_MIN &&", "1 || llc[0] &&"),

@@ -1,10 +1,12 @@
 """Guests behind access points that meddle."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from lab.airtap import Airtapd
 from lab.traffic import GUEST_MAC, SIBLING4, SIBLING6, SIBLING_MAC, reach_each_other
-from lab.wifi import AccessPoint, Station
+from lab.wifi import VARIANTS, AccessPoint, Radios, Station
 from tests.wifi.wireless import lease, pump
 
 
@@ -13,6 +15,18 @@ from tests.wifi.wireless import lease, pump
 )
 def variant(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def lan(radios: Radios, variant: str, daemon: Airtapd) -> Iterator[AccessPoint]:
+    """An access point that is new with each airtapd.
+
+    One that answers for its stations keeps what it has heard of them, of an earlier airtapd's
+    guests too, and never asks for it again. A guest that is at such an address and has not spoken
+    from it is not to be found: see docs/limits.md.
+    """
+    with AccessPoint(**VARIANTS[variant]) as lan:
+        yield lan
 
 
 def test_guests_reach_lan_and_each_other(

@@ -87,13 +87,14 @@ class Reconciler:
         self._queue.enqueue(index)
 
     def _on_event(self, index: int | None) -> None:
-        """Have a device reconciled at which something changed, or all.
+        """Have a device reconciled at which something changed, and all where routes lead to it.
 
         Of IPv4 routes that go down with their device nothing is told (net/ipv4/fib_trie.c:
         fib_table_flush).
         """
-        is_uplink = index in self._uplinks
-        self.enqueue(None if self._host.leads_to(index) and not is_uplink else index)
+        self.enqueue(index)  # at once, while all may have to wait
+        if index not in self._uplinks and self._host.leads_to(index):
+            self.enqueue(None)
 
     async def recover(self) -> bool:
         """Reconcile all, and remove what is left of uplinks that are gone.
