@@ -51,11 +51,12 @@ MUTANTS = {
         "entry->ifindex && entry->ifindex != c->ifindex ?",
         "!entry->ifindex ?",
     ),
-    "DHCP from a known address": ("&& !may_be_bootrequest(ip, end)", ""),
+    "DHCP from a known address": ("&& !may_be_bootp(ip, end)", ""),
     "DHCP in a first fragment": ("&& !(ip->frag_off & bpf_htons(0x2000));", ";"),
     "DHCP beyond its packet": ("bpf_ntohs(ip->tot_len) >= header + UP_TO(chaddr) &&", ""),
     "DHCP beyond its datagram": ("bpf_ntohs(m.udp.len) >= UP_TO(chaddr) &&", ""),
     "DHCP answers to a relay": ("if (m.op == BOOTREPLY)", "if (0)"),
+    "DHCP answers to the host": ("if (own || !is_uplink_mac(&client))", "if (1)"),
     "all of UDP for DHCP": ("if (m.udp.dest != bpf_htons(BOOTPS)) {", "if (0) {"),
     "siblings' addresses for all": (
         "if (c->now - entry->last_seen < cfg->alive)",
