@@ -106,7 +106,7 @@ def clients(frame: bytes) -> set[str]:
 
 
 def offered(frame: bytes) -> set[str]:
-    """To whom a frame offers something by DHCP, for who looks behind one tag, as the kernel does."""
+    """To whom a frame offers something by DHCP, for who looks behind one tag."""
     stacked = frame[12:14] in _TAGS and frame[16:18] in _TAGS
     return set() if stacked else _clients(frame, 68, 2)
 
