@@ -17,7 +17,7 @@ from airtap.bpf.object import Object
 from airtap.bpf.records import Entry, pack_key
 from airtap.bpf.role import Role
 from lab import sandbox
-from lab.probe import PASS, REDIRECT, compile_probe
+from lab.probe import DROP, PASS, REDIRECT, compile_probe
 from lab.sandbox import command
 
 REPEAT = 200_000
@@ -27,7 +27,8 @@ AIM_NS = 60
 
 PARENT, ROUTER = bytes.fromhex("020000000001"), bytes.fromhex("020000000003")
 DEVICE, LOOPBACK = "bench0", 1
-_CONTEXT = struct.Struct("=40xI4x12s132x")  # struct __sk_buff: ifindex, cb[0] to cb[2]
+MARK_PASSED = 0x6171  # ethernet.h
+_CONTEXT = struct.Struct("=40xI4x12sI128x")  # struct __sk_buff: ifindex, cb[0] to cb[3]
 
 
 def main() -> int:
@@ -70,19 +71,24 @@ def fill(loaded: Object, count: int, ifindex: int) -> Macnat:
 
 @dataclass(frozen=True)
 class Run:
-    """A program on a frame, with guests' devices of a kind. ifindex: of the device it is on."""
+    """A program on a frame, with guests' devices of a kind.
+
+    ifindex: of the device it is on. mark: what from_guest has left on the frame.
+    """
 
     kind: str
     program: str
     frame: bytes
     ifindex: int
     verdict: int = PASS
+    mark: int = 0
 
 
 def runs(count: int, ifindex: int) -> list[tuple[str, Run]]:
     """What is measured, and its name. Of the guests it is the one that was filled in last."""
     own, (four, six) = mac(count), addresses(count)
     lan4, lan6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
+    host = IPv4Address("192.0.2.10")
     arp = bytes.fromhex("08060001080006040001") + own + four.packed + bytes(6) + lan4.packed
     to_guest4, to_guest6 = PARENT + ROUTER + ipv4(lan4, four), PARENT + ROUTER + ipv6(lan6, six)
 
@@ -93,6 +99,7 @@ def runs(count: int, ifindex: int) -> list[tuple[str, Run]]:
         return Run("ipvtap", program, frame, device, REDIRECT)
 
     to_guest = Run("macvtap", "uplink_egress", own + PARENT + ipv4(lan4, four), LOOPBACK, REDIRECT)
+    to_wire, to_host = ROUTER + own + ipv4(four, lan4), PARENT + own + ipv4(four, host)
     # As to_uplink leaves it, from LOOPBACK, no guest's: to the guest, a sibling of the sender.
     up4, up6 = PARENT + ipv4(lan4, four), PARENT + ipv6(lan6, six)
     return [
@@ -113,7 +120,7 @@ def runs(count: int, ifindex: int) -> list[tuple[str, Run]]:
         ("to_sibling, to the wire", Run("ipvtap", "to_sibling", ROUTER + up4, LOOPBACK)),
         ("to_sibling, to a sibling, IPv4", redirected("to_sibling", PARENT + up4, LOOPBACK)),
         ("to_sibling, to a sibling, IPv6", redirected("to_sibling", PARENT + up6, LOOPBACK)),
-        ("to_sibling, to the host", Run("ipvtap", "to_sibling", PARENT + up4, ifindex)),
+        ("to_sibling, for nobody", Run("ipvtap", "to_sibling", PARENT + up4, ifindex, DROP)),
         (
             "uplink_egress, the host's to the wire",
             on_macvtap("uplink_egress", ROUTER + PARENT + ipv4(lan4, four)),
@@ -121,18 +128,23 @@ def runs(count: int, ifindex: int) -> list[tuple[str, Run]]:
         ("uplink_egress, the host's to a guest", to_guest),
         (
             "uplink_egress, a guest's to the wire",
-            on_macvtap("uplink_egress", ROUTER + own + ipv4(four, lan4)),
+            Run("macvtap", "uplink_egress", to_wire, ifindex, mark=MARK_PASSED),
         ),
         (
-            "to_host, to the wire",
-            Run("ipvtap", "to_host", ROUTER + own + ipv4(four, lan4), ifindex),
+            "uplink_egress, a guest's to the host",
+            Run("macvtap", "uplink_egress", to_host, ifindex, REDIRECT, MARK_PASSED),
+        ),
+        ("to_host, to the wire", Run("ipvtap", "to_host", to_wire, ifindex, mark=MARK_PASSED)),
+        (
+            "to_host, to the host",
+            Run("ipvtap", "to_host", to_host, ifindex, REDIRECT, MARK_PASSED),
         ),
     ]
 
 
 def cost(loaded: Object, run: Run) -> int:
     """ns that a program takes for a frame, without what test_run and the repetition take."""
-    context = _CONTEXT.pack(run.ifindex, run.frame[:12])
+    context = _CONTEXT.pack(run.ifindex, run.frame[:12], run.mark)
     verdict = loaded.program(f"bench_{run.program}").test_run(run.frame, context).verdict
     if verdict != run.verdict:
         raise RuntimeError(f"{run.program} returns {verdict} for a frame of this benchmark")

@@ -165,6 +165,12 @@ class RawGuest:
         while what is for one passes by."""
         self.send(mark(self.mac))
 
+    def next(self) -> bytes:
+        """The next frame that reaches the guest, or b"" if there is none in a second."""
+        if not select.select([self._tap.fd], [], [], SLOWNESS)[0]:
+            return b""
+        return os.read(self._tap.fd, 1 << 16)[len(_VNET_HDR) :]
+
     def received(self) -> list[bytes]:
         """What reaches the guest before a mark()."""
         found: list[bytes] = []

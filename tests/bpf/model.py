@@ -25,12 +25,14 @@ from tests.bpf.view import (
     is_link_control,
     is_unassignable,
     nd_message,
+    probed,
 )
 
 Place = tuple[Address, int]
 Network = IPv4Network | IPv6Network
 
 QUOTA = {4: 16, 6: 32}
+PROBES = 8
 EVERYBODY = b"\xff" * 6
 
 
@@ -62,6 +64,7 @@ class Guest:
     mac: bytes | None
     slots: dict[int, list[Slot]] = field(default_factory=lambda: {4: [], 6: []})
     counts: Counter[str] = field(default_factory=Counter)
+    probes: list[Place] = field(default_factory=list)
 
 
 class Model:
@@ -127,7 +130,18 @@ class Model:
         refusal = self._refusal(ifindex, guest, frame, tag)
         if refusal:
             guest.counts[refusal] += 1
+        else:
+            self._note_probe(guest, frame, tag)
         return not refusal
+
+    def _note_probe(self, guest: Guest, frame: bytes, tag: int | None) -> None:
+        """Keep the address that a guest asks about, if it may come to have it."""
+        view = View.of(frame, tag)
+        target = probed(view, frame[view.at :])
+        if target is None or guest.mac is None or is_unassignable(target) or target in self.hosts:
+            return
+        if (target, view.vlan) not in self.held:
+            guest.probes = [*guest.probes, (target, view.vlan)][-PROBES:]
 
     def _can_be_a_guests(self, mac: bytes) -> bool:
         return mac != bytes(6) and not mac[0] & 1 and mac != self.parent
@@ -239,7 +253,7 @@ class Model:
         if view.ethertype == ARP:
             translated = self._egress_arp(data)
         elif view.ethertype == IPV4:
-            translated = egress_dhcp(data)
+            translated = egress_dhcp(data, self.parent)
         elif view.ethertype == IPV6 and len(data) >= 40 and data[0] >> 4 == 6:
             translated = self._egress_nd(data)
         return Fate(translated is not None, head + (translated or b""))

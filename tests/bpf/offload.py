@@ -13,9 +13,9 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
-import pytest
 from pyroute2 import AsyncIPRoute
 from scapy.compat import raw
 from scapy.layers.l2 import Ether
@@ -24,6 +24,7 @@ from scapy.packet import Raw
 from airtap.bpf.macnat import Macnat, open_macnat
 from airtap.bpf.role import CHILD, PARENT, Role
 from airtap.kernel import tap
+from lab.lan import wait_for
 from lab.sandbox import command
 
 UPLINK, GUEST, SIBLING = "02:00:00:00:00:01", "02:00:00:00:0a:01", "02:00:00:00:0b:01"
@@ -101,11 +102,11 @@ def wire(kind: str) -> Iterator[Wire]:
 def _tap(undo: ExitStack, name: str, mac: str, kind: str) -> int:
     own = ("address", mac) if kind == "macvtap" else ()
     mode = ("mode", "bridge") if kind == "macvtap" else ("mode", "l2", "bridge")
-    command("ip", "link", "add", "link", "up1", "name", name, *own, "type", kind, *mode)
+    index = tap.free_index(max(tap.device_indexes()))  # its node is no other namespace's
+    link = ("ip", "link", "add", "link", "up1", "name", name, "index", f"{index}")
+    command(*link, *own, "type", kind, *mode)
     Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
-    node = tap.node_of(name, socket.if_nametoindex(name))
-    if node is None:  # another namespace has this node's name; see kernel/tap.py
-        pytest.skip("no /dev/tap of our own for this ifindex")
+    node = wait_for(partial(tap.node_of, name, index), 5, f"the node of {name}") or ""
     fd = tap.open_node(node, vnet_hdr=True)
     undo.callback(os.close, fd)
     return fd

@@ -84,6 +84,7 @@ class Rig:
             self.macnat.addresses.forget(entry.address, entry.vlan)
         for ifindex in self.macnat.guests.macs():
             self.macnat.guests.remove(ifindex)
+            self.macnat.probed.remove_guest(ifindex)
         for mac in self.macnat.host_access.all():
             self.macnat.host_access.remove(mac)
         self.macnat.config.set_timing(alive=HOUR, refresh=HOUR)

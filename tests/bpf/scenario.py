@@ -262,10 +262,12 @@ class Scenario:
     def guest(self, number: int, mac: str | None) -> None:
         """A guest's device is announced, or its MAC changes."""
         self.macnat.guests.add(self.rig.devices[number], mac)
+        self.macnat.probed.add_guest(self.rig.devices[number])
         self.model.set_guest(self.rig.devices[number], _octets(mac) if mac else None)
 
     def go(self, number: int) -> None:
         self.macnat.guests.remove(self.rig.devices[number])
+        self.macnat.probed.remove_guest(self.rig.devices[number])
         self.model.remove_guest(self.rig.devices[number])
 
     def compare_state(self) -> None:
@@ -282,6 +284,7 @@ class Scenario:
         counters = self.macnat.guests.counters()
         assert set(counters) == set(self.model.guests)
         for ifindex, guest in self.model.guests.items():
+            assert Counter(self.macnat.probed.of(ifindex)) == Counter(guest.probes)
             counted = Counter(asdict(counters[ifindex]))
             for name in (*COUNTED, "learned", "moved", "evicted"):
                 assert counted[name] == guest.counts[name], name

@@ -7,7 +7,7 @@ import pytest
 
 from airtap.bpf import records, trace_record, tracer
 from airtap.bpf.role import HOOKS, KINDS
-from airtap.kernel.links import IPVLAN_MODES
+from airtap.kernel.ifinfo import IPVLAN_MODES
 from airtap.trace import correlate
 from hatch_build import SOURCES, compile_object
 from tests.bpf.btf import Btf
@@ -19,6 +19,7 @@ CONSTANTS = {
     "TC_ACT_REDIRECT": trace_record.REDIRECT,
     "GUESTS": records.GUESTS,
     "PREFIXES": records.PREFIXES,
+    "PROBES": records.PROBES,
     "ROUTES": records.ROUTES,
     "UNTAGGED": records.UNTAGGED,
     "TAGGED": records.TAGGED,
@@ -76,6 +77,7 @@ PINNED = {
     "listeners": (4, 4100),
     "bearers": (8, 32),
     "held": (4, 4),
+    "probed": (4, 164),
     "tables": (4, 1664),
     "addresses": (20, 32),
     "statistics": (4, 16),
@@ -84,7 +86,7 @@ PINNED = {
     "tracees": (12, 4),
     "records": (4, 848),
     "traces": (0, 0),
-    "payloads": (4, 1500),
+    "payloads": (4, 2048),
     ".bss": (4, 8),
 }
 

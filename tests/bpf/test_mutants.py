@@ -104,8 +104,21 @@ MUTANTS = {
     "IP options": ("header = ip.ihl * 4;", "header = 20;"),
     "DHCP replies": (" || m.op != BOOTREQUEST ||", " ||"),
     "DHCP in later fragments": (
-        "|| ip->frag_off & bpf_htons(0x1fff) || ip->version",
-        "|| ip->version",
+        "if (ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(0x1fff))",
+        "if (ip->protocol != IPPROTO_UDP)",
+    ),
+    "answers to the host leave": ("if (answers(skb, l4, parent))\n\t\treturn -1;", ""),
+    "only DHCP requests are looked at": (
+        "udp->dest == bpf_htons(BOOTPS) ||\n\t       udp->dest == bpf_htons(BOOTPC);",
+        "udp->dest == bpf_htons(BOOTPS);",
+    ),
+    "no DHCP answers leave": (
+        "m.udp.dest == bpf_htons(BOOTPC) && same(m.chaddr, mac->w);",
+        "m.udp.dest == bpf_htons(BOOTPC);",
+    ),
+    "what the host's MAC stands in does not leave": (
+        "m.udp.dest == bpf_htons(BOOTPC) && same(m.chaddr, mac->w);",
+        "same(m.chaddr, mac->w);",
     ),
     "DHCP beyond its length": ("bpf_ntohs(m.udp.len) < UP_TO(flags) || ", ""),
     "host frames rewritten": (
@@ -175,7 +188,10 @@ MUTANTS = {
         "ip->ihl != 5 || ip->frag_off & bpf_htons(0x1fff))",
         "ip->ihl != 5 || ip->frag_off & bpf_htons(0x3fff))",
     ),
-    "DHCP answers to the server's port": ("udp->dest == bpf_htons(BOOTPC)", "udp->dest == 67 << 8"),
+    "DHCP answers to the server's port": (
+        "> end || udp->dest == bpf_htons(BOOTPC)",
+        "> end || udp->dest == 67 << 8",
+    ),
     "DHCP requests": (" || m.op != BOOTREPLY)", ")"),
     "the host's own DHCP answers to all": ("parent->w) ? HOST : NEWCOMER", "parent->w), NEWCOMER"),
     "the host's own DHCP answers to the holder": (
@@ -235,10 +251,6 @@ MUTANTS = {
         "if (!ifindex || ifindex == skb->ifindex)",
         "if (!ifindex)",
     ),
-    "to_sibling to broadcast addresses": (
-        "if (!ifindex || ifindex == skb->ifindex)",
-        "if (ifindex == skb->ifindex)",
-    ),
     "private siblings reached": ("if (cfg->mode == PRIVATE || bpf_skb_store", "if (bpf_skb_store"),
     "siblings private in mode bridge": (
         "if (cfg->mode == PRIVATE ||",
@@ -295,6 +307,13 @@ MUTANTS = {
     "seen at the IPv6 destination": (
         "offsetof(struct ipv6hdr, saddr), key",
         "offsetof(struct ipv6hdr, daddr), key",
+    ),
+    "probes are not kept": ("probes->keys[probes->next++ % PROBES] = c->key;", ""),
+    "the latest probe only is kept": ("probes->keys[probes->next++ % PROBES]", "probes->keys[0]"),
+    "probes for known addresses are kept": (
+        "if (c->learn && !is_unassignable(&c->key) && !is_host(&c->key) &&\n\t    "
+        "!bpf_map_lookup_elem(&addresses, &c->key)) {",
+        "if (c->learn && !is_unassignable(&c->key) && !is_host(&c->key)) {",
     ),
     "SNAP passes": ("return is_snap(skb, f) ? refuse", "return 0 ? refuse"),
     "all of 802.3 refused": ("bpf_ntohs(f->proto) < ETH_P_802_3_MIN &&", "1 || llc[0] &&"),

@@ -56,7 +56,10 @@ def group_mac(group: Address) -> bytes:
     return b"\x01\0\x5e" + bytes([group.packed[1] & 0x7F]) + group.packed[2:]
 
 
-def egress_dhcp(data: bytes) -> bytes:
+def egress_dhcp(data: bytes, parent: bytes) -> bytes | None:
+    """A guest's packet on the way out; None where it answers the DHCP client with parent's MAC."""
+    if _answers(data, parent):
+        return None
     header = (data[0] & 0xF) * 4 if data else 0
     length = int.from_bytes(data[2:4], "big")
     message = data[header : header + 20]
@@ -92,6 +95,13 @@ def dhcp_message(data: bytes) -> tuple[int, bytes, IPv4Address] | tuple[()] | No
     if min(lengths) < 42 or fragment & 0x2000:
         return None
     return message[8], message[36:42], IPv4Address(message[20:24])
+
+
+def _answers(data: bytes, client: bytes) -> bool:
+    if len(data) < 20 or data[9] != 17 or int.from_bytes(data[6:8], "big") & 0x1FFF:
+        return False
+    message = data[(data[0] & 0xF) * 4 :]
+    return message[2:4] == (68).to_bytes(2) and message[36:42] == client
 
 
 def dhcp_client(data: bytes) -> bytes | None:
@@ -185,3 +195,14 @@ def _configures_ipv4(data: bytes) -> bool:
     if data[9] == 1:
         return not message or message[0] in (5, 9)
     return data[9] == 17 and (len(message) < 4 or message[2:4] == (68).to_bytes(2))
+
+
+def probed(view: View, data: bytes) -> Address | None:
+    """The address about which a guest asks, as nobody, whether it is free."""
+    if view.ethertype == ARP and len(data) >= 28 and is_ipv4_arp(data):
+        return IPv4Address(data[24:28]) if data[14:18] == bytes(4) else None
+    if view.ethertype != IPV6 or len(data) < 40 or data[0] >> 4 != 6:
+        return None
+    message = nd_message(data) if is_unassignable(IPv6Address(data[8:24])) else None
+    solicits = message and message[0] == 135 and len(message) >= 24
+    return IPv6Address(message[8:24]) if message and solicits else None

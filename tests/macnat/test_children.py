@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -305,6 +306,24 @@ def test_idle_daemon_stays_for_the_children_of_others(counting_lan: Lan) -> None
         command("ip", "link", "delete", "mv0")
         wait_for(lambda: not airtapd.alive, 5, "the daemon to end")
         assert is_clean()
+
+
+def test_children_are_guarded_where_the_host_cannot_be_kept_off(counting_lan: Lan) -> None:
+    """As where /proc/sys is read-only."""
+    constants = {"kernel.links._HOST_OFF": (("/proc/version", "1"),)}
+    with (
+        Airtapd(config=MACNAT_ON, constants=constants) as airtapd,
+        macvtap_by_hand(GUEST_MAC, "macvtap0") as first,
+        macvtap_by_hand(SIBLING_MAC, "macvtap1") as second,
+    ):
+        for name in (first, second):
+            wait_for(partial(is_guarded, name), PROMPTLY, "it to be guarded")
+        told = [f"{name}: its guest" for name in (first, second)]
+        wait_for(lambda: all(each in airtapd.log() for each in told), PROMPTLY, "that to be told")
+
+
+def is_guarded(name: str) -> bool:
+    return "airtap_from_guest" in command("tc", "filter", "show", "dev", name, "egress")
 
 
 def test_a_child_that_cannot_be_guarded_costs_others_nothing(

@@ -144,6 +144,29 @@ def test_a_gateways_mac_that_is_taken_later(
         assert kept_off(airtapd, tap.device) is None
 
 
+def test_a_gateways_mac_that_is_taken_later_without_macnat(counting_lan: Lan) -> None:
+    """Seen where host access has airtapd look at the uplink's guests."""
+    command("ping", "-c1", "-w5", "192.0.2.1")
+    with Airtapd() as airtapd, raw_guest(airtapd) as bob:
+        wait_for(lambda: airtapd.guests()[0]["refused"], 5, "the guest to be looked at")
+        set_mac(bob, FAR_MAC)
+        wait_down(bob.device)
+        set_mac(bob, ROGUE_MAC)
+        wait_up(bob.device)
+
+
+def test_echoes_of_what_guests_said_before(counting_lan: Lan) -> None:
+    """MAC NAT has just come on; the LAN had the guest's own MAC until then."""
+    with (
+        Airtapd(config=MACNAT_ON, constants={"macnat.lan_macs._ECHOES_S": 3600.0}) as airtapd,
+        raw_guest(airtapd, NAS_MAC) as bob,
+        nas(counting_lan),
+    ):
+        hear_arp(counting_lan)
+        time.sleep(2)
+        assert is_up(bob.device)
+
+
 def hear_arp(lan: Lan) -> None:
     """The NAS answers a question, at the uplink's MAC alone."""
     command("ip", "neighbour", "flush", "to", NAS4)

@@ -1,10 +1,13 @@
 """airtapd ends, or dies, under guests that are at work: they do not notice."""
 
+import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +16,7 @@ from lab.airtap import BIN, Airtapd
 from lab.kinds import BOTH_KINDS
 from lab.lan import HOST4, Lan, wait_for
 from lab.sandbox import command, dying_with_us, host_links, netns_exec_prefix
-from lab.traffic import GUEST4, GUEST6, GUEST_MAC, known, pump
+from lab.traffic import GUEST4, GUEST6, GUEST_MAC, ROGUE4, known, pump, raw_guest
 
 # Sends back what it gets, and prints its hash.
 _ECHO = """
@@ -165,3 +168,36 @@ def test_stopped_for_good(counting_lan: Lan, airtapd: Airtapd) -> None:
         kept.close()
         command("ip", "link", "delete", here[0])
         airtapd.start()
+
+
+def former_pins(uplink: str) -> Path:
+    """Where a version before had pinned what it knew of an uplink."""
+    inode = os.stat("/proc/self/ns/net").st_ino
+    return Path(f"/sys/fs/bpf/airtap/{inode}-{socket.if_nametoindex(uplink)}")
+
+
+def test_pins_of_a_namespace_that_had_the_inode_before(counting_lan: Lan, airtapd: Airtapd) -> None:
+    """They are no more than a name: a guest of that namespace is none of this one's."""
+    with raw_guest(airtapd) as guest:
+        guest.claim(ROGUE4)
+        assert known(airtapd, guest.mac) == {ROGUE4}
+        airtapd.kill()
+        pins.pin_directory(socket.if_nametoindex("up0")).rename(former_pins("up0"))
+        for device in ("up0", guest.device):
+            command("tc", "qdisc", "delete", "dev", device, "clsact")
+        airtapd.start()
+        assert not former_pins("up0").exists()
+        assert known(airtapd, guest.mac) == set()
+
+
+@BOTH_KINDS
+def test_pins_of_an_earlier_version(lan: Lan, airtapd: Airtapd) -> None:
+    with pump(airtapd, GUEST_MAC, GUEST4) as guest:
+        assert guest.ping("192.0.2.1")
+        before = known(airtapd, GUEST_MAC)
+        airtapd.kill()
+        pins.pin_directory(socket.if_nametoindex("up0")).rename(former_pins("up0"))
+        airtapd.start()
+        assert not former_pins("up0").exists()
+        assert GUEST4 in known(airtapd, GUEST_MAC) >= before
+        assert lan.ping(GUEST4)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scapy.layers.inet import ICMP, IP
+from scapy.layers.dhcp import BOOTP
+from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 from scapy.utils import RawPcapNgReader
@@ -44,6 +45,7 @@ from lab.traffic import (
 from tests.macnat.conftest import MACNAT_ON
 
 OWNER, NEIGHBOUR = 10001, 10002
+RESERVED = "an address of the host, a gateway or the LAN's broadcast, or routed elsewhere"
 MIB = 1 << 20
 
 
@@ -171,17 +173,21 @@ def test_every_refusal(lan: Lan, airtapd: Airtapd) -> None:
         rogue.send(claim(ROGUE4, "52:54:00:00:00:77"))
         announced = f"ARP announcement: {ROGUE4} is-at 52:54:00:00:00:77"
         refused(announced, "source MAC 52:54:00:00:00:77 is not the guest's")
-        gateways = f"{ROUTER4} is an address of the host, a gateway or the LAN's broadcast"
+        gateways = f"{ROUTER4} is {RESERVED}"
         rogue.claim(ROUTER4)
         refused(f"ARP announcement: {ROUTER4} is-at {ROGUE_MAC}", gateways)
         rogue.send(
             Ether(src=ROGUE_MAC, dst=FAR_MAC) / Dot1Q(vlan=5) / IP(src=HOST4, dst=ROUTER4) / ICMP()
         )
-        hosts = f"{HOST4} is an address of the host, a gateway or the LAN's broadcast"
+        hosts = f"{HOST4} is {RESERVED}"
         refused(f"VLAN 5: ICMP echo request {HOST4} > {ROUTER4}", hosts)
         rogue.claim(SIBLING4)
         announced = f"ARP announcement: {SIBLING4} is-at {ROGUE_MAC}"
         refused(announced, f"{SIBLING4} is another guest's")
+        client = bytes.fromhex(NEAR_MAC.replace(":", ""))
+        ask = IP(src=ROGUE4, dst=ROUTER4) / UDP(sport=68, dport=67) / BOOTP(chaddr=client)
+        rogue.send(Ether(src=ROGUE_MAC, dst=FAR_MAC) / ask)
+        trace.says(r".* \| refused: in the name of the uplink's MAC")
         rogue.send(bytes(claim(ROGUE4, ROGUE_MAC))[:30])
         refused("ARP, cut short", "malformed")
         rogue.send(bytes(Ether(src=ROGUE_MAC, dst=FAR_MAC, type=0x888E)) + bytes(46))
@@ -221,7 +227,7 @@ def test_between_siblings(lan: Lan, airtapd: Airtapd, device_kind: str) -> None:
 def test_pcap(lan: Lan, airtapd: Airtapd, tmp_path: Path) -> None:
     """Before and after, for scapy as for Wireshark; what is refused is only in before."""
     file = tmp_path / "trace.pcapng"
-    guards = f"refused: {ROUTER4} is an address of the host, a gateway or the LAN's broadcast"
+    guards = f"refused: {ROUTER4} is {RESERVED}"
     with (
         raw_guest(airtapd) as rogue,
         lan.frames() as frames,

@@ -1,13 +1,9 @@
 """What a user without any rights may try, and what once went wrong under load or by chance."""
 
-import contextlib
 import os
-import signal
 import socket
 import struct
-import subprocess
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,35 +15,9 @@ from lab import sandbox
 from lab.airtap import Airtapd, Attached, run_helper
 from lab.lan import Lan, wait_for
 from lab.links import addresses, guest_devices, link, wait_gone
-from lab.sandbox import command, dying_with_us, packet_socket
+from lab.sandbox import command, packet_socket
 from lab.traffic import collect
-
-STRANGER = 12345
-
-
-@contextlib.contextmanager
-def stranger(program: str, *argv: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python program of a user whom nothing allows anything."""
-    process = subprocess.Popen(
-        dying_with_us(["/usr/bin/python3", "-c", program, *argv]),
-        user=STRANGER,
-        group=STRANGER,
-        extra_groups=[],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def seconds_for_status(airtapd: Airtapd) -> float:
-    start = time.monotonic()
-    airtapd.status()
-    return time.monotonic() - start
+from tests.wire.strangers import seconds_for_status, stranger
 
 
 def close_all(taps: list[Attached]) -> None:
@@ -177,48 +147,6 @@ def test_a_file_in_the_place_of_the_socket_stays(lan: Lan) -> None:
     with pytest.raises(RuntimeError, match="no socket"):
         airtapd.start()
     assert Path(airtapd.socket).read_text() == "precious"
-
-
-LINGER = """
-import os, socket, struct, sys
-server = socket.create_server(("127.0.0.1", 0))
-tcp = socket.create_connection(server.getsockname())
-far = server.accept()[0]
-tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 20))
-tcp.setblocking(False)
-try:
-    while True:
-        tcp.send(bytes(65536))
-except BlockingIOError:
-    tcp.setblocking(True)
-held = []
-for packets in range(20):
-    peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    peer.connect(sys.argv[1])
-    held.append(peer)
-    try:
-        for _ in range(packets):
-            peer.send(b'{"op": "status"}')
-        socket.send_fds(peer, [b"x"], [tcp.fileno()])
-    except OSError:
-        pass
-print("sent", flush=True)
-os._exit(0)  # an exiting process does not linger: whoever still has a copy does
-"""
-
-
-def test_descriptors_that_are_slow_to_close_block_nobody(lan: Lan) -> None:
-    with (
-        Airtapd(acl="deny all\n") as airtapd,
-        stranger(LINGER, airtapd.socket) as process,
-    ):
-        os.kill(airtapd.pid, signal.SIGSTOP)  # so that its copies are the last
-        assert process.stdout
-        said = process.stdout.readline()
-        process.wait(10)
-        os.kill(airtapd.pid, signal.SIGCONT)
-        assert said == "sent\n"
-        assert seconds_for_status(airtapd) < 2
 
 
 CONNECTS = """

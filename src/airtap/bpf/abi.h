@@ -113,11 +113,19 @@ struct route {
 };
 
 struct payload {
-	__u8 octets[1500];
+	__u8 octets[2048]; /* a power of two */
 };
 
 struct note {
 	char text[2048];
+};
+
+#define PROBES 8
+
+/* The addresses about which a guest has asked last whether they are free; family 0: none. */
+struct probes {
+	struct key keys[PROBES];
+	__u32 next;
 };
 
 /* Who bears a MAC. */

@@ -261,6 +261,14 @@ __noinline int claim_address(struct claim *given)
 	return c->learn ? learn_address(c, table, holder) : PASS;
 }
 
+static __always_inline void keep_probe(const struct claim *c)
+{
+	struct probes *probes = bpf_map_lookup_elem(&probed, &c->ifindex);
+
+	if (probes)
+		probes->keys[probes->next++ % PROBES] = c->key;
+}
+
 /*
  * A guest asks whether an address is free: an ARP probe (RFC 5227) or duplicate address detection
  * (RFC 4862 5.4). That claims nothing: the address's holder should hear it. But the guest will have
@@ -271,7 +279,9 @@ __noinline int claim_address(struct claim *given)
 static __noinline int note_probe(struct claim *c, struct table *table)
 {
 	if (c->learn && !is_unassignable(&c->key) && !is_reserved(&c->key) &&
-	    !bpf_map_lookup_elem(&addresses, &c->key))
+	    !bpf_map_lookup_elem(&addresses, &c->key)) {
+		keep_probe(c);
 		report(c, table, &c->key, PROBED, 0);
+	}
 	return PASS;
 }

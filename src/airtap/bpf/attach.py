@@ -123,6 +123,14 @@ async def filters(ipr: AsyncIPRoute, ifindex: int) -> list[Filter]:
     return await _filters(ipr, ifindex, INGRESS) + await _filters(ipr, ifindex, EGRESS)
 
 
+async def is_ours(ipr: AsyncIPRoute, ifindex: int) -> bool:
+    """Tell whether a program of ours, of whichever version, is on a device. Raises LinkError."""
+    try:
+        return any(each.name.startswith(_OURS) for each in await filters(ipr, ifindex))
+    except LinkNotFound:
+        return False
+
+
 async def qdiscs(ipr: AsyncIPRoute) -> dict[int, str]:
     """Tell what devices have where clsact goes, by ifindex: "clsact" or "ingress".
 

@@ -11,12 +11,35 @@
 #include <linux/bpf.h>
 #include <linux/in.h>
 #include <linux/ipv6.h>
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include "ipv6.h"
 #include "maps.h"
 
-/* CHECKSUM_NONE becomes UNNECESSARY and NONE again, PARTIAL and COMPLETE stay as they are; and
- * only COMPLETE, which no tap has, takes an update (net/core/filter.c: bpf_csum_level()). */
+#define CHECKSUM_PARTIAL 3
+
+/* The kernel's own, of which this is all that is needed. */
+struct sk_buff {
+	__u8 ip_summed : 2;
+} __attribute__((preserve_access_index));
+
+/* In Linux 6.2 and later, and no call there: the verifier makes a move of it. */
+extern void *bpf_cast_to_kern_ctx(void *context) __ksym __weak;
+
+/* checksum_pending() without the calls, of which each packet would have three. An interpreter runs
+ * no program that has this. */
+static __always_inline bool checksum_pending_jit(struct __sk_buff *skb)
+{
+	struct sk_buff *kernels = bpf_cast_to_kern_ctx(skb);
+
+	return BPF_CORE_READ_BITFIELD(kernels, ip_summed) == CHECKSUM_PARTIAL;
+}
+
+/*
+ * Whether a checksum is still to be written. CHECKSUM_NONE becomes UNNECESSARY and NONE again, PARTIAL
+ * and COMPLETE stay as they are (net/core/filter.c: bpf_csum_level()), and only COMPLETE, which comes
+ * from no tap, takes an update.
+ */
 static __always_inline bool checksum_pending(struct __sk_buff *skb)
 {
 	bpf_csum_level(skb, BPF_CSUM_LEVEL_INC);
@@ -36,32 +59,25 @@ static __always_inline bool checksum_pending(struct __sk_buff *skb)
  * before l4, of the destination or of options, which no guard reads. Pointers to the frame are
  * invalid afterwards.
  */
-static __always_inline bool keeps_headers(struct __sk_buff *skb, __u32 l4)
+static __always_inline bool keeps_headers(struct __sk_buff *skb, __u32 l4, bool pending)
 {
-	return !checksum_pending(skb) || bpf_skb_change_tail(skb, l4 - 1, 0) == -EINVAL;
+	return !pending || bpf_skb_change_tail(skb, l4 - 1, 0) == -EINVAL;
 }
 
 /*
  * The same for IPv6, which may have extension headers. ICMPv6 whose checksum is pending no guest
  * sends, nor fragments: the sum is over all of them.
  */
-__noinline int keeps_ipv6_headers(struct __sk_buff *skb, __u32 l3, __u8 next)
+static __always_inline bool keeps_ipv6_headers(struct __sk_buff *skb, __u32 l3, __u8 next)
 {
-	__u32 at = l3 + sizeof(struct ipv6hdr);
-	__u8 head[2];
+	struct l4 l4 = {};
 
 	if (!checksum_pending(skb))
 		return true;
-	for (int i = 0; i < EXTENSION_HEADERS; i++) {
-		if (!leads_to_nd(next))
-			return keeps_headers(skb, at);
-		if (next == IPPROTO_ICMPV6 || next == IPPROTO_FRAGMENT ||
-		    bpf_skb_load_bytes(skb, at, head, sizeof(head)))
-			return false;
-		at += (head[1] + 1) * 8;
-		next = head[0];
-	}
-	return false;
+	if (find_l4(skb, l3, next, &l4) || l4.fragment || l4.protocol == IPPROTO_FRAGMENT ||
+	    l4.protocol == IPPROTO_ICMPV6)
+		return false;
+	return keeps_headers(skb, l4.at, true);
 }
 
 /*
@@ -71,12 +87,15 @@ __noinline int keeps_ipv6_headers(struct __sk_buff *skb, __u32 l3, __u8 next)
 static __noinline bool keeps_payload(struct __sk_buff *skb, __u32 end)
 {
 	struct payload *payload = value_of(payloads);
-	__u32 length = skb->len, rest = length - end;
+	__u32 length = skb->len, rest = length - end - 1;
 
 	if (!checksum_pending(skb))
 		return true;
-	if (!payload || skb->gso_size || !rest || rest > sizeof(payload->octets) ||
-	    bpf_skb_load_bytes(skb, end, payload->octets, rest))
+	if (!payload || skb->gso_size || rest >= sizeof(payload->octets))
+		return false;
+	barrier_var(rest); /* up to 6.1 at least the verifier knows the bounds of this only */
+	rest = (rest & (sizeof(payload->octets) - 1)) + 1;
+	if (bpf_skb_load_bytes(skb, end, payload->octets, rest))
 		return false;
 	return !bpf_skb_change_tail(skb, end, 0) && !bpf_skb_change_tail(skb, length, 0) &&
 	       !bpf_skb_store_bytes(skb, end, payload->octets, rest, 0);

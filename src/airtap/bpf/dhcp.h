@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * DHCP: requests that ask for broadcast answers, answers for addresses that nobody has yet. What is
+ * DHCP: requests that ask for broadcast answers, answers for addresses that nobody has yet, and
+ * those that are for the host. What is
  * leased is not read: addresses are learned from use, see addresses.h.
  */
 #pragma once
@@ -29,14 +30,42 @@ struct bootp {
 /* The length of a struct bootp that ends with a field. */
 #define UP_TO(field) (offsetof(struct bootp, field) + sizeof(((struct bootp *)0)->field))
 
-/* False where it certainly is no message to a DHCP server. */
-static __always_inline bool may_be_dhcp_request(struct iphdr *ip, void *end)
+/* False where it certainly is no message to a DHCP server or client. */
+static __always_inline bool may_be_dhcp(struct iphdr *ip, void *end)
 {
 	struct udphdr *udp = (void *)ip + ip->ihl * 4;
 
-	if (ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(0x1fff) || ip->version != 4)
+	if (ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(0x1fff))
 		return false;
-	return (void *)(udp + 1) > end || udp->dest == bpf_htons(BOOTPS);
+	return (void *)(udp + 1) > end || udp->dest == bpf_htons(BOOTPS) ||
+	       udp->dest == bpf_htons(BOOTPC);
+}
+
+/*
+ * Whether the UDP datagram at l4 answers the DHCP client that has a MAC. A guest's answer to the
+ * uplink's is for nobody out there, and must not leave: a client of the host's that listens on a
+ * packet socket for all protocols, as dhclient, hears what leaves as well (net/core/dev.c:
+ * dev_queue_xmit_nit).
+ */
+static __noinline bool answers(struct __sk_buff *skb, __u32 l4, const struct mac *mac)
+{
+	struct bootp m;
+
+	return !bpf_skb_load_bytes(skb, l4, &m, UP_TO(chaddr)) &&
+	       m.udp.dest == bpf_htons(BOOTPC) && same(m.chaddr, mac->w);
+}
+
+/* The same of a frame, behind a tag or not. Nobody who listens so looks at an IP version. */
+static __noinline bool is_answer_to(struct __sk_buff *skb, const struct mac *mac)
+{
+	struct frame f;
+	struct iphdr ip;
+
+	if (!parse_ethernet(skb, &f) || f.proto != bpf_htons(ETH_P_IP) ||
+	    bpf_skb_load_bytes(skb, f.l3, &ip, sizeof(ip)) || ip.protocol != IPPROTO_UDP ||
+	    ip.frag_off & bpf_htons(0x1fff))
+		return false;
+	return answers(skb, f.l3 + ip.ihl * 4, mac);
 }
 
 /*
@@ -44,7 +73,7 @@ static __always_inline bool may_be_dhcp_request(struct iphdr *ip, void *end)
  * client's hardware address, which the uplink does not carry. The checksum helper leaves a
  * checksum of 0 and CHECKSUM_PARTIAL as they are.
  */
-static __noinline int egress_dhcp(struct __sk_buff *skb, __u32 l3)
+static __noinline int egress_dhcp(struct __sk_buff *skb, __u32 l3, const struct mac *parent)
 {
 	struct bootp m;
 	struct iphdr ip;
@@ -55,7 +84,9 @@ static __noinline int egress_dhcp(struct __sk_buff *skb, __u32 l3)
 		return 0;
 	header = ip.ihl * 4;
 	l4 = l3 + header;
-	if (header < sizeof(ip) || bpf_ntohs(ip.tot_len) < header + UP_TO(flags) ||
+	if (answers(skb, l4, parent))
+		return -1;
+	if (ip.version != 4 || header < sizeof(ip) || bpf_ntohs(ip.tot_len) < header + UP_TO(flags) ||
 	    bpf_skb_load_bytes(skb, l4, &m, UP_TO(flags)))
 		return 0;
 	flags = m.flags | bpf_htons(BROADCAST_FLAG);

@@ -97,7 +97,7 @@ static __always_inline int check_ipv4(struct __sk_buff *skb, struct frame *f, st
 	if (ip.ihl < 5 || ip.frag_off & bpf_htons(0x3fff)) {
 		if (checksum_pending(skb))
 			return refuse(c, table, MALFORMED, 0);
-	} else if (!keeps_headers(skb, f->l3 + ip.ihl * 4)) {
+	} else if (!keeps_headers(skb, f->l3 + ip.ihl * 4, checksum_pending(skb))) {
 		return refuse(c, table, MALFORMED, 0);
 	}
 	set_ipv4(&c->key, ip.saddr);
@@ -195,7 +195,12 @@ static __always_inline bool may_be_bootp(struct iphdr *ip, void *end)
 	       m->udp.dest == bpf_htons(BOOTPC) || m->op == BOOTREQUEST || m->op == BOOTREPLY;
 }
 
-static __always_inline int judge(struct __sk_buff *skb)
+static __always_inline bool is_pending(struct __sk_buff *skb, bool jit)
+{
+	return jit && bpf_cast_to_kern_ctx ? checksum_pending_jit(skb) : checksum_pending(skb);
+}
+
+static __always_inline int judge(struct __sk_buff *skb, bool jit)
 {
 	struct key key = {};
 	struct frame f;
@@ -225,7 +230,7 @@ static __always_inline int judge(struct __sk_buff *skb)
 		return check_frame(skb, &f);
 	}
 	if ((void *)(eth + 1) <= end && is_fresh(skb, (__u16 *)eth->h_source, &key) &&
-	    keeps_headers(skb, l4))
+	    keeps_headers(skb, l4, is_pending(skb, jit)))
 		return PASS;
 	return check_frame(skb, &f);
 }
@@ -235,10 +240,10 @@ static __always_inline int judge(struct __sk_buff *skb)
  * refused as well, without the mark; but not at the uplink's own MAC, by which uplink_egress knows
  * the host's frames.
  */
-static __always_inline int handle_from_guest(struct __sk_buff *skb)
+static __always_inline int judge_and_mark(struct __sk_buff *skb, bool jit)
 {
 	struct config *cfg = configuration();
-	int verdict = judge(skb);
+	int verdict = judge(skb, jit);
 	struct ethhdr eth;
 
 	skb->tc_index = verdict == PASS ? MARK_PASSED : 0;
@@ -248,4 +253,14 @@ static __always_inline int handle_from_guest(struct __sk_buff *skb)
 	    bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
 		return DROP;
 	return same((__u16 *)eth.h_source, cfg->parent.w) ? DROP : PASS;
+}
+
+static __always_inline int handle_from_guest(struct __sk_buff *skb)
+{
+	return judge_and_mark(skb, false);
+}
+
+static __always_inline int handle_from_guest_jit(struct __sk_buff *skb)
+{
+	return judge_and_mark(skb, true);
 }

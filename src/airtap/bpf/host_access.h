@@ -199,13 +199,19 @@ static __always_inline int handle_uplink_egress(struct __sk_buff *skb)
 	passed = skb->tc_index == MARK_PASSED && !skb->ingress_ifindex;
 	if (skb->tc_index == MARK_PASSED)
 		skb->tc_index = 0;
-	pull(skb, ETH_HLEN);
+	pull(skb, HEADERS);
 	eth = (void *)(long)skb->data;
-	if (!cfg || (void *)(eth + 1) > (void *)(long)skb->data_end || skb->vlan_present ||
-	    is_tag(eth->h_proto))
+	if (!cfg || (void *)(eth + 1) > (void *)(long)skb->data_end)
 		return PASS;
 	__builtin_memcpy(to.w, eth->h_dest, ETH_ALEN);
 	__builtin_memcpy(from.w, eth->h_source, ETH_ALEN);
+	/* With MAC NAT, to_uplink sees to that. */
+	if (cfg->observe && !same(from.w, cfg->parent.w) && is_answer_to(skb, &cfg->parent)) {
+		note_handed(SAID_CONFIGURES);
+		return DROP;
+	}
+	if (skb->vlan_present || is_tag(eth->h_proto))
+		return PASS;
 	control = is_link_control(eth, eth->h_proto);
 	if (!same(from.w, cfg->parent.w)) {
 		if (!passed || control || !(is_group(to.w) || same(to.w, cfg->parent.w)) ||

@@ -52,6 +52,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map__key_size": (_U, [_P]),
     "bpf_map__value_size": (_U, [_P]),
     "bpf_program__fd": (_I, [_P]),
+    "bpf_program__set_autoload": (_I, [_P, ctypes.c_bool]),
     "bpf_map_lookup_elem": (_I, [_I, _S, _P]),
     "bpf_map_update_elem": (_I, [_I, _S, _S, ctypes.c_uint64]),
     "bpf_map_delete_elem": (_I, [_I, _S]),

@@ -61,7 +61,10 @@
 #include "trace.h"
 
 #define PROGRAM(name, number, verdict)                  \
-	SEC("tc")                                       \
+	NAMED(name, "tc", number, verdict)
+
+#define NAMED(name, section, number, verdict)           \
+	SEC(section)                                    \
 	int name(struct __sk_buff *skb)                 \
 	{                                               \
 		trace(skb, number);                     \
@@ -69,6 +72,8 @@
 	}
 
 PROGRAM(from_guest, FROM_GUEST, handle_from_guest(skb))
+/* In place of from_guest where there is a JIT: user space has one of the two loaded. */
+NAMED(from_guest_jit, "?tc", FROM_GUEST, handle_from_guest_jit(skb))
 PROGRAM(to_host, TO_HOST, handle_to_host(skb))
 PROGRAM(uplink_egress, UPLINK_EGRESS, handle_uplink_egress(skb))
 PROGRAM(to_uplink, TO_UPLINK, handle_to_uplink(skb))

@@ -19,6 +19,7 @@ from .libbpf import BpfError, NoLibbpf
 from .map import Ring
 from .object import Object
 from .pins import load, remove_pins
+from .probed import ProbeTable
 from .records import UNKNOWN_MAC, unpack_event
 from .tables import AddressTable, GuestTable, HostTable, Note, UplinkConfig
 from .tracer import Tracer
@@ -40,6 +41,7 @@ class Macnat:
         self.hosts = HostTable(hosts, loaded.map("on_links"), routes, self.addresses)
         self.guests = GuestTable(loaded.map("guests"), loaded.map("tables"), self.addresses)
         self.host_access = HostAccessTable(loaded.map("macs"), loaded.map("listeners"))
+        self.probed = ProbeTable(loaded.map("probed"))
         self.bearers = BearerTable(loaded.map("bearers"), loaded.map("held"))
         self.note = Note(loaded.map("note"))
         self.events = Ring(loaded.map("events"), unpack_event)

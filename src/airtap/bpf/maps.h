@@ -71,6 +71,10 @@ struct {
 	__type(value, struct entry);
 } addresses SEC(".maps");
 
+/* What guests were about to take. User space makes and deletes it for each guest, and takes out what
+ * it has asked about: kept here, as an event may be lost, and whoever reads it may end. */
+TABLE(probed, GUESTS, __u32, struct probes);
+
 /* MACs of macvtaps, and of late; written by user space, but for when the LAN was seen to use them. */
 TABLE(bearers, 4 * GUESTS, struct mac, struct bearer);
 

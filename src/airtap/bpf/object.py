@@ -167,6 +167,7 @@ class Object:
         pointer = bpf.bpf_object__open_mem(content, len(content), ctypes.byref(options))
         self._object: int | None = checked(pointer, f"open BPF object {name}")
         self.name = name
+        self._instead: dict[str, str] = {}
 
     def __enter__(self) -> "Object":
         return self
@@ -184,6 +185,20 @@ class Object:
             check(bpf.bpf_map__set_pin_path(at, os.fsencode(path)), f"pin {path}")
             at = bpf.bpf_object__next_map(self._object, at)
 
+    def prefer(self, name: str, other: str) -> None:
+        """Have load() take another program in place of one, whose name it has then.
+
+        Nothing is done where the object has no such program. Raises BpfError.
+        """
+        bpf = library()
+        found = [
+            bpf.bpf_object__find_program_by_name(self._object, n.encode()) for n in (name, other)
+        ]
+        if all(found):
+            for program, is_wanted in zip(found, (False, True), strict=True):
+                check(bpf.bpf_program__set_autoload(program, is_wanted), f"choose {other}")
+            self._instead[name] = other
+
     def load(self) -> None:
         """Make the maps and have the kernel verify the programs. Raises BpfError."""
         forget_said()
@@ -200,7 +215,8 @@ class Object:
     def program(self, name: str) -> Program:
         """Find a program of the loaded object. Raises BpfError."""
         bpf = library()
-        found = bpf.bpf_object__find_program_by_name(self._object, name.encode())
+        actual = self._instead.get(name, name)
+        found = bpf.bpf_object__find_program_by_name(self._object, actual.encode())
         at = checked(found, f"find program {name}")
         return Program(name, check(bpf.bpf_program__fd(at), f"find program {name}"))
 

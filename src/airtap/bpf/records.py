@@ -16,6 +16,7 @@ from ..refusals import Refusal
 IPV4_QUOTA, IPV6_QUOTA, GUESTS, PREFIXES, ROUTES = 16, 32, 1024, 32, 16384  # of abi.h
 UNTAGGED, TAGGED = 1, 2  # enum elsewhere
 IN_USE, TENTATIVE = 1, 2  # of abi.h
+PROBES = 8
 UNKNOWN_MAC = "00:00:00:00:00:00"
 NS = 1_000_000_000
 
@@ -30,6 +31,7 @@ _PREFIX = struct.Struct("=16s16sI")
 _ROUTE = struct.Struct("=II16s")
 _EVENT = struct.Struct("=Q16sHHII6s2xBB2x")
 
+_PROBES = range(0, PROBES * _KEY.size, _KEY.size)  # where the keys of a struct probes are
 _CHANGES = (
     *("learned", "moved", "evicted", "refused", "suppressed", "mac-learned", "probed"),
     "mac-seen",
@@ -190,6 +192,20 @@ def unpack_key(key: bytes) -> tuple[Address | None, int]:
     if family == 4:
         return IPv4Address(packed[:4]), vlan
     return (IPv6Address(packed) if family == 6 else None), vlan
+
+
+def unpack_probes(value: bytes) -> list[tuple[Address, int]]:
+    """Read a struct probes: each address with its VLAN."""
+    keys = [unpack_key(value[at : at + _KEY.size]) for at in _PROBES]
+    return [(address, vlan) for address, vlan in keys if address is not None]
+
+
+def without_probe(value: bytes, address: Address, vlan: int) -> bytes:
+    """Return a struct probes without this address and VLAN."""
+    gone = pack_key(address, vlan)
+    keys = [value[at : at + _KEY.size] for at in _PROBES]
+    kept = [bytes(_KEY.size) if key == gone else key for key in keys]
+    return b"".join(kept) + value[_PROBES.stop :]
 
 
 def pack_listeners(devices: Collection[bytes]) -> bytes:

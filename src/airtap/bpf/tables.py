@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from ipaddress import IPv4Address
 
 from ..kernel.addresses import Address, Prefix, Subnet
-from ..kernel.links import IPVLAN_MODES
+from ..kernel.ifinfo import IPVLAN_MODES
 from ..names import octets
 from .map import Map
 from .records import (
@@ -297,6 +297,11 @@ class GuestTable:
     def macs(self) -> dict[int, str]:
         """Return the devices added and not removed: ifindex to MAC."""
         return {unpack_index(k): unpack_mac(v) for k, v in self._guests.items()}
+
+    def mac(self, ifindex: int) -> str | None:
+        """Return the MAC of a device that was added; None for any other."""
+        value = self._guests.lookup(pack_index(ifindex))
+        return unpack_mac(value) if value else None
 
     def add(self, ifindex: int, mac: str | None) -> None:
         """Announce a guest's device, or its new MAC. Call this before programs are attached to it.

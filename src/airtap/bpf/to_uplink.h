@@ -48,7 +48,7 @@ static __always_inline int handle_to_uplink(struct __sk_buff *skb)
 	ip = (void *)(long)skb->data + f.l3;
 	ip6 = (void *)ip;
 	if (f.proto == bpf_htons(ETH_P_IP) && (void *)(ip + 1) <= end) {
-		if (may_be_dhcp_request(ip, end))
+		if (may_be_dhcp(ip, end))
 			kind = DHCP;
 	} else if (f.proto == bpf_htons(ETH_P_IPV6) && (void *)(ip6 + 1) <= end) {
 		if (leads_to_nd(ip6->nexthdr))
@@ -63,7 +63,7 @@ static __always_inline int handle_to_uplink(struct __sk_buff *skb)
 	if (kind == ARP)
 		failed = egress_arp(skb, f.l3, &cfg->parent);
 	else if (kind == DHCP)
-		failed = egress_dhcp(skb, f.l3);
+		failed = egress_dhcp(skb, f.l3, &cfg->parent);
 	else
 		failed = egress_nd(skb, f.l3, &cfg->parent);
 	return failed ? drop_malformed() : PASS;

@@ -24,6 +24,7 @@ from .dispatcher import Dispatcher
 from .libvirt_hooks import LibvirtHooks
 from .mac_learning import MacLearning
 from .registry import Guest, Registry
+from .shares import Shares
 from .taps import DeviceSpec, GuestDevices
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,8 @@ class Broker:
         self._dispatcher = dispatcher
         self._links = links
         self._learning = MacLearning(links, self._mac_learned, self.mac_nat.lan_user)
-        self.registry = Registry(links, on_forgotten=self._learning.stop)
+        self.shares = Shares()
+        self.registry = Registry(links, self.shares, on_forgotten=self._learning.stop)
         self._devices = GuestDevices(current, links, self.registry, self.mac_nat, self._learning)
         self.hooks = LibvirtHooks(current, links, self.registry, self.mac_nat, self._devices)
         self._reading_acl: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)

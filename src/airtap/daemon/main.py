@@ -24,6 +24,7 @@ from .uninstall import clean_up
 log = logging.getLogger("airtapd")
 
 _FIRST_PASSED_FD = 3  # SD_LISTEN_FDS_START
+_SWITCH_S = 0.0005
 
 
 def main() -> int:
@@ -38,6 +39,8 @@ def main() -> int:
             return 0
         settings = config.load(arguments.config)
         _allow_many_files()
+        # Threads wait that long for each system call's return, while the event loop is busy.
+        sys.setswitchinterval(_SWITCH_S)
         asyncio.run(Daemon(arguments, settings).run(_passed_listener()))
     except (Problem, OSError) as exc:
         print(f"airtapd: {exc}", file=sys.stderr)

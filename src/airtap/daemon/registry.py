@@ -29,6 +29,7 @@ from ..errors import Problem
 from ..kernel import tap
 from ..kernel.inotify import NodeWatch
 from ..kernel.links import FAMILY, GROUP, IFF_LOWER_UP, Link, LinkNotFound, Links
+from .shares import Shares
 
 log = logging.getLogger(__name__)
 
@@ -74,13 +75,18 @@ class Reservation:
 class Registry:
     """All guest devices of this network namespace. Needs a running event loop.
 
+    shares: whose a device is, to that user's share its removal counts, which takes 20 to 40 ms.
     on_forgotten: called with the ifindex of a device that is off the list.
     """
 
     def __init__(
-        self, links: Links, on_forgotten: Callable[[int], None] = lambda index: None
+        self,
+        links: Links,
+        shares: Shares,
+        on_forgotten: Callable[[int], None] = lambda index: None,
     ) -> None:
         self._links = links
+        self._shares = shares
         self._on_forgotten = on_forgotten
         self._by_index: dict[int, Guest] = {}
         self._users: Counter[int] = Counter()
@@ -251,7 +257,8 @@ class Registry:
             if link.group != GROUP:
                 continue
             if not _in_use(link, guest):
-                await self._links.delete(index)
+                async with self._shares.turn(guest.owner.uid):
+                    await self._links.delete(index)
                 log.info("%s is removed: its guest is gone", guest.name)
                 self.forget(index)
             elif retries:

@@ -12,7 +12,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ MAX_CONNECTIONS_PER_USER = 128
 # How long a peer may keep a connection without sending a request, or without reading an answer.
 # A trace goes on until its reader hangs up.
 IDLE_S = 10.0
-_ACCEPT_BURST = 16
+_ACCEPT_BURST = 2
 # How long to leave the backlog alone when descriptors have run out.
 _ACCEPT_RETRY_S = 0.1
 # A running request is given this long when the daemon ends; each takes milliseconds.
@@ -72,6 +72,8 @@ class Server:
         self._idle: set[asyncio.Task[None]] = set()
         self._traces = Traces(links, broker.mac_nat)
         self._requests = Requests(links, broker, self._traces)
+        self._closer = seqpacket.Closer()
+        self._shares = broker.shares
         self.accepted = 0
         self._closing = False
 
@@ -82,7 +84,7 @@ class Server:
     def start(self) -> None:
         """Begin to accept."""
         self._listener.setblocking(False)
-        self._no_descriptors = seqpacket.refuse_descriptors(self._listener)
+        seqpacket.refuse_descriptors(self._listener)
         self._loop.add_reader(self._listener, self._accept_some)
 
     def move_to(self, listener: socket.socket) -> None:
@@ -130,10 +132,14 @@ class Server:
                 # EMFILE and its kin: trying again at once would spin.
                 log.warning("cannot accept: %s", reason(exc))
                 self.stop_accepting()
-                self._loop.call_later(_ACCEPT_RETRY_S, self.start)
+                self._loop.call_later(_ACCEPT_RETRY_S, self._start_again)
             return False
         self._admit(connection)
         return True
+
+    def _start_again(self) -> None:
+        if not self._closing:
+            self.start()
 
     def _admit(self, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -141,13 +147,13 @@ class Server:
             peer = peer_of(connection)
         except OSError as exc:
             log.warning("cannot tell who connected: %s", reason(exc))
-            connection.close()
+            self._closer.close(connection)
             return
         if self._crowded(peer):
             busy = Problem("busy", "airtapd has too many connections open", "try again")
             with suppress(OSError):
                 connection.send(protocol.encode(protocol.failure(busy)), socket.MSG_NOSIGNAL)
-            connection.close()
+            self._closer.close(connection)
             return
         self.accepted += 1
         task = self._loop.create_task(self._serve(connection, peer))
@@ -164,6 +170,8 @@ class Server:
     def _gone(self, task: asyncio.Task[None], peer: Peer) -> None:
         self._connections.discard(task)
         self._by_user[peer.uid] -= 1
+        if not self._by_user[peer.uid]:
+            del self._by_user[peer.uid]
         self._idle.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a connection of user %d failed", peer.uid, exc_info=error)
@@ -180,13 +188,21 @@ class Server:
                 self._idle.discard(task)
                 if not packet:
                     return
-                async with aclosing(self._requests.replies(packet, peer)) as replies:
-                    async for reply in replies:
-                        await self._send(connection, reply)
+                await self._answer(connection, packet, peer)
         except (TimeoutError, ConnectionError) as exc:
             log.debug("user %d, pid %d: dropped: %r", peer.uid, peer.pid, exc)
         finally:
-            await seqpacket.close(connection, self._no_descriptors)
+            if (closed := self._closer.close(connection)) is not None:
+                await closed
+
+    async def _answer(self, connection: socket.socket, packet: bytes, peer: Peer) -> None:
+        async with AsyncExitStack() as turn:
+            await turn.enter_async_context(self._shares.turn(peer.uid))
+            async with aclosing(self._requests.replies(packet, peer)) as replies:
+                async for reply in replies:
+                    if reply.endless:  # it has begun, and what follows costs little
+                        await turn.aclose()
+                    await self._send(connection, reply)
 
     async def _send(self, connection: socket.socket, reply: Reply) -> None:
         """Send one packet. Raises ConnectionError or TimeoutError: the peer does not read."""

@@ -12,6 +12,7 @@ from ..ipc.listen import answers
 from ..kernel.links import open_links, rtnetlink
 from ..macnat.uplink import detach_all
 from .registry import Registry
+from .shares import Shares
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ async def clean_up(path: str) -> None:
         hint = "systemctl stop airtapd.socket airtapd.service, or end it otherwise"
         raise Problem("already-running", f"an airtapd answers at {path}", hint)
     async with open_links() as links, rtnetlink() as ipr:
-        registry = Registry(links)
+        registry = Registry(links, Shares())
         try:
             for guest in await registry.recover():
                 log.warning(
@@ -35,6 +36,7 @@ async def clean_up(path: str) -> None:
                 )
         finally:
             await registry.close()
+        await pins.adopt_former(ipr)
         for index, directory in list(pins.pinned()):
             await detach_all(links, ipr, index)
             pins.remove_pins(directory)

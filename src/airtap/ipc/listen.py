@@ -16,7 +16,9 @@ from pathlib import Path
 
 from . import protocol
 
-_BACKLOG = 1024
+# What is in it has a place before all who come: few, so that those who only connect delay nobody.
+_BACKLOG = 64
+_SO_PASSRIGHTS = 83  # include/uapi/asm-generic/socket.h; since Linux 6.16
 
 
 @contextmanager
@@ -53,6 +55,8 @@ def bind(path: str) -> socket.socket:
     give_up(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
+        with suppress(OSError):  # what this is for: kernel/seqpacket.py
+            listener.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
         listener.bind(path)
         Path(path).chmod(0o666)
         listener.listen(_BACKLOG)

@@ -70,24 +70,25 @@ def requester(pid: int) -> int:
 
     That is the helper's parent, or the one above where QEMU ran the helper by ``sh -c``.
     """
-    parent = _parent_process(pid)
-    words = _read(f"/proc/{parent}/cmdline").split("\0")
-    if words[0].rpartition("/")[2] == "sh" and words[1:2] == ["-c"]:
-        return _parent_process(parent)
-    return parent
+    _name, parent = _name_and_parent(pid)
+    name, grandparent = _name_and_parent(parent)
+    return grandparent if name == "sh" else parent
 
 
-def _parent_process(pid: int) -> int:
-    # proc(5): pid (comm) state ppid ...; comm may hold anything, a ")" too.
-    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return int(fields[1]) if len(fields) > 1 else 0
+def _name_and_parent(pid: int) -> tuple[str, int]:
+    """What a process calls itself, and its parent's pid; "" and 0 if there is none.
 
-
-def _read(path: str) -> str:
+    Of /proc/PID/stat, which has some hundred bytes, and waits for nobody (fs/proc/array.c:
+    do_task_stat). A command line has as many bytes as its process says (PR_SET_MM_MAP), and to
+    read it is to wait for that process's mmap_lock.
+    """
     try:
-        return Path(path).read_text(errors="replace")
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
-        return ""
+        return "", 0
+    # proc(5): pid (comm) state ppid ...; comm may hold anything, a ")" too.
+    before, _, fields = stat.rpartition(")")
+    return before.partition("(")[2], int(fields.split()[1])
 
 
 async def with_rights_of(peer: Peer, function: Callable[[], T]) -> T:

@@ -6,12 +6,15 @@ keeps such a namespace, so however the process ends, it is gone with it.
 """
 
 import os
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .libc import last_error, libc
 
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
+_SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, since 5.14
 _OWN = "/proc/thread-self/ns/net"
 
 
@@ -34,6 +37,15 @@ class Namespace:
         with _coming_back():
             enter(self._descriptor)
             yield
+
+
+def cookie() -> int:
+    """Return the number of this network namespace, which no other has until the next boot.
+
+    Its inode is another's once it is gone. Raises OSError.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
+        return int.from_bytes(own.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
 
 
 def enter(descriptor: int) -> None:

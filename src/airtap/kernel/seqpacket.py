@@ -1,66 +1,99 @@
 """Packets from a Unix socket whose other end may be hostile.
 
 A peer can attach descriptors to a packet (unix(7), SCM_RIGHTS), and closing the last copy of one
-can take as long as the peer likes: think of a TCP socket with SO_LINGER. So none may ever be
-closed by the event loop, be it received, or dropped by the kernel because nobody made room for it,
-or still in the queue of a connection that is closed. Since Linux 6.16 a socket can say that it
-takes none; before that, what could block runs in threads, and keeps the peer's place until done.
+can take as long as the peer likes: think of a TCP socket with SO_LINGER. Whoever takes such a
+packet closes them, also if it made no room for them (net/core/scm.c: scm_detach_fds), and so does
+whoever closes a connection with such a packet in its queue. Both is never done in the event loop.
+
+Since Linux 6.16 a listening socket can say that its connections take none (SO_PASSRIGHTS). It does
+not count for those made before that, and earlier kernels do not know it. There a packet is looked
+at before it is taken, which keeps nothing of it, and one that has descriptors is never taken.
 """
 
 import asyncio
-import os
 import socket
-import struct
-from functools import partial
+from contextlib import suppress
 
-from .threads import in_thread
+from .threads import close_by_ending
 
 _SO_PASSRIGHTS = 83  # include/uapi/asm-generic/socket.h
-_SCM_MAX_FD = 253  # include/net/scm.h
-_SLOW_CLOSE = "slow close"
+_UCRED_BYTES = 12
+# Only those who send descriptors need any; they end at once, but for what nobody has thought of.
+_MOST_THREADS = 8
 
 
-def refuse_descriptors(listener: socket.socket) -> bool:
-    """Have the kernel refuse packets with descriptors, on all connections of a listener.
-
-    Returns whether the kernel can do that.
-    """
-    try:
+def refuse_descriptors(listener: socket.socket) -> None:
+    """Have the kernel, if it can, refuse descriptors on all connections made from now on."""
+    with suppress(OSError):
         listener.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
-    except OSError:
-        return False
-    return True
 
 
 async def receive(connection: socket.socket, limit: int) -> bytes:
     """Wait for a packet. Returns at most limit bytes of it, b"" at the end of the connection.
 
-    A packet with descriptors counts as the end. Raises OSError.
+    A packet with descriptors counts as the end, and stays in the queue. Raises OSError.
     """
-    await _readable(connection)
-    room = socket.CMSG_SPACE(_SCM_MAX_FD * 4)
-    packet, ancillary, _flags, _address = connection.recvmsg(limit, room, socket.MSG_CMSG_CLOEXEC)
-    descriptors: list[int] = []
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            descriptors += struct.unpack(f"{len(data) // 4}i", data)
-    if descriptors:
-        in_thread(partial(_close_all, descriptors), _SLOW_CLOSE)
-        return b""
-    return packet
+    while True:
+        try:
+            *_, flags, _address = connection.recvmsg(1, 0, socket.MSG_PEEK)
+            return b"" if flags & socket.MSG_CTRUNC else connection.recv(limit)
+        except BlockingIOError:
+            await _readable(connection)
 
 
-async def close(connection: socket.socket, no_descriptors: bool) -> None:
-    """Close a connection. no_descriptors: what refuse_descriptors() said of its listener."""
-    if no_descriptors:
-        connection.close()
-        return
-    await asyncio.wrap_future(in_thread(connection.close, _SLOW_CLOSE))
+class Closer:
+    """Closes connections, those with descriptors in their queue in threads. Needs an event loop."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[socket.socket, asyncio.Future[None]]] = []
+        self._threads: set[asyncio.Task[None]] = set()
+
+    def close(self, connection: socket.socket) -> asyncio.Future[None] | None:
+        """Close a connection. Returns None if that is done, else what tells when."""
+        if _refuses_descriptors(connection) or _is_emptied(connection):
+            connection.close()
+            return None
+        closed = asyncio.get_running_loop().create_future()
+        self._waiting.append((connection, closed))
+        if len(self._threads) < _MOST_THREADS:
+            task = asyncio.create_task(self._close_waiting(), name="close")
+            self._threads.add(task)
+            task.add_done_callback(self._threads.discard)
+        return closed
+
+    async def _close_waiting(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            await close_by_ending([connection for connection, _ in batch])
+            for _, closed in batch:
+                if not closed.done():
+                    closed.set_result(None)
 
 
-def _close_all(descriptors: list[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
+def _refuses_descriptors(connection: socket.socket) -> bool:
+    """Whether none can ever have been sent: it has that of its listener (unix_stream_connect)."""
+    try:
+        return connection.getsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS) == 0
+    except OSError:
+        return False
+
+
+def _is_emptied(connection: socket.socket) -> bool:
+    """Take all packets out of a connection's queue, for good. False if one has descriptors."""
+    # With it an empty packet differs from the end: it has credentials.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    connection.shutdown(socket.SHUT_RD)  # nobody can add to the queue any more
+    room = socket.CMSG_SPACE(_UCRED_BYTES)
+    while True:
+        try:
+            _, ancillary, flags, _ = connection.recvmsg(1, room, socket.MSG_PEEK)
+            if flags & socket.MSG_CTRUNC:
+                return False
+            if not ancillary:
+                return True
+            connection.recv(1)
+        except ConnectionResetError:  # said once, of a peer that left without reading
+            continue
 
 
 async def _readable(connection: socket.socket) -> None:

@@ -1,9 +1,17 @@
 """Threads of their own, for what may block as long as somebody else likes."""
 
+import asyncio
+import os
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
+
+from .libc import libc
+
+_CLONE_FILES = 0x400  # include/uapi/linux/sched.h
+_LOOK_S = 0.02
 
 T = TypeVar("T")
 
@@ -25,3 +33,40 @@ def in_thread(function: Callable[[], T], name: str) -> Future[T]:
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return outcome
+
+
+async def close_by_ending(sockets: Sequence[socket.socket]) -> None:
+    """Close sockets in a thread, by its end. Returns when it has ended.
+
+    What ends does not linger (PF_EXITING in net/ipv4/af_inet.c: inet_release()), be it the last
+    that holds a socket of somebody's who has set SO_LINGER to an hour. The thread takes a copy of
+    the table of descriptors, and keeps only the sockets of it; then ours are closed, as not the
+    last; and with the thread its table goes.
+    """
+    holds: Future[int] = Future()
+    ours_closed = threading.Event()
+
+    def run() -> None:
+        if libc.unshare(_CLONE_FILES) < 0:
+            for slow in sockets:
+                slow.close()
+        else:
+            _close_all_but([kept.fileno() for kept in sockets])
+        holds.set_result(threading.get_native_id())
+        ours_closed.wait()
+
+    threading.Thread(target=run, name="close", daemon=True).start()
+    thread = await asyncio.wrap_future(holds)
+    for ours in sockets:
+        ours.close()
+    ours_closed.set()
+    while os.path.exists(f"/proc/self/task/{thread}"):
+        await asyncio.sleep(_LOOK_S)
+
+
+def _close_all_but(kept: Sequence[int]) -> None:
+    first = 0
+    for descriptor in sorted(kept):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))

@@ -7,6 +7,7 @@ use it (as in neighbour unreachability detection, RFC 4861), and when it was abo
 import asyncio
 import logging
 import time
+from functools import partial
 
 from ..bpf.macnat import Macnat
 from ..bpf.tables import REFRESH_S
@@ -21,9 +22,10 @@ _ANSWER_S = 1.0
 IDLE_S = 60.0
 # How long after its last probe whether an address is free a guest surely has it: 1 s after
 # duplicate address detection (RFC 4861, 10), 2 s after ARP probes that are at most 2 s apart
-# (RFC 5227, 1.1). A probe before that would look like somebody else's wish for the address.
-_SETTLE_S = 3.0
-_PROBED = 1024
+# (RFC 5227, 1.1). A probe before that would look like somebody else's wish for the address. Then
+# the waits until it is probed again.
+_CLAIM_S = (3.0, 1.0, 2.0, 4.0, 8.0)
+_CLAIMS = 4096
 
 
 class AddressProbes:
@@ -33,9 +35,10 @@ class AddressProbes:
         self._nat = nat
         self._uplink = uplink
         self._open: dict[tuple[Address, int], asyncio.TimerHandle] = {}
-        self._probed: dict[tuple[int, Address, int], asyncio.TimerHandle] = {}
+        self._claims: dict[tuple[int, Address, int], asyncio.TimerHandle] = {}
         self._loop = asyncio.get_running_loop()
         self._idle = self._loop.call_later(IDLE_S / 2, self._probe_idle)
+        self.sweep()
 
     def probe(self, address: Address, vlan: int, patience: float) -> None:
         """Probe the guest that has an address; forget the address if no answer comes in a second.
@@ -52,41 +55,60 @@ class AddressProbes:
             _ANSWER_S, self._decide, address, vlan, time.monotonic() - patience
         )
 
-    def probe_later(self, ifindex: int, address: Address, vlan: int, mac: str) -> None:
+    def probe_later(self, ifindex: int, address: Address, vlan: int) -> None:
         """Probe a guest that has just probed for an address itself: did it come to have it?
 
         If so, from_guest sees the answer. Until a guest uses an address nobody here knows it, and
-        behind an access point that answers for its stations nobody asks. mac is the guest's.
+        behind an access point that answers for its stations nobody asks. A probe may be lost, or
+        come when the guest is busy, so there are several.
         """
-        key = ifindex, address, vlan
-        if former := self._probed.get(key):
+        if former := self._claims.pop((ifindex, address, vlan), None):
             former.cancel()
-        elif len(self._probed) >= _PROBED:
-            return
-        self._probed[key] = self._loop.call_later(_SETTLE_S, self._probe_claimant, key, mac)
+        self._probe_in(_CLAIM_S, ifindex, address, vlan)
+
+    def sweep(self) -> None:
+        """Probe later about all that guests have probed for, of which no event may have told."""
+        for ifindex in self._nat.probed.guests():
+            for address, vlan in self._nat.probed.of(ifindex):
+                if (ifindex, address, vlan) not in self._claims:
+                    self._probe_in(_CLAIM_S, ifindex, address, vlan)
+
+    def _probe_in(
+        self, waits: tuple[float, ...], ifindex: int, address: Address, vlan: int
+    ) -> None:
+        if len(self._claims) < _CLAIMS:  # else at the next sweep
+            call = partial(self._probe_claimant, waits[1:], ifindex, address, vlan)
+            self._claims[ifindex, address, vlan] = self._loop.call_later(waits[0], call)
+
+    def _probe_claimant(
+        self, waits: tuple[float, ...], ifindex: int, address: Address, vlan: int
+    ) -> None:
+        del self._claims[ifindex, address, vlan]
+        mac = self._nat.guests.mac(ifindex)
+        if mac is not None and self._nat.addresses.find(address, vlan) is None:
+            self._send(ifindex, address, vlan, mac)
+            # A guest that goes through many addresses is asked once for most of them.
+            if waits and (address, vlan) in self._nat.probed.of(ifindex):
+                return self._probe_in(waits, ifindex, address, vlan)
+        self._nat.probed.remove(ifindex, address, vlan)
 
     def close(self) -> None:
         """Leave what is open as it is."""
-        for timer in (self._idle, *self._open.values(), *self._probed.values()):
+        for timer in (self._idle, *self._open.values(), *self._claims.values()):
             timer.cancel()
         self._open.clear()
-        self._probed.clear()
+        self._claims.clear()
 
     def _probe_idle(self) -> None:
         """Probe every address that was not seen in use for IDLE_S, again and again."""
         self._idle = self._loop.call_later(IDLE_S / 2, self._probe_idle)
         try:
+            self.sweep()
             for entry in self._nat.addresses.all():
                 if entry.last_seen < time.monotonic() - IDLE_S:
                     self.probe(entry.address, entry.vlan, patience=3 * IDLE_S)
         except OSError as exc:
             log.error("MAC NAT: %s", exc)
-
-    def _probe_claimant(self, key: tuple[int, Address, int], mac: str) -> None:
-        del self._probed[key]
-        ifindex, address, vlan = key
-        if self._nat.addresses.find(address, vlan) is None:
-            self._send(ifindex, address, vlan, mac)
 
     def _send(self, ifindex: int, address: Address, vlan: int, mac: str) -> None:
         frame = probe(address, vlan, self._nat.config.parent_mac(), mac)

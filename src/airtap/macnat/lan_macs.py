@@ -16,11 +16,9 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
-from pyroute2 import AsyncIPRoute
-
 from ..bpf.bearers import BearerTable
 from ..kernel.addresses import Address, host_addresses
-from ..kernel.links import Link, LinkError, LinkNotFound, Links, rtnetlink
+from ..kernel.links import Link, LinkError, LinkNotFound, Links
 from ..kernel.neighbours import neighbour_macs
 from ..kernel.packet_socket import send
 from ..packet.neighbour import probe
@@ -49,12 +47,9 @@ class LanMacs:
     enqueue is called for a device that is to be looked at again.
     """
 
-    def __init__(
-        self, table: BearerTable, links: Links, ipr: AsyncIPRoute, enqueue: Callable[[int], None]
-    ) -> None:
+    def __init__(self, table: BearerTable, links: Links, enqueue: Callable[[int], None]) -> None:
         self._table = table
         self._links = links
-        self._ipr = ipr
         self._enqueue = enqueue
         self._routers: dict[str, Address] = {}
         self._begun = float("-inf")
@@ -79,7 +74,7 @@ class LanMacs:
     def held_for(self, index: int) -> str:
         """Tell in words for whom a device is kept down; "" if it is not."""
         if not self.is_held(index):
-            return ""  # it may not even be known yet
+            return ""
         mac = self._table.mac(index)
         return self._restlessness(index) or self.user(mac) or f"{mac} was in use"
 
@@ -103,14 +98,14 @@ class LanMacs:
         if timer := self._timers.pop(index, None):
             timer.cancel()
 
-    async def note_gateways(self, uplink: Link, children: Collection[Link]) -> None:
+    def note_gateways(self, uplink: Link, children: Collection[Link]) -> None:
         """Find out the MACs of gateways, if any of these children has another MAC than before.
 
         Call this before enforce(). Raises LinkError.
         """
         macvtaps = [link for link in children if _counts(link, uplink)]
         if any(self._is_new(link) or self.is_held(link.index) for link in macvtaps):
-            noted = await neighbour_macs(self._ipr, uplink.index)
+            noted = neighbour_macs(uplink.index)
             self._routers = {mac: at for at, mac in noted.items() if at in self.gateways}
 
     async def enforce(self, uplink: Link, link: Link) -> None:
@@ -200,11 +195,9 @@ async def gateway_with(uplink: int, mac: str) -> str:
 
     Raises OSError.
     """
-    async with rtnetlink() as ipr:  # of its own: a socket takes one dump at a time
-        noted = await neighbour_macs(ipr, uplink)
-        addresses = {address for address, known in noted.items() if known == mac}
-        gateways = (await host_addresses(uplink)).gateways if addresses else set()
-        return next((_of_gateway(mac, address) for address in addresses & gateways), "")
+    addresses = {address for address, known in neighbour_macs(uplink).items() if known == mac}
+    gateways = (await host_addresses(uplink)).gateways if addresses else set()
+    return next((_of_gateway(mac, address) for address in addresses & gateways), "")
 
 
 def _counts(link: Link, uplink: Link) -> bool:

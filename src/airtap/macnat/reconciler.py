@@ -102,6 +102,7 @@ class Reconciler:
         """
         async with self._changing:
             try:
+                await pins.adopt_former(self._ipr)
                 await self._host.network()  # while it can still fail early
                 await self._children.note_all()
                 await self._reconcile_all()

@@ -16,7 +16,7 @@ from ..bpf.records import ROUTES, UNKNOWN_MAC, Event, GuestCounters, Learned
 from ..bpf.role import Role
 from ..config import MODES
 from ..kernel.addresses import HostNetwork, Subnet
-from ..kernel.links import GROUP, IFF_RUNNING, Link, LinkNotFound, Links
+from ..kernel.links import GROUP, IFF_ALLMULTI, IFF_RUNNING, Link, LinkNotFound, Links
 from ..kernel.packet_socket import send
 from ..packet.neighbour import gratuitous
 from .address_probe import AddressProbes
@@ -85,7 +85,7 @@ class UplinkState:
         self.roaming = Roaming(nat)
         self._bindings = bindings
         self._enqueue = enqueue
-        self.lan_macs = LanMacs(nat.bearers, links, ipr, enqueue)
+        self.lan_macs = LanMacs(nat.bearers, links, enqueue)
         self._probes = AddressProbes(nat, link.name)
         self._events = nat.events.open(self._on_event)
         asyncio.get_running_loop().add_reader(self._events, nat.events.consume)
@@ -208,7 +208,7 @@ class UplinkState:
         for index in gone if None in devices else gone & devices:
             await self.lan_macs.forget(index)
             self._forget(index)
-        await self.lan_macs.note_gateways(self.link, children)
+        self.lan_macs.note_gateways(self.link, children)
         if None in devices:
             self._host_access.remove_strangers()
         for link in children:
@@ -241,6 +241,7 @@ class UplinkState:
             if mac and known == mac and other not in {index, *dict(socket.if_nameindex())}:
                 self._forget(other)
         self._nat.guests.add(index, mac)
+        self._nat.probed.add_guest(index)
         self._children[index] = mac
         if mac and self.role.translate:
             bindings = self._bindings.take(self.link.index, mac)
@@ -251,16 +252,16 @@ class UplinkState:
 
         heard is the MAC that the programs know.
         """
-        foreign = link.kind == "macvtap" and link.group != GROUP
-        if foreign and link.index not in self._children:  # what daemon/taps.py gives ours
-            self._links.keep_host_off(link.name)
-            await self._links.set_allmulti(link.index)
         await self.add_child(link.index, await self._guest_mac(link, heard))
         await self.lan_macs.enforce(self.link, link)
         if self.role.host_access and supports_host_access(link):
             self._host_access.add(link.index, self.link.mac)
         else:
             self._host_access.remove(link.index)
+        if link.kind == "macvtap" and link.group != GROUP:  # what daemon/taps.py gives ours
+            if not link.flags & IFF_ALLMULTI:
+                await self._links.set_allmulti(link.index)
+            self._links.keep_host_off(link.name)
 
     async def _guest_mac(self, link: Link, heard: str) -> str | None:
         """Return the MAC of a child's guest; None if it is a device of ours that still learns it.
@@ -282,6 +283,7 @@ class UplinkState:
         self._host_access.remove(index)
         self.roaming.forget(index)
         held = self._nat.guests.remove(index)
+        self._nat.probed.remove_guest(index)
         mac = self._children.pop(index, None)
         if mac and self.role.translate:
             self._bindings.note(self.link.index, mac, held)
@@ -308,7 +310,7 @@ class UplinkState:
         if event.reason == "guest-address":
             self._probes.probe(event.address, event.vlan, patience=0.0)
         if event.what == "probed":
-            self._probes.probe_later(event.ifindex, event.address, event.vlan, event.mac)
+            self._probes.probe_later(event.ifindex, event.address, event.vlan)
 
 
 async def detach_all(links: Links, ipr: AsyncIPRoute, index: int, keep: Role | None = None) -> None:

@@ -206,10 +206,12 @@ def _why_dropped(record: Record) -> list[str]:
 def _reason(record: Record) -> str:
     """enum reason of abi.h, in words."""
     address = _address(record.key, record.key_family)
+    wrong_mac = f"source MAC {mac(record.before[6:12])} is not the guest's"
     reasons: dict[int, str] = {
-        Refusal.WRONG_MAC: f"source MAC {mac(record.before[6:12])} is not the guest's",
+        # Of DHCP the address was looked at before.
+        Refusal.WRONG_MAC: "in the name of the uplink's MAC" if record.key_family else wrong_mac,
         Refusal.HOST_ADDRESS: f"{address} is an address of the host, a gateway or the LAN's"
-        " broadcast",
+        " broadcast, or routed elsewhere",
         Refusal.GUEST_ADDRESS: f"{address} is another guest's",
         Refusal.MALFORMED: "malformed",
         Refusal.LINK_CONTROL: "it speaks for the link itself",

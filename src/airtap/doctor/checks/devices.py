@@ -23,7 +23,7 @@ _UNMANAGED = {
 }
 _REFUSED = {
     Refusal.WRONG_MAC: "with another source MAC than its own",
-    Refusal.HOST_ADDRESS: "that claim an address of the host or a gateway",
+    Refusal.HOST_ADDRESS: "that claim an address of the host or a gateway, or behind the host",
     Refusal.GUEST_ADDRESS: "that claim another guest's address",
 }
 

@@ -1,0 +1,137 @@
+"""What one user does to airtapd, and what others have of it meanwhile."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from lab.airtap import Airtapd
+from lab.lan import Lan, wait_for
+from lab.links import wait_gone
+from lab.sandbox import command
+from tests.wire.strangers import peak_mib, says, seconds_for_status, stranger
+
+# PR_SET_MM_MAP needs no right: where the command line is, a process says itself.
+LONG_COMMAND_LINE = """
+import ctypes, mmap, os, socket, struct, sys
+size = 1 << 30
+memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+stat = open("/proc/self/stat").read().rpartition(")")[2].split()
+field = lambda number: int(stat[number - 3])
+words = [field(n) for n in (26, 27, 45, 46, 47)]
+libc = ctypes.CDLL(None, use_errno=True)
+brk = libc.sbrk
+brk.restype = ctypes.c_void_p
+words += [brk(0), field(28), start, start + size, start, start + size]
+layout = struct.pack("11QQIi", *words, 0, 0, -1)
+if libc.prctl(35, 14, layout, len(layout), 0):
+    sys.exit(os.strerror(ctypes.get_errno()))
+if os.fork() == 0:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+        peer.connect(sys.argv[1])
+        peer.send(b'{"op": "attach", "br": "%s", "vnet_hdr": true}' % sys.argv[2].encode())
+        print("asked", flush=True)
+        print(peer.recv(4096)[:11].decode(), flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_a_long_command_line_is_not_read(lan: Lan, airtapd: Airtapd) -> None:
+    with stranger(LONG_COMMAND_LINE, airtapd.socket, lan.near) as process:
+        assert says(process) == "asked"
+        assert seconds_for_status(airtapd) < 2
+        assert says(process) == '{"ok": true'
+    assert peak_mib(airtapd.pid) < 100
+
+
+FLOOD = """
+import socket, sys, threading
+path, request = sys.argv[1:]
+
+def flood():
+    while True:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+                peer.connect(path)
+                while request:
+                    peer.send(request.encode())
+                    while not peer.recv(16384).startswith(b'{"ok"'):
+                        pass
+        except OSError:
+            pass
+
+for _ in range(31):
+    threading.Thread(target=flood, daemon=True).start()
+print("floods", flush=True)
+flood()
+"""
+FLOODS = (
+    '{"op": "status"}',
+    '{"op": "trace", "guest": "nobody"}',
+    '{"op": "attach", "br": "nothing", "vnet_hdr": true}',
+    "{}",
+    "",  # connects, and asks for nothing
+)
+
+
+@contextmanager
+def flood(airtapd: Airtapd, asked: str) -> Iterator[None]:
+    """A stranger's, on 128 connections."""
+    with ExitStack() as strangers:
+        for _ in range(4):
+            process = strangers.enter_context(stranger(FLOOD, airtapd.socket, asked))
+            assert says(process) == "floods"
+        yield
+
+
+@pytest.fixture
+def large_host(tmp_path: Path) -> Iterator[None]:
+    """150 devices more. They go all at once, as a group, which takes less time."""
+    batch = tmp_path / "devices"
+    pairs = [f"link add many{n} group 77 type veth peer name more{n}\n" for n in range(75)]
+    batch.write_text("".join(pairs))
+    command("ip", "-batch", str(batch))
+    yield
+    command("ip", "link", "delete", "group", "77")
+
+
+@pytest.mark.parametrize("asked", FLOODS)
+def test_a_flood_delays_others_little(lan: Lan, large_host: None, asked: str) -> None:
+    """Of time on a processor, as others are busy there too: the flood itself, for one."""
+    with Airtapd() as airtapd:
+        served(airtapd, lan)
+        idle = sorted(served(airtapd, lan) for _ in range(5))
+        with flood(airtapd, asked):
+            if asked:
+                wait_for(lambda: len(airtapd.fds()) > 128, 10, "all to be connected")
+            flooded = sorted(served(airtapd, lan) for _ in range(5))
+        assert flooded[2] < 5 * idle[2], (idle, flooded)
+        assert peak_mib(airtapd.pid) < 100
+
+
+def served(airtapd: Airtapd, lan: Lan) -> float:
+    """How long airtapd is at work until another user's attach and status are answered."""
+    start = at_work(airtapd)
+    with airtapd.tap(lan.near) as tap:
+        airtapd.status()
+        took = at_work(airtapd) - start
+        name = tap.device
+    wait_gone(name)
+    return took
+
+
+def at_work(airtapd: Airtapd) -> float:
+    # Documentation/scheduler/sched-stats.rst: the main thread's time on a processor, in ns
+    return int(Path(f"/proc/{airtapd.pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def test_nor_does_it_the_first_attach_where_programs_are_loaded(lan: Lan, large_host: None) -> None:
+    config = f"[parents.{lan.near}]\nmacnat = 'on'\n"
+    with Airtapd(config=config) as airtapd, flood(airtapd, FLOODS[0]):
+        start = time.monotonic()
+        airtapd.tap(lan.near).close()
+        assert time.monotonic() - start < 5
