@@ -19,7 +19,8 @@ from lab.adversary.attacks import TOPICS, Attack, attacks, dhcp_client
 from lab.adversary.setting import Setting
 from lab.adversary.witnesses import Witnesses
 from lab.airtap import Airtapd
-from lab.lan import FAR_MAC, Lan, wait_for
+from lab.lan import FAR_MAC, Lan, no_router_advertisements, wait_for
+from lab.links import wait_gone
 from lab.pump import PumpGuest
 from lab.running import Running
 from lab.sandbox import command, inside, packet_socket
@@ -97,6 +98,7 @@ class Arena(Running):
             sibling.run("ip", "address", "add", *words)
         with inside(sibling.namespace):
             scenery.believe("eth0")
+            no_router_advertisements("eth0")  # any neighbour may send those
 
     def _knows_the_sibling(self) -> bool:
         if not self.setting.guarded and not self.setting.meets:
@@ -110,7 +112,9 @@ class Arena(Running):
         """A tap of the hostile user's."""
         with self.airtapd.tap("up0", None if self.setting.one_for_all else mac) as tap:
             os.set_blocking(tap.fd, False)
+            device = tap.device
             yield tap.fd
+        wait_gone(device)  # another one may have its MAC then
 
     def play(self, batch: Batch) -> list[str]:
         """Have a batch said; gives what is wrong then, in a few words each."""

@@ -22,7 +22,6 @@ _GULLIBLE = (
     ("ipv4/conf/{}/arp_accept", "1"),
     ("ipv4/neigh/{}/locktime", "0"),
     ("ipv4/neigh/{}/retrans_time_ms", "100"),
-    ("ipv6/neigh/{}/retrans_time_ms", "2000"),
 )
 _HOST = (
     ("ipv4/conf/all/accept_redirects", "1"),
@@ -33,6 +32,7 @@ _HOST = (
     ("ipv6/conf/up0/accept_ra", "2"),
     ("ipv6/conf/up0/accept_ra_rtr_pref", "1"),
     ("ipv6/conf/up0/accept_dad", "1"),
+    ("ipv6/neigh/up0/retrans_time_ms", "2000"),
     # Its tentative address is tentative for minutes: 255 probes (the kernel keeps one octet).
     ("ipv6/conf/up0/dad_transmits", "255"),
     ("ipv6/conf/up0/use_tempaddr", "0"),
