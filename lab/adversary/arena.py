@@ -48,7 +48,7 @@ class Batch:
 
 batches = st.builds(
     Batch,
-    attacks=st.lists(attacks, min_size=1, max_size=40),
+    attacks=st.lists(attacks, min_size=8, max_size=50),
     mood=st.sampled_from([*MOODS[:2] * 12, *MOODS]),
 )
 

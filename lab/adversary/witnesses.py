@@ -152,12 +152,15 @@ class Witnesses(Running):
 
     def _host_hears(self, but: frozenset[str]) -> list[str]:
         claims, found = "claims" not in but, []
+        # Where neither MAC NAT nor host access is on, nobody looks at what a guest says.
+        is_looked_at = self._setting.guarded or self._setting.meets
+        offers = "offers" not in but and is_looked_at
         for frame in (frame for ears in self._host for frame in ears.heard()):
             if _is_judged(frame) and "packets" not in but:
                 wrong = oracle.at_the_host(frame, self._not_the_rogues if claims else ())
                 found += [f"host: {what}" for what in wrong]
         for frame in self._everything.heard():
-            if _is_judged(frame) and "offers" not in but and NEAR_MAC in oracle.offered(frame):
+            if offers and _is_judged(frame) and NEAR_MAC in oracle.offered(frame):
                 found.append("host: a DHCP client that reads packets hears an offer")
         for frame in self._vlan.heard() if self._vlan else ():
             if _is_judged(frame) and (claims or oracle.configures(frame)):
