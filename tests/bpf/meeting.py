@@ -45,7 +45,8 @@ def begin(rig: Rig, kind: str, translate: bool = True) -> tuple[int, int]:
     soon: set[Address] = {IPv4Address(SOON), IPv6Address(SOON6)}
     hosts = {IPv4Address(HOST), IPv6Address(HOST6), *soon}
     rig.macnat.hosts.set_addresses(hosts, {IPv4Address(EVERYBODY)}, soon)
-    rig.macnat.hosts.set_on_link({IPv4Network("10.0.0.0/8"), IPv4Network("192.0.2.0/24")})
+    own = IPv4Network("10.0.0.0/8")  # comes first
+    rig.macnat.hosts.set_on_link({own, IPv4Network("192.0.2.0/24")}, {own})
     for index, mac, addresses in ((a, MAC_A, (A, FAR)), (b, MAC_B, (B,))):
         rig.macnat.guests.add(index, mac)
         rig.macnat.host_access.add(mac, index)
