@@ -27,9 +27,6 @@ static __always_inline __u32 holder_reason(struct claim *c)
 	return entry && entry->ifindex && entry->ifindex != c->ifindex ? GUEST_ADDRESS : REASONS;
 }
 
-/* Refused, and nor may the LAN have it where MAC NAT is off. */
-#define REFUSED_TO_ALL TC_ACT_STOLEN
-
 /* Whether a MAC is that of another guest of this uplink. */
 static __always_inline bool is_siblings_mac(const struct mac *mac, __u32 ifindex)
 {
@@ -73,13 +70,11 @@ static __noinline int check_dhcp(struct __sk_buff *skb, __u32 l3, const struct i
 	}
 	__builtin_memcpy(client.w, m.chaddr, ETH_ALEN);
 	own = same(client.w, c->mac.w);
-	if (m.op == BOOTREPLY) {
-		if (own || !is_uplink_mac(&client))
-			return PASS;
-		refuse(c, table, WRONG_MAC, 0);
-		return REFUSED_TO_ALL;
-	}
-	if (!own && (is_uplink_mac(&client) || is_siblings_mac(&client, c->ifindex)))
+	if (!own && is_uplink_mac(&client))
+		return refuse(c, table, WRONG_MAC, 0);
+	if (m.op == BOOTREPLY)
+		return PASS;
+	if (!own && is_siblings_mac(&client, c->ifindex))
 		return refuse(c, table, WRONG_MAC, 0);
 	set_ipv4(&c->key, m.ciaddr);
 	reason = holder_reason(c);
@@ -238,7 +233,7 @@ static __always_inline int judge(struct __sk_buff *skb, bool jit)
 /*
  * What passes is marked, and only that reaches the host. Where MAC NAT is off, the LAN gets what is
  * refused as well, without the mark; but not at the uplink's own MAC, by which uplink_egress knows
- * the host's frames.
+ * the host's frames, and no answer to the uplink's DHCP client, see check_dhcp().
  */
 static __always_inline int judge_and_mark(struct __sk_buff *skb, bool jit)
 {
@@ -249,10 +244,9 @@ static __always_inline int judge_and_mark(struct __sk_buff *skb, bool jit)
 	skb->tc_index = verdict == PASS ? MARK_PASSED : 0;
 	if (verdict == PASS)
 		return PASS;
-	if (verdict == REFUSED_TO_ALL || !cfg || !cfg->observe ||
-	    bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
+	if (!cfg || !cfg->observe || bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
 		return DROP;
-	return same((__u16 *)eth.h_source, cfg->parent.w) ? DROP : PASS;
+	return same((__u16 *)eth.h_source, cfg->parent.w) || is_answer_to(skb, &cfg->parent) ? DROP : PASS;
 }
 
 static __always_inline int handle_from_guest(struct __sk_buff *skb)
