@@ -118,15 +118,12 @@ def dhcp_client(c: Choices) -> Message:
     """A message to a DHCP server, in the name of others: a release, say."""
     kind = c.of(7, 4, 1, 3)
     client = c.of(NEAR_MAC, SIBLING_MAC, ROGUE_MAC)
-    own = c.of(LEASES[client], "0.0.0.0", HOST4, ROGUE4)
+    leased = w.LEASES.get(client, ROGUE4)
+    own, wanted = c.of(leased, "0.0.0.0", HOST4, ROGUE4), c.of(leased, "192.0.2.160")
     source, target = c.of(ROGUE4, "0.0.0.0", own), c.of(ROUTER4, EVERYBODY4)
-    message = p.bootp(1, kind, client, own=own)
+    message = p.bootp(1, kind, client, own=own, wanted=wanted)
     datagram = p.udp(source, target, (c.of(68, 1068), 67), message)
     return p.IPV4, p.ipv4(source, target, p.UDP, datagram, options4(c)), target
-
-
-# What the DHCP server has leased to whom: the arena writes it.
-LEASES = {NEAR_MAC: "192.0.2.150", SIBLING_MAC: "192.0.2.151", ROGUE_MAC: "192.0.2.152"}
 
 
 def dhcp6_server(c: Choices) -> Message:
@@ -139,7 +136,7 @@ def dhcp6_server(c: Choices) -> Message:
 def packet(c: Choices) -> Message:
     """A packet from an address, which claims it; also for the host's own services."""
     if c.of(4, 6) == 4:
-        source = c.of(*w.of_family(w.NOT_THE_ROGUES, 4), ROGUE4, w.FORMER4, *LEASES.values())
+        source = c.of(*w.of_family(w.NOT_THE_ROGUES, 4), ROGUE4, w.FORMER4, *w.LEASES.values())
         target = c.of(ROUTER4, HOST4, SIBLING4, EVERYBODY4)
     else:
         source = c.of(*w.of_family(w.NOT_THE_ROGUES, 6), w.ROGUE_LL)

@@ -10,7 +10,7 @@ from lab.adversary import world as w
 from lab.adversary.ears import Port
 from lab.adversary.setting import Setting
 from lab.lan import FAR_MAC, HOST4, HOST6, NEAR_MAC, ROUTER4, ROUTER6, SLOWNESS
-from lab.traffic import SIBLING4, SIBLING6
+from lab.traffic import SIBLING4, SIBLING6, SIBLING_MAC
 
 CANARY = b"a canary "
 _PORT = 7777
@@ -19,7 +19,7 @@ _BLOCKED_S, _AGAIN_S = 3.0, 0.3
 _AT = {
     "host": (HOST4, HOST6),
     "lan": (ROUTER4, ROUTER6, w.OTHER4, w.OTHER6),
-    "sibling": (SIBLING4, SIBLING6),
+    "sibling": (SIBLING4, SIBLING6, w.LEASES[SIBLING_MAC]),
 }
 Way = tuple[str, str, str]
 

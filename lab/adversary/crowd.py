@@ -41,7 +41,7 @@ steps = st.tuples(
     st.sampled_from([*(name for name in STEPS if name != "end"), *_OFTEN * 2]),
     st.integers(0, 3000),
 )
-sequences = st.lists(steps, min_size=1, max_size=8)
+sequences = st.lists(steps, min_size=3, max_size=10)
 
 
 class User(Running):

@@ -10,6 +10,7 @@ from lab.adversary.attacks import TAGS
 from lab.lan import NEAR_MAC
 
 _TPIDS = {tag[0] for tags in TAGS for tag in tags}
+_TAGS = {tpid.to_bytes(2) for tpid in _TPIDS}
 _EXTENSIONS = (0, 43, 60, p.FRAGMENT)
 _OF_LINK = {0x888E: "EAPOL", 0x88C7: "preauthentication", 0x88B4: "WAPI", 0x890D: "TDLS"}
 _PPPOE = (0x8863, 0x8864)
@@ -105,8 +106,9 @@ def clients(frame: bytes) -> set[str]:
 
 
 def offered(frame: bytes) -> set[str]:
-    """To whom a frame offers something by DHCP."""
-    return _clients(frame, 68, 2)
+    """To whom a frame offers something by DHCP, for who looks behind one tag."""
+    stacked = frame[12:14] in _TAGS and frame[16:18] in _TAGS
+    return set() if stacked else _clients(frame, 68, 2)
 
 
 def _clients(frame: bytes, port: int, op: int) -> set[str]:
@@ -121,7 +123,7 @@ def on_the_air(frame: bytes, own_mac: str, not_its_own: Collection[str]) -> list
     """What is wrong with a frame of the guest's that the uplink sent with MAC NAT."""
     wrong = [f"foreign MAC {mac}" for mac in macs(frame) - {NEAR_MAC}]
     wrong += [f"speaks for {address}" for address in claimed(frame) & set(not_its_own)]
-    wrong += [f"asks DHCP for {mac}" for mac in clients(frame) - {own_mac}]
+    wrong += [f"asks DHCP for {mac}" for mac in clients(frame) & {NEAR_MAC} - {own_mac}]
     kind, _ = payload(frame)
     if kind in _OF_LINK or frame[:5] == b"\1\x80\xc2\0\0":
         wrong.append("link control")

@@ -11,10 +11,8 @@ from pathlib import Path
 
 from lab.adversary import packets as p
 from lab.adversary import world as w
-from lab.adversary.attacks import LEASES
 from lab.lan import FAR_MAC, NEAR_MAC, Lan, ready_at_once, wait_for
 from lab.sandbox import command, inside, packet_socket
-from lab.traffic import SIBLING_MAC
 
 _SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8946, 0x17
 VLAN_DEVICE = "up0.5"
@@ -24,7 +22,6 @@ _GULLIBLE = (
     ("ipv4/conf/{}/arp_accept", "1"),
     ("ipv4/neigh/{}/locktime", "0"),
     ("ipv4/neigh/{}/retrans_time_ms", "100"),
-    ("ipv6/neigh/{}/retrans_time_ms", "100"),
 )
 _HOST = (
     ("ipv4/conf/all/accept_redirects", "1"),
@@ -35,8 +32,9 @@ _HOST = (
     ("ipv6/conf/up0/accept_ra", "2"),
     ("ipv6/conf/up0/accept_ra_rtr_pref", "1"),
     ("ipv6/conf/up0/accept_dad", "1"),
-    # Its tentative address is tentative all the while: a probe each 100 ms.
-    ("ipv6/conf/up0/dad_transmits", "32767"),
+    ("ipv6/neigh/up0/retrans_time_ms", "2000"),
+    # Its tentative address is tentative for minutes: 255 probes (the kernel keeps one octet).
+    ("ipv6/conf/up0/dad_transmits", "255"),
     ("ipv6/conf/up0/use_tempaddr", "0"),
 )
 
@@ -66,7 +64,7 @@ def scenery(lan: Lan) -> Iterator[bool]:
         command("ip", "-6" if ":" in gateway else "-4", "route", "add", *words)
     try:
         be_routed(lan)
-        lease(lan)
+        _lease(lan)
         yield has_vlans
     finally:
         command("ip", "link", "delete", _BEHIND)
@@ -107,15 +105,14 @@ def be_tentative() -> None:
     command("ip", "address", "add", f"{w.TENTATIVE6}/64", "dev", "up0")
 
 
-def lease(lan: Lan) -> None:
+def _lease(lan: Lan) -> None:
     """Have the LAN's DHCP server give the host and the sibling their addresses."""
     with packet_socket(None, "up0") as frames:
-        for mac in (NEAR_MAC, SIBLING_MAC):
-            asked = p.bootp(1, 3, mac, wanted=LEASES[mac])
+        for mac, address in w.LEASES.items():
+            asked = p.bootp(1, 3, mac, wanted=address)
             kind, packet = p.over_ip("0.0.0.0", "255.255.255.255", (68, 67), asked)
             frames.send(p.ethernet("ff:ff:ff:ff:ff:ff", NEAR_MAC, kind, packet))
-    wanted = {(mac, LEASES[mac]) for mac in (NEAR_MAC, SIBLING_MAC)}
-    wait_for(lambda: wanted <= set(lan.leases().items()), 5, "the leases")
+    wait_for(lambda: w.LEASES.items() <= lan.leases().items(), 5, "the leases")
 
 
 def _without_offload(device: str) -> None:

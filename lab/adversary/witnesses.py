@@ -11,12 +11,11 @@ from pathlib import Path
 from lab.adversary import canaries, oracle, scenery
 from lab.adversary import packets as p
 from lab.adversary import world as w
-from lab.adversary.attacks import LEASES
 from lab.adversary.canaries import Canaries
 from lab.adversary.ears import Barrier, Frames, Port
 from lab.adversary.setting import Setting
 from lab.adversary.state import State
-from lab.lan import FAR_MAC, NEAR_MAC, Lan
+from lab.lan import FAR_MAC, NEAR_MAC, Lan, wait_for
 from lab.running import Running
 from lab.sandbox import inside, packet_socket
 from lab.traffic import ROGUE_MAC, SIBLING_MAC
@@ -34,7 +33,7 @@ class Witnesses(Running):
         self._setting = setting
         self._mac = setting.mac
         # A guest with the uplink's MAC makes the host's link-local address of it, and has none.
-        siblings = w.SIBLINGS[:2] if setting.one_for_all else w.SIBLINGS
+        siblings = {*w.SIBLINGS} - ({w.SIBLING_LL} if setting.one_for_all else set())
         self._not_the_rogues = {*w.HOSTS, *w.GATEWAYS, *siblings}
         self._lan = lan
         self._has_vlans = has_vlans
@@ -109,16 +108,19 @@ class Witnesses(Running):
                 self._router.send(frame)
                 self._router.send(p.octets(NEAR_MAC) + frame[6:])
 
-    def wrongs(self, tap: int, *, guarded: bool, claims: bool = True) -> list[str]:
+    def wrongs(self, tap: int, but: frozenset[str] = frozenset()) -> list[str]:
         """All that is not as it was, or was heard by whom it was not for, in a few words each.
 
-        tap: of the guest. guarded: whether what is wrong outside of the host counts. claims:
-        whether it counts that the host hears what claims others' addresses, and not just what it
-        makes of that.
+        tap: of the guest. but: what does not count, of
+        - outside: all but the host
+        - claims: that the host hears others' addresses claimed; what it makes of that does
+        - packets: what only packet sockets at the uplink hear
+        - offers: that those who read all packets there hear the host being offered a lease
         """
+        guarded = self._setting.guarded and "outside" not in but
         found = self.settle(tap)
         found += self._outside(guarded)
-        found += self._host_hears(claims)
+        found += self._host_hears(but)
         is_now = self._host_is()
         found += [f"host: {what} is new" for what in is_now - self._was]
         found += [f"host: {what} is gone" for what in self._was - is_now]
@@ -148,14 +150,17 @@ class Witnesses(Running):
             return {*w.HOSTS, *w.GATEWAYS}
         return {*self._not_the_rogues, w.BEHIND4, w.BEHIND6}
 
-    def _host_hears(self, claims: bool) -> list[str]:
-        found = []
+    def _host_hears(self, but: frozenset[str]) -> list[str]:
+        claims, found = "claims" not in but, []
+        # Where neither MAC NAT nor host access is on, nobody looks at what a guest says.
+        is_looked_at = self._setting.guarded or self._setting.meets
+        offers = "offers" not in but and is_looked_at
         for frame in (frame for ears in self._host for frame in ears.heard()):
-            if _is_judged(frame):
+            if _is_judged(frame) and "packets" not in but:
                 wrong = oracle.at_the_host(frame, self._not_the_rogues if claims else ())
                 found += [f"host: {what}" for what in wrong]
         for frame in self._everything.heard():
-            if _is_judged(frame) and NEAR_MAC in oracle.offered(frame):
+            if offers and _is_judged(frame) and NEAR_MAC in oracle.offered(frame):
                 found.append("host: a DHCP client that reads packets hears an offer")
         for frame in self._vlan.heard() if self._vlan else ():
             if _is_judged(frame) and (claims or oracle.configures(frame)):
@@ -189,12 +194,12 @@ class Witnesses(Running):
                 yield f"{name}: {address} is at {mac}"
 
     def _leases(self) -> list[str]:
-        leases = self._lan.leases()
-        return [
-            f"lease of {mac} is {leases.get(mac)}"
-            for mac in (NEAR_MAC, SIBLING_MAC)
-            if leases.get(mac) != LEASES[mac]
-        ]
+        try:  # for a moment it is not there: dnsmasq writes it anew for each lease
+            wait_for(lambda: w.LEASES.items() <= self._lan.leases().items(), 1, "the leases")
+        except TimeoutError:
+            leases = self._lan.leases()
+            return [f"lease of {mac} is {leases.get(mac)}" for mac in w.LEASES]
+        return []
 
     def blocked(self, tap: int, *, guarded: bool) -> list[str]:
         """Which ways are blocked, and whether a guest hears what goes there."""

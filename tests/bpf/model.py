@@ -18,7 +18,7 @@ from tests.bpf.view import (
     configures,
     destination,
     dhcp_client,
-    dhcp_request,
+    dhcp_message,
     egress_dhcp,
     group_mac,
     is_ipv4_arp,
@@ -170,13 +170,15 @@ class Model:
         return ""
 
     def _dhcp_refusal(self, ifindex: int, source: bytes, view: View, data: bytes) -> str:
-        """Of what a guest asks of a DHCP server."""
-        asked = dhcp_request(data)
-        if not asked:
-            return "malformed" if asked is None else ""
-        client, address = asked
+        """Of what a guest says by DHCP."""
+        said = dhcp_message(data)
+        if not said:
+            return "malformed" if said is None else ""
+        op, client, address = said
         if client == self.parent != source:
             return "wrong_mac"
+        if op == 2:
+            return ""
         if address in self.hosts:
             return "host_address"
         holder = self.held.get((address, view.vlan))

@@ -37,7 +37,7 @@ MUTANTS = {
     ),
     "routes of one family": ("route.family = key->family;", "route.family = 6;"),
     "half of a prefix": ("8 * (sizeof(route) - sizeof(route.bits))", "32 + 24"),
-    "DHCP in the uplink's name": ("is_uplink_mac(&client) && !same", "0 && !same"),
+    "DHCP in the uplink's name": ("!own && is_uplink_mac(&client)", "0"),
     "DHCP for any address": ("return reason == REASONS ? PASS :", "return 1 ? PASS :"),
     "DHCP for the host's address": (
         "if (is_host(&c->key))\n\t\treturn HOST_ADDRESS;",
@@ -51,12 +51,15 @@ MUTANTS = {
         "entry->ifindex && entry->ifindex != c->ifindex ?",
         "!entry->ifindex ?",
     ),
-    "DHCP from a known address": ("&& !may_be_bootrequest(ip, end)", ""),
+    "DHCP from a known address": ("&& !may_be_bootp(ip, end)", ""),
     "DHCP in a first fragment": ("&& !(ip->frag_off & bpf_htons(0x2000));", ";"),
     "DHCP beyond its packet": ("bpf_ntohs(ip->tot_len) >= header + UP_TO(chaddr) &&", ""),
     "DHCP beyond its datagram": ("bpf_ntohs(m.udp.len) >= UP_TO(chaddr) &&", ""),
     "DHCP answers to a relay": ("if (m.op == BOOTREPLY)", "if (0)"),
-    "all of UDP for DHCP": ("if (m.udp.dest != bpf_htons(BOOTPS)) {", "if (0) {"),
+    "all of UDP for DHCP": (
+        "if (m.udp.dest != bpf_htons(BOOTPS) && m.udp.dest != bpf_htons(BOOTPC)) {",
+        "if (0) {",
+    ),
     "siblings' addresses for all": (
         "if (c->now - entry->last_seen < cfg->alive)",
         "if (c->now - entry->last_seen >= cfg->alive)",

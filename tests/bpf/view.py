@@ -74,8 +74,8 @@ def egress_dhcp(data: bytes, parent: bytes) -> bytes | None:
     return data[:at] + bytes([data[at] | 0x80]) + data[at + 1 :]
 
 
-def dhcp_request(data: bytes) -> tuple[bytes, IPv4Address] | tuple[()] | None:
-    """The client's MAC and address in a request to a DHCP server.
+def dhcp_message(data: bytes) -> tuple[int, bytes, IPv4Address] | tuple[()] | None:
+    """The operation of a message of DHCP, and its client's MAC and address.
 
     Empty: it is something else. None: cut, or in a fragment, so that it cannot be told.
     """
@@ -85,7 +85,7 @@ def dhcp_request(data: bytes) -> tuple[bytes, IPv4Address] | tuple[()] | None:
         return ()
     if len(message) < 8:
         return None
-    if message[2:4] != b"\0\x43":
+    if message[2:4] not in (b"\0\x43", b"\0\x44"):
         return ()
     lengths = (
         len(message),
@@ -94,7 +94,7 @@ def dhcp_request(data: bytes) -> tuple[bytes, IPv4Address] | tuple[()] | None:
     )
     if min(lengths) < 42 or fragment & 0x2000:
         return None
-    return () if message[8] == 2 else (message[36:42], IPv4Address(message[20:24]))
+    return message[8], message[36:42], IPv4Address(message[20:24])
 
 
 def _answers(data: bytes, client: bytes) -> bool:

@@ -27,13 +27,27 @@ static __always_inline __u32 holder_reason(struct claim *c)
 	return entry && entry->ifindex && entry->ifindex != c->ifindex ? GUEST_ADDRESS : REASONS;
 }
 
+/* Whether a MAC is that of another guest of this uplink. */
+static __always_inline bool is_siblings_mac(const struct mac *mac, __u32 ifindex)
+{
+	struct bearer *bearer = bpf_map_lookup_elem(&bearers, mac);
+	__u32 *reached = bpf_map_lookup_elem(&macs, mac);
+
+	return (bearer && bearer->ifindex && bearer->ifindex != ifindex) ||
+	       (reached && *reached != ifindex);
+}
+
 /*
- * A request to a DHCP server. In the name of the uplink's MAC, or for an address of the host's, a
- * gateway's or another guest's (ciaddr), it would renew or release what is theirs: refused, as is
- * what cannot be told, because it is cut or in fragments, of which nobody sends any. A relay's
- * requests are from MACs and for addresses of its own clients.
+ * A DHCP message. A request in the name of the uplink's MAC or a sibling's, or for an address of the
+ * host's, a gateway's or another guest's (ciaddr), would renew, release or decline what is theirs:
+ * refused, as is what cannot be told, because it is cut or in fragments, of which nobody sends any. A
+ * relay's requests are from MACs and for addresses of its own clients.
  *
- * What a pending checksum may give the port of a server is looked at too, see may_be_bootrequest().
+ * An answer to the uplink's MAC would configure the host, whomever it is sent to: a macvlan shows its
+ * uplink what one guest has for another (drivers/net/macvlan.c: macvlan_queue_xmit), and some clients
+ * read all that is there (ETH_P_ALL).
+ *
+ * What a pending checksum may give the port of either is looked at too, see may_be_bootp().
  */
 static __noinline int check_dhcp(struct __sk_buff *skb, __u32 l3, const struct iphdr *ip,
 				 struct claim *c, struct table *table)
@@ -41,23 +55,26 @@ static __noinline int check_dhcp(struct __sk_buff *skb, __u32 l3, const struct i
 	__u32 header = ip->ihl * 4, l4 = l3 + header, reason;
 	struct mac client = {};
 	struct bootp m;
-	bool whole;
+	bool whole, own;
 
 	if (bpf_skb_load_bytes(skb, l4, &m, sizeof(m.udp)))
 		return refuse(c, table, MALFORMED, 0);
 	whole = !bpf_skb_load_bytes(skb, l4 + sizeof(m.udp), &m.op, UP_TO(chaddr) - sizeof(m.udp)) &&
 		bpf_ntohs(ip->tot_len) >= header + UP_TO(chaddr) &&
 		bpf_ntohs(m.udp.len) >= UP_TO(chaddr) && !(ip->frag_off & bpf_htons(0x2000));
-	if (m.udp.dest != bpf_htons(BOOTPS)) {
+	if (m.udp.dest != bpf_htons(BOOTPS) && m.udp.dest != bpf_htons(BOOTPC)) {
 		if (!whole || !checksum_pending(skb))
 			return PASS;
 	} else if (!whole || !keeps_payload(skb, l4 + sizeof(m.udp))) {
 		return refuse(c, table, MALFORMED, 0);
 	}
+	__builtin_memcpy(client.w, m.chaddr, ETH_ALEN);
+	own = same(client.w, c->mac.w);
+	if (!own && is_uplink_mac(&client))
+		return refuse(c, table, WRONG_MAC, 0);
 	if (m.op == BOOTREPLY)
 		return PASS;
-	__builtin_memcpy(client.w, m.chaddr, ETH_ALEN);
-	if (is_uplink_mac(&client) && !same(client.w, c->mac.w))
+	if (!own && is_siblings_mac(&client, c->ifindex))
 		return refuse(c, table, WRONG_MAC, 0);
 	set_ipv4(&c->key, m.ciaddr);
 	reason = holder_reason(c);
@@ -161,16 +178,16 @@ static __always_inline bool is_fresh(struct __sk_buff *skb, const __u16 *source,
 	       bpf_jiffies64() < entry->fresh_until;
 }
 
-/* Whether a packet is, or once its checksum is written may be, a request to a DHCP server. Nor is it
- * known of what is cut, or of a header that is too short. */
-static __always_inline bool may_be_bootrequest(struct iphdr *ip, void *end)
+/* Whether a packet is, or once its checksum is written may be, a message of DHCP. Nor is it known of
+ * what is cut, or of a header that is too short. */
+static __always_inline bool may_be_bootp(struct iphdr *ip, void *end)
 {
 	struct bootp *m = (void *)ip + ip->ihl * 4;
 
 	if (ip->protocol != IPPROTO_UDP)
 		return false;
 	return (void *)m + UP_TO(op) > end || m->udp.dest == bpf_htons(BOOTPS) ||
-	       m->op == BOOTREQUEST;
+	       m->udp.dest == bpf_htons(BOOTPC) || m->op == BOOTREQUEST || m->op == BOOTREPLY;
 }
 
 static __always_inline bool is_pending(struct __sk_buff *skb, bool jit)
@@ -197,7 +214,7 @@ static __always_inline int judge(struct __sk_buff *skb, bool jit)
 	ip = (void *)eth + f.l3;
 	ip6 = (void *)eth + f.l3;
 	if (f.proto == bpf_htons(ETH_P_IP) && (void *)(ip + 1) <= end && ip->version == 4 &&
-	    ip->ihl >= 5 && !(ip->frag_off & bpf_htons(0x3fff)) && !may_be_bootrequest(ip, end)) {
+	    ip->ihl >= 5 && !(ip->frag_off & bpf_htons(0x3fff)) && !may_be_bootp(ip, end)) {
 		set_ipv4(&key, ip->saddr);
 		l4 = f.l3 + ip->ihl * 4;
 	} else if (f.proto == bpf_htons(ETH_P_IPV6) && (void *)(ip6 + 1) <= end &&
@@ -216,7 +233,7 @@ static __always_inline int judge(struct __sk_buff *skb, bool jit)
 /*
  * What passes is marked, and only that reaches the host. Where MAC NAT is off, the LAN gets what is
  * refused as well, without the mark; but not at the uplink's own MAC, by which uplink_egress knows
- * the host's frames.
+ * the host's frames, and no answer to the uplink's DHCP client, see check_dhcp().
  */
 static __always_inline int judge_and_mark(struct __sk_buff *skb, bool jit)
 {
@@ -230,7 +247,9 @@ static __always_inline int judge_and_mark(struct __sk_buff *skb, bool jit)
 	cfg = configuration();
 	if (!cfg || !cfg->observe || bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
 		return DROP;
-	return same((__u16 *)eth.h_source, cfg->parent.w) ? DROP : PASS;
+	if (same((__u16 *)eth.h_source, cfg->parent.w) || is_answer_to(skb, &cfg->parent))
+		return DROP;
+	return PASS;
 }
 
 static __always_inline int handle_from_guest(struct __sk_buff *skb)
