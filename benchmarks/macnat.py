@@ -34,10 +34,10 @@ from pathlib import Path
 
 from pyroute2 import AsyncIPRoute
 
+from airtap.bpf.attach import CHILD, PARENT
 from airtap.bpf.macnat import Macnat
 from airtap.bpf.object import Object
 from airtap.bpf.records import GUESTS, Entry, pack_key
-from airtap.bpf.role import CHILD, PARENT
 from airtap.kernel.addresses import host_addresses
 from airtap.names import octets
 from lab import sandbox

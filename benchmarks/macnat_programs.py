@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
+from airtap.bpf.attach import Role
 from airtap.bpf.macnat import Macnat
 from airtap.bpf.object import Object
 from airtap.bpf.records import Entry, pack_key
-from airtap.bpf.role import Role
 from lab import sandbox
 from lab.probe import DROP, PASS, REDIRECT, compile_probe
 from lab.sandbox import command

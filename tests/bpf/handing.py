@@ -11,7 +11,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from airtap.bpf.role import Role
+from airtap.bpf.attach import Role
 from airtap.trace.correlate import CONFIGURES, COPIED, WITHHELD
 from tests.bpf.meeting import (
     A6,

@@ -10,7 +10,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from airtap.bpf.role import Role
+from airtap.bpf.attach import Role
 from airtap.bpf.trace_record import NOBODY, record
 from airtap.kernel.addresses import Address
 from airtap.trace.correlate import COPIED

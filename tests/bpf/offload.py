@@ -21,9 +21,9 @@ from scapy.compat import raw
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
+from airtap.bpf.attach import CHILD, PARENT, Role
 from airtap.bpf.macnat import Macnat, open_macnat
 from airtap.bpf.pins import load
-from airtap.bpf.role import CHILD, PARENT, Role
 from airtap.kernel import tap
 from lab.lan import wait_for
 from lab.sandbox import command

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from airtap.bpf.attach import HOOKS, Role
 from airtap.bpf.macnat import Macnat
 from airtap.bpf.map import Map
 from airtap.bpf.object import Object
-from airtap.bpf.role import HOOKS, Role
 from lab.probe import DROP, PASS, REDIRECT
 from lab.sandbox import command
 

@@ -12,7 +12,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 
-from airtap.bpf.role import Role
+from airtap.bpf.attach import Role
 from airtap.kernel.addresses import Prefix
 from tests.bpf.frames import (
     BROADCAST4,

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from airtap.bpf import records, trace_record, tracer
-from airtap.bpf.role import HOOKS, KINDS
+from airtap.bpf.attach import HOOKS, KINDS
 from airtap.kernel.ifinfo import IPVLAN_MODES
 from airtap.trace import correlate
 from hatch_build import SOURCES, compile_object

@@ -11,11 +11,11 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 
+from airtap.bpf.attach import Role
 from airtap.bpf.libbpf import BpfError
 from airtap.bpf.macnat import Macnat
 from airtap.bpf.object import Object
 from airtap.bpf.records import ROUTES, TAGGED, UNKNOWN_MAC, UNTAGGED, Entry, Event, pack_key
-from airtap.bpf.role import Role
 from airtap.kernel.addresses import Address, Prefix
 from tests.bpf.rig import Rig
 

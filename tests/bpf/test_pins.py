@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 from pyroute2 import AsyncIPRoute
 
-from airtap.bpf.attach import attach_to, detach
+from airtap.bpf.attach import CHILD, EGRESS, HOOKS, PARENT, Hook, Role, attach_to, detach
 from airtap.bpf.macnat import Macnat, open_macnat
 from airtap.bpf.object import Object
 from airtap.bpf.pins import remove_pins
 from airtap.bpf.records import UNKNOWN_MAC
-from airtap.bpf.role import CHILD, EGRESS, HOOKS, PARENT, Hook, Role
 from airtap.errors import Problem
 from airtap.kernel.links import LinkError, LinkNotFound
 from hatch_build import compile_object

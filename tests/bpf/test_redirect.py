@@ -19,8 +19,8 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
+from airtap.bpf.attach import CHILD, PARENT, Role
 from airtap.bpf.macnat import Macnat, open_macnat
-from airtap.bpf.role import CHILD, PARENT, Role
 from lab.sandbox import command
 from tests.bpf.rig import OTHERHOST, devices
 

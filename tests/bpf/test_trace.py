@@ -9,7 +9,7 @@ from scapy.compat import raw
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 
-from airtap.bpf.role import Role
+from airtap.bpf.attach import Role
 from airtap.bpf.trace_record import (
     DROP,
     EVERYONE,

@@ -15,8 +15,7 @@ import pytest
 from airtap import uplink as uplinks
 from airtap.acl import Acl
 from airtap.alias import Owner
-from airtap.bpf.attach import Filter
-from airtap.bpf.role import EGRESS, HOOKS, INGRESS, Role
+from airtap.bpf.attach import EGRESS, HOOKS, INGRESS, Filter, Role
 from airtap.config import Parent
 from airtap.doctor import contents
 from airtap.doctor.checks import daemon, devices, firewall, host, kernel, libvirt, macnat, uplink

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from airtap.bpf.role import Role
+from airtap.bpf.attach import Role
 from airtap.config import Config, Parent
 from airtap.kernel.links import GROUP, Link
 from airtap.macnat.policy import desired, is_child, supports_host_access

@@ -6,8 +6,8 @@ The README's commands are in test_wifi_readme.py. `make test-slow` has all of te
 from contextlib import closing
 from pathlib import Path
 
+from airtap.bpf.attach import HOOKS
 from airtap.bpf.macnat import open_macnat
-from airtap.bpf.role import HOOKS
 from lab.airtap import Airtapd
 from lab.wifi import Station
 from tests.wifi.test_wifi_guests import test_qemu_guest_and_another  # noqa: F401

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 from ..kernel.addresses import Address, Prefix, Subnet
 from ..kernel.ifinfo import IPVLAN_MODES
 from ..names import octets
+from .attach import KINDS, Role
 from .map import Map
 from .records import (
     IN_USE,
@@ -41,7 +42,6 @@ from .records import (
     unpack_learned,
     unpack_mac,
 )
-from .role import KINDS, Role
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from .. import uplink
-from ..bpf.role import Role
+from ..bpf.attach import Role
 from ..config import MODES, Config
 from ..kernel.links import FAMILY, GROUP, Link, LinkNotFound, Links
 from .workqueue import Devices

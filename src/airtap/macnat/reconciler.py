@@ -25,8 +25,8 @@ from functools import partial
 from pyroute2 import AsyncIPRoute
 
 from ..bpf import pins
+from ..bpf.attach import Role
 from ..bpf.macnat import open_macnat
-from ..bpf.role import Role
 from ..config import Config
 from ..errors import Problem
 from ..kernel.links import Link, LinkNotFound, Links

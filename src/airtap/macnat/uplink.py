@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from pyroute2 import AsyncIPRoute
 
 from ..alias import Owner, guest_mac
-from ..bpf.attach import detach
+from ..bpf.attach import Role, detach
 from ..bpf.macnat import Macnat
 from ..bpf.records import ROUTES, UNKNOWN_MAC, Event, GuestCounters, Learned
-from ..bpf.role import Role
 from ..config import MODES
 from ..kernel.addresses import HostNetwork, Subnet
 from ..kernel.links import GROUP, IFF_ALLMULTI, IFF_RUNNING, Link, LinkNotFound, Links

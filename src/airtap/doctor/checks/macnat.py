@@ -2,8 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
-from ...bpf.attach import Filter
-from ...bpf.role import EGRESS, HOOKS, Hook, Role
+from ...bpf.attach import EGRESS, HOOKS, Filter, Hook, Role
 from ..finding import OK, PROBLEM, WARNING, Finding, ok, warning, word
 from ..sources.uplinks import DeviceSnapshot, UplinkSnapshot
 from .daemon import start

@@ -11,8 +11,7 @@ from pyroute2 import AsyncIPRoute
 
 from ...alias import Owner
 from ...bpf import attach
-from ...bpf.attach import Filter
-from ...bpf.role import Role
+from ...bpf.attach import Filter, Role
 from ...config import MODES, Config, Parent
 from ...errors import Problem
 from ...kernel import tap
