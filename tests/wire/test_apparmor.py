@@ -20,10 +20,11 @@ STOCK = pytest.mark.parametrize(
 
 DATA = Path(__file__).parents[2] / "data"
 SOCKET = "/run/airtap/airtapd.sock"
-# As airtapd.service has it: a /dev elsewhere, in a mount namespace of its own.
+# As airtapd.service has it: no new privileges, and a /dev elsewhere, in a mount namespace.
+UNDER = 'echo exec airtapd >/proc/self/attr/exec && exec "$@"'
 CONFINED = f"""
 mkdir -p /run/airtap/dev && mount --bind /dev /run/airtap/dev && export AIRTAP_DEV=/run/airtap/dev
-echo exec airtapd >/proc/self/attr/exec && exec {BIN}/airtapd "$@"
+exec setpriv --no-new-privs sh -c '{UNDER}' sh {BIN}/airtapd "$@"
 """
 HELPED = 'echo exec airtap-bridge-helper >/proc/self/attr/exec && exec "$@"'
 
@@ -38,6 +39,7 @@ def profiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         text = (DATA / f"usr.bin.{name}").read_text()
         assert "complain" not in text
         here = f"  {BIN.parents[1]}/{{,**}} mr,\n  /run/tree/{{,**}} mr,\n  /run/airtapd-*/log w,\n"
+        here += f"  {BIN}/airtap ix,\n"
         profile.write_text(text.replace("\n\n  include if", f"\n\n{here}\n  include if"))
         parser = [str(debian / "sbin/apparmor_parser"), "--base", str(debian / "etc/apparmor.d")]
         command(*parser, "--skip-cache", "--replace", str(profile))
@@ -76,6 +78,12 @@ def dmesg() -> list[str]:
 
 
 @STOCK
-def test_helper_runs_nothing(profiles: None, kernel: str) -> None:
-    refused = subprocess.run(["sh", "-c", HELPED, "sh", "/bin/true"], capture_output=True)
-    assert refused.returncode != 0
+def test_what_they_run(profiles: None, kernel: str) -> None:
+    """airtapd runs airtap; with the unit's NoNewPrivileges= it cannot leave its profile."""
+    run = "import subprocess, sys; subprocess.run(sys.argv[1:], check=True)"
+    python = [str(BIN / "python"), "-c", run]
+    airtapd = ["setpriv", "--no-new-privs", "sh", "-c", UNDER, "sh", *python]
+    subprocess.run([*airtapd, str(BIN / "airtap"), "--help"], stdout=subprocess.DEVNULL, check=True)
+    for confined in (airtapd, ["sh", "-c", HELPED, "sh", *python]):
+        refused = subprocess.run([*confined, "/bin/true"], capture_output=True, text=True)
+        assert "Permission denied" in refused.stderr

@@ -75,7 +75,7 @@ class Reservation:
 class Registry:
     """All guest devices of this network namespace. Needs a running event loop.
 
-    shares: whose a device is, to that user's share its removal counts, which takes 20 to 40 ms.
+    shares: where removals take turns with requests, as the event loop waits 20 to 40 ms for each.
     on_forgotten: called with the ifindex of a device that is off the list.
     """
 
@@ -257,7 +257,8 @@ class Registry:
             if link.group != GROUP:
                 continue
             if not _in_use(link, guest):
-                async with self._shares.turn(guest.owner.uid):
+                # Beside the user's requests, which may be at work as long as they like.
+                async with self._shares.turn(~guest.owner.uid):
                     await self._links.delete(index)
                 log.info("%s is removed: its guest is gone", guest.name)
                 self.forget(index)
