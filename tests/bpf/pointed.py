@@ -85,8 +85,9 @@ def guest_nd(draw: st.DrawFn) -> Packet:
 
 @st.composite
 def lan_arp(draw: st.DrawFn) -> Packet:
-    """ARP that an access point sends to the uplink."""
-    return Ether(dst=PARENT, src=draw(st.sampled_from([ROUTER, ROUTER, PARENT]))) / ARP(
+    """ARP that an access point sends to the uplink, or that passes there between guests."""
+    to = draw(st.sampled_from([PARENT] * 3 + [GUEST_MACS[0]]))
+    return Ether(dst=to, src=draw(st.sampled_from([ROUTER, ROUTER, PARENT]))) / ARP(
         op=draw(st.integers(1, 2)),
         hwsrc=draw(st.sampled_from([ROUTER, ROUTER, PARENT])),
         psrc=GATEWAY4,
