@@ -126,12 +126,12 @@ def destination(view: View, data: bytes) -> Address | None:
 
 def source(view: View, frame: bytes) -> tuple[Address | None, int]:
     """From which address and VLAN a frame comes; (None, 0) if that is nobody's."""
-    data = frame.ljust(60, b"\0")[view.at :]
+    data = frame[view.at :]
+    at = 14 if view.ethertype == ARP else 12
     found: Address | None = None
-    if view.ethertype == IPV6:
+    if view.ethertype == IPV6 and len(data) >= 24:
         found = IPv6Address(data[8:24])
-    elif view.ethertype in (ARP, IPV4):
-        at = 14 if view.ethertype == ARP else 12
+    elif view.ethertype in (ARP, IPV4) and len(data) >= at + 4:
         found = IPv4Address(data[at : at + 4])
     return (None, 0) if found is None or is_unassignable(found) else (found, view.vlan)
 
