@@ -17,6 +17,101 @@ _FOREIGN_S = 2.0
 _SEEN = 4096
 
 
+class Children:
+    """Finds children and parents. Needs a running event loop.
+
+    enqueue is called for a device whose time has come.
+    """
+
+    def __init__(self, links: Links, enqueue: Callable[[int], None]) -> None:
+        self._links = links
+        self._enqueue = enqueue
+        self._parents: dict[int, int] = {}  # of devices that are no uplink here; 0: no child
+        self._first_seen: dict[int, float] = {}
+
+    async def note_all(self) -> None:
+        """Take all that is there for old. Raises LinkError."""
+        self._first_seen = {link.index: float("-inf") for link in await self._links.dump()}
+
+    def forget(self, index: int) -> None:
+        """Forget a device that is gone: another may have its ifindex next."""
+        self._parents.pop(index, None)
+        self._first_seen.pop(index, None)
+
+    async def parents(self) -> set[int]:
+        """Return all devices that have children, looked up anew. Raises LinkError."""
+        self._parents.clear()
+        return {link.parent for link in await self._links.dump() if is_child(link)}
+
+    async def parent_of(self, index: int) -> int:
+        """Return what a child stands on; 0 for other devices. The kernel is asked once.
+
+        Raises LinkError.
+        """
+        if index not in self._parents:
+            link = await self.find(index)
+            if len(self._parents) > _SEEN:
+                self._parents.clear()
+                self._first_seen.clear()
+            if link is None:
+                return 0
+            self._parents[index] = link.parent if is_child(link) else 0
+        return self._parents[index]
+
+    async def children(self, parent: int, devices: Devices) -> list[Link]:
+        """Return the children of an uplink among devices. Raises LinkError."""
+        return [link for link in await self.some(devices) if is_child(link, parent)]
+
+    async def some(self, devices: Devices) -> list[Link]:
+        """Return those of the devices that are there. Raises LinkError."""
+        if None in devices:
+            return await self._links.dump()
+        found = [await self.find(index) for index in devices if index is not None]
+        return [link for link in found if link is not None]
+
+    async def find(self, index: int) -> Link | None:
+        """Return the device of that index, None if there is none (any more)."""
+        try:
+            return await self._links.by_index(index)
+        except LinkNotFound:
+            self.forget(index)
+            return None
+
+    def due(self, macvtaps: list[Link], heard: Collection[int], *, is_on: bool) -> list[Link]:
+        """Return the macvtaps that from_guest may observe now, where there is no MAC NAT.
+
+        Those of others are left alone for a while: libvirt may be about to put an ingress qdisc
+        there, and then they have no room for from_guest. And the first of our own is to last for a
+        moment, as to load the programs takes longer than to make it: they are loaded where is_on.
+        Those that are observed already stay so. Those that are left out are enqueued for later.
+        """
+        own = 0.0 if is_on else _OWN_S
+        return [
+            child
+            for child in macvtaps
+            if self._is_due(child.index, own if child.group == GROUP else _FOREIGN_S, heard)
+        ]
+
+    def _is_due(self, index: int, wait: float, heard: Collection[int]) -> bool:
+        loop = asyncio.get_running_loop()
+        age = loop.time() - self._first_seen.setdefault(index, loop.time())
+        if age >= wait or index in heard:
+            return True
+        loop.call_later(wait - age, self._enqueue, index)
+        return False
+
+
+def is_child(link: Link, parent: int | None = None) -> bool:
+    """Tell whether a device counts as a child of parent, or of any without one.
+
+    Macvtaps and macvlans do, whoever made them (libvirt makes its own), and ipvtaps if airtap did:
+    others' ipvlans have the uplink's MAC and addresses of their own.
+    """
+    ours = link.kind == "ipvtap" and link.group == GROUP
+    counts = ours or FAMILY.get(link.kind) == "macvtap"
+    return counts and link.parent_here and parent in (None, link.parent)
+
+
 @dataclass(frozen=True)
 class Desired:
     """What should be at work on an uplink, for those of its children that were looked at."""
@@ -47,6 +142,17 @@ def desired(
     return Desired(link, role, children)
 
 
+def role_for(link: Link, kind: str, config: Config) -> Role:
+    """Decide what is to be on at an uplink for children of a kind. Blocks.
+
+    Raises Problem no-nl80211.
+    """
+    translate = gives_its_mac(link, kind, config)
+    # Guests on ipvtaps that use the uplink's MAC are none to tell apart by theirs.
+    apart = translate or kind == "macvtap"
+    return Role(kind, translate, apart and config.parent(link.name).host_access)
+
+
 def gives_its_mac(link: Link, kind: str, config: Config) -> bool:
     """Tell whether guests on children of a kind get the uplink's MAC. Blocks.
 
@@ -59,17 +165,6 @@ def gives_its_mac(link: Link, kind: str, config: Config) -> bool:
     return kind == "ipvtap" or uplink.inspect(link).type == "wifi-station"
 
 
-def role_for(link: Link, kind: str, config: Config) -> Role:
-    """Decide what is to be on at an uplink for children of a kind. Blocks.
-
-    Raises Problem no-nl80211.
-    """
-    translate = gives_its_mac(link, kind, config)
-    # Guests on ipvtaps that use the uplink's MAC are none to tell apart by theirs.
-    apart = translate or kind == "macvtap"
-    return Role(kind, translate, apart and config.parent(link.name).host_access)
-
-
 def _observable(children: list[Link], is_reached: bool) -> list[Link]:
     """Return those children that from_guest is to observe, without MAC NAT.
 
@@ -80,104 +175,9 @@ def _observable(children: list[Link], is_reached: bool) -> list[Link]:
     return macvtaps if is_reached or any(map(supports_host_access, macvtaps)) else []
 
 
-def is_child(link: Link, parent: int | None = None) -> bool:
-    """Tell whether a device counts as a child of parent, or of any without one.
-
-    Macvtaps and macvlans do, whoever made them (libvirt makes its own), and ipvtaps if airtap did:
-    others' ipvlans have the uplink's MAC and addresses of their own.
-    """
-    ours = link.kind == "ipvtap" and link.group == GROUP
-    counts = ours or FAMILY.get(link.kind) == "macvtap"
-    return counts and link.parent_here and parent in (None, link.parent)
-
-
 def supports_host_access(child: Link) -> bool:
     """Tell whether the host may reach a child's guest: on a macvtap or ipvtap of mode bridge.
 
     The other modes are there to keep guests apart, or to leave all to the switch.
     """
     return child.kind in MODES and child.mode == "bridge"
-
-
-class Children:
-    """Finds children and parents. Needs a running event loop.
-
-    enqueue is called for a device whose time has come.
-    """
-
-    def __init__(self, links: Links, enqueue: Callable[[int], None]) -> None:
-        self._links = links
-        self._enqueue = enqueue
-        self._parents: dict[int, int] = {}  # of devices that are no uplink here; 0: no child
-        self._first_seen: dict[int, float] = {}
-
-    async def note_all(self) -> None:
-        """Take all that is there for old. Raises LinkError."""
-        self._first_seen = {link.index: float("-inf") for link in await self._links.dump()}
-
-    def forget(self, index: int) -> None:
-        """Forget a device that is gone: another may have its ifindex next."""
-        self._parents.pop(index, None)
-        self._first_seen.pop(index, None)
-
-    async def find(self, index: int) -> Link | None:
-        """Return the device of that index, None if there is none (any more)."""
-        try:
-            return await self._links.by_index(index)
-        except LinkNotFound:
-            self.forget(index)
-            return None
-
-    async def some(self, devices: Devices) -> list[Link]:
-        """Return those of the devices that are there. Raises LinkError."""
-        if None in devices:
-            return await self._links.dump()
-        found = [await self.find(index) for index in devices if index is not None]
-        return [link for link in found if link is not None]
-
-    async def children(self, parent: int, devices: Devices) -> list[Link]:
-        """Return the children of an uplink among devices. Raises LinkError."""
-        return [link for link in await self.some(devices) if is_child(link, parent)]
-
-    async def parents(self) -> set[int]:
-        """Return all devices that have children, looked up anew. Raises LinkError."""
-        self._parents.clear()
-        return {link.parent for link in await self._links.dump() if is_child(link)}
-
-    async def parent_of(self, index: int) -> int:
-        """Return what a child stands on; 0 for other devices. The kernel is asked once.
-
-        Raises LinkError.
-        """
-        if index not in self._parents:
-            link = await self.find(index)
-            if len(self._parents) > _SEEN:
-                self._parents.clear()
-                self._first_seen.clear()
-            if link is None:
-                return 0
-            self._parents[index] = link.parent if is_child(link) else 0
-        return self._parents[index]
-
-    def due(self, macvtaps: list[Link], heard: Collection[int], *, is_on: bool) -> list[Link]:
-        """Return the macvtaps that from_guest may observe now, where there is no MAC NAT.
-
-        Those of others are left alone for a while: libvirt may be about to put an ingress qdisc
-        there, and then they have no room for from_guest. And the first of our own is to last for a
-        moment, as to load the programs takes longer than to make it: they are loaded where is_on.
-        Those that are observed already stay so. Those that are left out are enqueued for later.
-        """
-        own = 0.0 if is_on else _OWN_S
-        return [
-            child
-            for child in macvtaps
-            if self._is_due(child.index, own if child.group == GROUP else _FOREIGN_S, heard)
-        ]
-
-    def _is_due(self, index: int, wait: float, heard: Collection[int]) -> bool:
-        loop = asyncio.get_running_loop()
-        age = loop.time() - self._first_seen.setdefault(index, loop.time())
-        if age >= wait or index in heard:
-            return True
-        loop.call_later(wait - age, self._enqueue, index)
-        return False
