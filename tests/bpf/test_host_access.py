@@ -154,12 +154,12 @@ MUTANTS = {
     ),
     "nothing is passed": ("verdict == PASS ? MARK_PASSED : 0;", "0;"),
     "the host's own MAC where MAC NAT is off": (
-        "return same((__u16 *)eth.h_source, cfg->parent.w) ? DROP : PASS;",
-        "return PASS;",
+        "if (same((__u16 *)eth.h_source, cfg->parent.w) || is_answer_to(skb, &cfg->parent))",
+        "if (is_answer_to(skb, &cfg->parent))",
     ),
     "all of what is refused where MAC NAT is off": (
-        "return same((__u16 *)eth.h_source, cfg->parent.w) ? DROP : PASS;",
-        "return DROP;",
+        "if (same((__u16 *)eth.h_source, cfg->parent.w) || is_answer_to(skb, &cfg->parent))",
+        "if (1)",
     ),
     "DHCP in any version of IP": ("if (ip.version != 4 || header", "if (header"),
     "to_sibling to broadcast addresses": (

@@ -23,7 +23,7 @@ MUTANTS = {
     "any source MAC": ("c.learn ? !same(c.mac.w, guest->w) :", "c.learn ? 0 :"),
     "the uplink's MAC while none is known": (": is_uplink_mac(&c.mac)", ": 0"),
     "any source MAC with a known address": (" && same(entry->mac.w, source) &&", " && source &&"),
-    "host addresses for all": ("if (is_host(&c->key) || (entry", "if ((entry"),
+    "host addresses for all": ("if (is_reserved(&c->key) || (entry", "if ((entry"),
     "host addresses in their own VLAN only": ("anywhere.vlan = 0;", ""),
     "broadcast address for all": ("(entry && !entry->ifindex))", "false)"),
     "what is routed elsewhere for all": (

@@ -34,6 +34,7 @@ ELSEWHERE = {
     "make test": "this is a part of it",
     "make test-fast": "of make test, whose first half this is",
     "make test-slow": "it takes hours",
+    "make test-adversary": "tests/adversary, for as long as is asked for",
     "systemctl enable --now airtapd.socket": "the package does that; tests/install finds it done",
     "airtap parent 4addr wlan0 on": "tests/wifi/test_wifi_4addr.py",
     "virsh net-define wifi.xml": "the scene hands libvirt the file, and so does tests/libvirt",

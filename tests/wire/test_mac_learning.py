@@ -57,14 +57,14 @@ def send_raw(tap: Attached, source: str, offset: int) -> None:
 
 
 def test_a_flood_of_bad_frames_costs_the_daemon_little(lan: Lan, airtapd: Airtapd) -> None:
-    with airtapd.attach(lan.near) as tap:
+    with airtapd.attach(lan.near, OTHER_MAC), airtapd.attach(lan.near) as tap:
         # To load the programs takes more than all that follows.
         wait_for(lambda: "host access is on" in airtapd.log(), 5, "host access to be on")
         before = cpu_seconds(airtapd)
         end = time.monotonic() + 1
         sent = 0
         while time.monotonic() < end:
-            send_raw(tap, lan.near_mac, 10)
+            send_raw(tap, OTHER_MAC, 10)
             sent += 1
         assert sent > 10_000
         assert cpu_seconds(airtapd) - before < 0.25
@@ -72,7 +72,7 @@ def test_a_flood_of_bad_frames_costs_the_daemon_little(lan: Lan, airtapd: Airtap
 
         def learns() -> bool:
             send_raw(tap, MAC, 10)
-            return learned(airtapd) == [MAC]
+            return MAC in learned(airtapd)
 
         wait_for(learns, 3, "the MAC to be learned after all")
 

@@ -287,9 +287,13 @@ class Links:
         return answer
 
 
-def rtnetlink() -> AsyncIPRoute:
-    """A netlink socket that hears no notifications; an async context manager."""
-    return AsyncIPRoute(groups=0, ext_ack=True)
+@asynccontextmanager
+async def rtnetlink() -> AsyncIterator[AsyncIPRoute]:
+    """A netlink socket that hears no notifications. Raises OSError."""
+    async with AsyncIPRoute(groups=0, ext_ack=True) as ipr:
+        # pyroute2 opens its socket at the first request: now, while it can still fail early.
+        await ipr.link("get", index=_LOOPBACK)
+        yield ipr
 
 
 @asynccontextmanager
@@ -297,8 +301,6 @@ async def open_links() -> AsyncIterator[Links]:
     """Open the netlink sockets. Raises OSError."""
     async with rtnetlink() as ipr:
         with closing(Links(ipr)) as links:
-            # pyroute2 opens its socket at the first request: now, while it can still fail early.
-            await ipr.link("get", index=_LOOPBACK)
             yield links
 
 
