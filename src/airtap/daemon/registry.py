@@ -93,6 +93,7 @@ class Registry:
         # Devices that may have to go, each with the waits after which to look again.
         self._candidates: dict[int, tuple[float, ...]] = {}
         self._lost: list[LostDevice] = []
+        self._removing: set[int] = set()  # by us: if one is gone, its guest was gone before
         self._wake = asyncio.Event()
         self._watch = NodeWatch(self._on_event)
         self._reaper = asyncio.create_task(self._reap_forever(), name="reaper")
@@ -156,7 +157,7 @@ class Registry:
 
     def forget_vanished(self) -> None:
         """Take devices off the list that the kernel has no more."""
-        for index in self._by_index.keys() - tap.device_indexes():
+        for index in self._by_index.keys() - tap.device_indexes() - self._removing:
             self._lose(index)
 
     def lost_devices(self) -> list[LostDevice]:
@@ -247,7 +248,7 @@ class Registry:
         """Delete those of the candidates whose tap nobody holds."""
         for index, retries in candidates.items():
             guest = self._by_index.get(index)
-            if guest is None:
+            if guest is None or index in self._removing:
                 continue
             try:
                 link = await self._links.by_index(index)
@@ -257,14 +258,21 @@ class Registry:
             if link.group != GROUP:
                 continue
             if not _in_use(link, guest):
-                # Beside the user's requests, which may be at work as long as they like.
-                async with self._shares.turn(~guest.owner.uid):
-                    await self._links.delete(index)
-                log.info("%s is removed: its guest is gone", guest.name)
-                self.forget(index)
+                await self._remove(guest)
             elif retries:
                 wait, *rest = retries
                 asyncio.get_running_loop().call_later(wait, self._enqueue, index, tuple(rest))
+
+    async def _remove(self, guest: Guest) -> None:
+        self._removing.add(guest.index)
+        try:
+            # Beside the user's requests, which may be at work as long as they like.
+            async with self._shares.turn(~guest.owner.uid):
+                await self._links.delete(guest.index)
+        finally:
+            self._removing.discard(guest.index)
+        log.info("%s is removed: its guest is gone", guest.name)
+        self.forget(guest.index)
 
 
 def _runs(pid: int) -> bool:

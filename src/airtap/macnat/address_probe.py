@@ -73,6 +73,15 @@ class AddressProbes:
                 if (ifindex, address, vlan) not in self._claims:
                     self._probe_in(_CLAIM_S, ifindex, address, vlan)
 
+    def forget(self) -> None:
+        """Ask no more about what guests have probed for: that was on another network."""
+        for ifindex in self._nat.probed.guests():
+            for address, vlan in self._nat.probed.of(ifindex):
+                self._nat.probed.remove(ifindex, address, vlan)
+        for timer in self._claims.values():
+            timer.cancel()
+        self._claims.clear()
+
     def _probe_in(
         self, waits: tuple[float, ...], ifindex: int, address: Address, vlan: int
     ) -> None:

@@ -196,6 +196,7 @@ class UplinkState:
         if moved:
             log.info("%s is on another network now", self.link.name)
             self._bindings.clear(self.link.index)
+            self._probes.forget()
             self.lan_macs.begin()
         return moved
 
