@@ -9,9 +9,13 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fcntl import ioctl
+from ipaddress import ip_address
+from pathlib import Path
 
 from hypothesis import strategies as st
 
+from airtap.bpf.macnat import open_macnat
+from airtap.bpf.pins import pin_directory
 from lab.adversary import packets as p
 from lab.adversary import scenery
 from lab.adversary import world as w
@@ -28,6 +32,7 @@ from lab.traffic import ROGUE_MAC, SIBLING4, SIBLING6, SIBLING_MAC
 
 _TUNSETOFFLOAD, _TUNSETQUEUE, _SIOCSIFHWADDR = 0x400454D0, 0x400454D9, 0x8924
 _IFF_DETACH_QUEUE = 0x0400
+_IFF_UP = 1
 # Of a second device of the hostile user's.
 OTHER_MAC = "52:54:00:00:00:04"
 
@@ -84,6 +89,8 @@ class Arena(Running):
         wait_for(self.witnesses.is_well, 20, "all to reach each other")
         wait_for(self._knows_the_sibling, 20, "the sibling's addresses")
         scenery.be_tentative()
+        if self.setting.guarded or self.setting.meets:
+            wait_for(_knows_the_host, 20, "airtapd to know all addresses of the host")
         self.witnesses.remember()
 
     def _start_sibling(self, undo: contextlib.ExitStack) -> None:
@@ -165,11 +172,18 @@ class Arena(Running):
             return self._wrongs(*([] if self.setting.guarded else ["offers"]))
 
     def renamed(self, writes: Sequence[bytes]) -> list[str]:
-        """By a device that takes the router's MAC later."""
+        """By a device that takes the router's MAC later, until it is found out.
+
+        With neither MAC NAT nor host access nobody looks.
+        """
+        if not (self.setting.guarded or self.setting.meets):
+            return self.plain(writes)
         with self._attached(OTHER_MAC) as tap:
             with contextlib.suppress(OSError):
                 _set_mac(tap, FAR_MAC)
             self._write(tap, _from(FAR_MAC, writes))
+            wait_for(_nobody_poses_as_the_router, 5, "the device with the router's MAC to be down")
+            self.witnesses.overheard(tap)  # in the meantime, it may have
             found = self._wrongs()
             if self.setting.guarded:
                 found += self.witnesses.overheard(tap)
@@ -209,6 +223,23 @@ class Arena(Running):
 
     def _wrongs(self, *but: str) -> list[str]:
         return self.witnesses.wrongs(self._tap, frozenset(but))
+
+
+def _nobody_poses_as_the_router() -> bool:
+    devices = [Path("/sys/class/net", name) for _, name in socket.if_nameindex()]
+    return not any(
+        (device / "address").read_text().strip() == FAR_MAC
+        and int((device / "flags").read_text(), 16) & _IFF_UP
+        for device in devices
+    )
+
+
+def _knows_the_host() -> bool:
+    nat = open_macnat(pin_directory(socket.if_nametoindex("up0")))
+    try:
+        return ip_address(w.TENTATIVE6) in nat.hosts.addresses()
+    finally:
+        nat.close()
 
 
 def _from(mac: str, writes: Sequence[bytes]) -> list[bytes]:

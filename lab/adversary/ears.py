@@ -20,16 +20,21 @@ _PACKET_OUTGOING, _PACKET_OTHERHOST = 4, 3
 
 
 class Frames:
-    """What comes in at a device, of one ethertype or of all, and is for this machine."""
+    """What comes in at a device, of one ethertype or of all.
 
-    def __init__(self, namespace: str | None, device: str, kind: int = 0x0003) -> None:
+    stack: only what the machine itself would take; of all ethertypes, else, what is for others too.
+    """
+
+    def __init__(
+        self, namespace: str | None, device: str, kind: int = 0x0003, *, stack: bool = False
+    ) -> None:
         with _there(namespace):
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
             self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 16 << 20)
             self.socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
             self.socket.bind((device, kind))
         self.socket.setblocking(False)
-        self._promiscuous = kind == 0x0003
+        self._promiscuous = kind == 0x0003 and not stack
 
     def heard(self) -> Iterator[bytes]:
         with contextlib.suppress(BlockingIOError):

@@ -57,7 +57,10 @@ class Witnesses(Running):
         self._host = [kept(Frames(None, "up0", kind)) for kind in _ETHERTYPES]
         # A macvlan shows its uplink what goes from guest to guest (macvlan_queue_xmit).
         self._everything = kept(Frames(None, "up0"))
-        self._vlan = kept(Frames(None, scenery.VLAN_DEVICE)) if self._has_vlans else None
+        # There as well, before the device above has a look at whom it is for (vlan_do_receive).
+        self._vlan = (
+            kept(Frames(None, scenery.VLAN_DEVICE, stack=True)) if self._has_vlans else None
+        )
         marks = {
             name: kept(Frames(namespace, _DEVICES[name], p.IPV4))
             for name, namespace in _PLACES.items()

@@ -289,7 +289,8 @@ class Model:
     def from_uplink(self, frame: bytes, tag: int | None) -> Fate:
         view = View.of(frame, tag)
         data = frame[view.at :]
-        reflected = frame[6:12] == self.parent and configures(view, data)
+        hears = view.ethertype in (IPV4, IPV6, ARP) and not configures(view, data)
+        reflected = frame[6:12] == self.parent and not hears
         if reflected or self._is_echo(view, frame, data):
             return Fate(False, frame)
         if frame[:6] != self.parent:

@@ -12,7 +12,10 @@ from typing import TypeVar
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from scapy.compat import raw
+from scapy.layers.l2 import ARP, Ether
 
+from tests.bpf.frames import GUEST_MACS
 from tests.bpf.mutants import judged
 from tests.bpf.rig import Rig
 from tests.bpf.scenario import POINTED, SETTINGS, Scenario, Step, changes, traffic
@@ -247,10 +250,17 @@ MUTANTS = {
         "return cfg->mode == VEPA ? PASS : keep_from_host();",
         "return keep_from_host();",
     ),
-    "what configures comes back": ("if (from_us && configures(skb, f.proto, f.l3))", "if (0)"),
-    "what configures is always an echo": (
-        "from_us && configures(skb, f.proto, f.l3)",
+    "what configures comes back": (
+        "(!is_of_ip(f.proto) || configures(skb, f.proto, f.l3))",
+        "!is_of_ip(f.proto)",
+    ),
+    "what the host does not hear comes back": (
+        "(!is_of_ip(f.proto) || configures(skb, f.proto, f.l3))",
         "configures(skb, f.proto, f.l3)",
+    ),
+    "what configures is always an echo": (
+        "from_us && (!is_of_ip(f.proto) || configures(skb, f.proto, f.l3))",
+        "(!is_of_ip(f.proto) || configures(skb, f.proto, f.l3))",
     ),
     "to_sibling to the sender itself": (
         "if (!ifindex || ifindex == skb->ifindex)",
@@ -361,7 +371,14 @@ def corpus() -> list[list[Step]]:
     drawn += [step for strategy in POINTED for step in draw(strategy, 300)]
     random.Random(1).shuffle(drawn)
     floods = draw(st.lists(changes, min_size=20, max_size=40), 20)
-    return [drawn[at : at + 25] for at in range(0, len(drawn), 25)] + floods
+    two_probes: list[Step] = [("say", (0, probe(n)), None) for n in (101, 102)]
+    return [*(drawn[at : at + 25] for at in range(0, len(drawn), 25)), *floods, two_probes]
+
+
+def probe(n: int) -> bytes:
+    mac = GUEST_MACS[0]
+    arp = ARP(hwsrc=mac, psrc="0.0.0.0", pdst=f"192.0.2.{n}")
+    return raw(Ether(src=mac, dst="ff:ff:ff:ff:ff:ff") / arp)
 
 
 def draw(strategy: st.SearchStrategy[T], count: int) -> list[T]:

@@ -59,6 +59,13 @@ static __always_inline bool is_tag(__u16 proto)
 	return proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD);
 }
 
+/* All that the host hears of its guests. */
+static __always_inline bool is_of_ip(__u16 proto)
+{
+	return proto == bpf_htons(ETH_P_IP) || proto == bpf_htons(ETH_P_IPV6) ||
+	       proto == bpf_htons(ETH_P_ARP);
+}
+
 /* Make the headers linear where a driver or tap left them in fragments. */
 static __always_inline void pull(struct __sk_buff *skb, __u32 size)
 {

@@ -121,7 +121,7 @@ static __always_inline int handle_from_uplink(struct __sk_buff *skb)
 	to_us = same((__u16 *)eth->h_dest, cfg->parent.w);
 	from_us = same((__u16 *)eth->h_source, cfg->parent.w);
 	/* A guest's, which the LAN sends back: the host has not heard it when it left. */
-	if (from_us && configures(skb, f.proto, f.l3))
+	if (from_us && (!is_of_ip(f.proto) || configures(skb, f.proto, f.l3)))
 		return drop_echo();
 	if (is_group((__u16 *)eth->h_dest) || (to_us && f.proto == bpf_htons(ETH_P_ARP)))
 		note_source(skb, &f);
