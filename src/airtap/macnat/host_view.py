@@ -2,10 +2,15 @@
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from ..kernel.addresses import MOST_ROUTES, HostNetwork, host_network
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class HostView:
@@ -15,6 +20,24 @@ class HostView:
         self._network: HostNetwork | None = None
         self._devices: frozenset[int] = frozenset()
         self._has_too_many = False
+        self._spent = 0.0
+
+    async def work(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call function in a thread, on what may be a lot of routes: see spent()."""
+
+        def run() -> T:
+            began = time.monotonic()
+            try:
+                return function(*arguments)
+            finally:
+                self._spent += time.monotonic() - began
+
+        return await asyncio.to_thread(run)
+
+    def spent(self) -> float:
+        """Return how many seconds all work() has taken since this was asked."""
+        spent, self._spent = self._spent, 0.0
+        return spent
 
     def outdate(self) -> None:
         """Have the kernel asked anew when somebody wants to know."""
@@ -27,7 +50,7 @@ class HostView:
     async def network(self) -> HostNetwork:
         """Return what there is, the same object until it is outdated. Raises LinkError."""
         if self._network is None:
-            self._network = network = await asyncio.to_thread(host_network)
+            self._network = network = await self.work(host_network)
             has_too_many = len(network.routes) >= MOST_ROUTES
             if has_too_many and not self._has_too_many:
                 log.warning(

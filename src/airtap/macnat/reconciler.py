@@ -188,7 +188,7 @@ class Reconciler:
         current = self._uplinks.get(uplink)
         return (current and current.lan_macs.user(mac)) or await gateway_with(uplink, mac)
 
-    async def _reconcile_devices(self, devices: Devices) -> None:
+    async def _reconcile_devices(self, devices: Devices) -> float:
         async with self._changing:
             if None in devices:
                 await self._reconcile_all()
@@ -198,6 +198,7 @@ class Reconciler:
             if self._callbacks.is_awaiting():
                 for link in await self._children.some(devices):
                     self._callbacks.on_seen(link)
+        return self._host.spent()
 
     async def _reconcile_all(self) -> None:
         self._host.outdate()

@@ -160,8 +160,8 @@ class UplinkState:
         network = await self._host.network()
         if network is self._host_known:
             return
-        around = await asyncio.to_thread(network.around, index)
-        routes = await asyncio.to_thread(elsewhere, network, index)
+        around = await self._host.work(network.around, index)
+        routes = await self._host.work(elsewhere, network, index)
         hosts = self._nat.hosts
         hosts.set_addresses(around.own | around.gateways, around.broadcasts, around.tentative)
         self.lan_macs.gateways = around.gateways

@@ -1,8 +1,8 @@
 """A work queue of devices: each is reconciled soon after it was enqueued, and again on failure.
 
 Notifications are gathered, as one change of somebody's causes a dozen. What fails is tried again
-ever less often (exponential back-off). To look at all takes as long as the host has routes, so that
-is done in a tenth of the time at most: whose routes change all the time waits nine times as long.
+ever less often (exponential back-off). To look at all takes the longer the more routes there are, so
+those are read in a tenth of the time at most: then all is left alone for nine times as long.
 """
 
 import asyncio
@@ -35,10 +35,11 @@ class _Failure:
 class WorkQueue:
     """Calls reconcile with the devices that were enqueued, once it has ended for those before.
 
+    It returns for how long it has read what concerns all, in seconds.
     Needs a running event loop.
     """
 
-    def __init__(self, reconcile: Callable[[Devices], Awaitable[None]]) -> None:
+    def __init__(self, reconcile: Callable[[Devices], Awaitable[float]]) -> None:
         self._reconcile = reconcile
         self._enqueued: set[int | None] = set()
         self._failures: dict[int, _Failure] = {}
@@ -88,16 +89,16 @@ class WorkQueue:
             if not devices:
                 continue
             self._enqueued -= devices
-            began = loop.time()
+            spent = 0.0
             try:
-                await self._reconcile(devices)
+                spent = await self._reconcile(devices)
             except Exception:
                 log.exception("cannot reconcile devices; they will be tried again")
                 self._enqueued |= devices
                 await asyncio.sleep(_RETRY_S)
                 self._wake.set()
             if None in devices:
-                self._rest = loop.call_later(_REST * (loop.time() - began), self._rested)
+                self._rest = loop.call_later(_REST * spent, self._rested)
 
     def _rested(self) -> None:
         self._rest = None
