@@ -1,8 +1,8 @@
 """A work queue of devices: each is reconciled soon after it was enqueued, and again on failure.
 
 Notifications are gathered, as one change of somebody's causes a dozen. What fails is tried again
-ever less often (exponential back-off). To look at all takes the longer the more routes there are, so
-those are read in a tenth of the time at most: then all is left alone for nine times as long.
+ever less often (exponential back-off). To look at all takes the longer the more routes there are,
+so those are read in a tenth of the time at most: then all is left alone for nine times as long.
 """
 
 import asyncio
