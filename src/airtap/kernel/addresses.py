@@ -12,8 +12,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
-from ..errors import reason
-from .links import LinkError
+from .links import asking
 from .netlink import DUMP, Attributes, ask, attribute, attributes, number
 
 Address = IPv4Address | IPv6Address
@@ -167,24 +166,20 @@ def host_network() -> HostNetwork:
 
     Raises LinkError.
     """
-    try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as asking:
-            return _ask(asking)
-    except OSError as exc:
-        what = f"dump addresses and routes: {reason(exc)}"
-        raise LinkError(exc.errno, what) from exc
+    with asking("dump addresses and routes") as opened:
+        return _ask(opened)
 
 
-def _ask(asking: socket.socket) -> HostNetwork:
+def _ask(opened: socket.socket) -> HostNetwork:
     brief = bytes(_LINK.size) + attribute(_IFLA_EXT_MASK, _SKIP_STATISTICS)
-    devices = dict(_device(body) for _, body in ask(asking, _RTM_GETLINK, brief, DUMP))
-    addresses = ask(asking, _RTM_GETADDR, bytes(_ADDRESS.size), DUMP)
+    devices = dict(_device(body) for _, body in ask(opened, _RTM_GETLINK, brief, DUMP))
+    addresses = ask(opened, _RTM_GETADDR, bytes(_ADDRESS.size), DUMP)
     own = [found for _, body in addresses if (found := _address(body))]
     routes: list[Route] = []
     for family in _VERSIONS:
         seen: list[Route] = []
         request = _ROUTE.pack(family, *[0] * 8)
-        for _, body in ask(asking, _RTM_GETROUTE, request, DUMP):
+        for _, body in ask(opened, _RTM_GETROUTE, request, DUMP):
             if len(seen) < MOST_ROUTES and (route := _route(body)):
                 seen.append(route)
         routes += seen

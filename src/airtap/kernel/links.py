@@ -21,6 +21,7 @@ from pyroute2.netlink import nla
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
+from ..errors import reason
 from .ifinfo import GETLINK, IFNAME, IPVLAN_L2, IPVLAN_MODES, ifinfo, link_fields
 from .netlink import ACK, DUMP, ask, attribute
 
@@ -285,6 +286,16 @@ class Links:
         with link_errors(f"{command} link"):
             answer: list[Any] = await self._ipr.link(command, **attributes)
         return answer
+
+
+@contextmanager
+def asking(what: str) -> Iterator[socket.socket]:
+    """A socket of rtnetlink's, for ask(); what it is asked for. Raises LinkError, not OSError."""
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as opened:
+            yield opened
+    except OSError as exc:
+        raise LinkError(exc.errno, f"{what}: {reason(exc)}") from exc
 
 
 @asynccontextmanager

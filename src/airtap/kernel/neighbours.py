@@ -1,6 +1,5 @@
 """Who was seen on a device's LAN, asked of the kernel's neighbour tables through rtnetlink."""
 
-import socket
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -10,9 +9,8 @@ from typing import Any
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from ..errors import reason
 from .addresses import Address
-from .links import LinkError, link_errors
+from .links import asking, link_errors
 from .netlink import DUMP, ask, attribute, attributes
 
 # include/uapi/linux/neighbour.h: NUD_REACHABLE, STALE, DELAY, PROBE
@@ -38,12 +36,9 @@ def neighbour_macs(index: int) -> dict[Address, str]:
     start of each guest. Raises LinkError.
     """
     request = bytes(_NEIGHBOUR.size) + attribute(_NDA_IFINDEX, struct.pack("=I", index))
-    try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as asking:
-            asking.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-            return dict(_heard(body for _, body in ask(asking, _RTM_GETNEIGH, request, DUMP)))
-    except OSError as exc:
-        raise LinkError(exc.errno, f"dump neighbours: {reason(exc)}") from exc
+    with asking("dump neighbours") as opened:
+        opened.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        return dict(_heard(body for _, body in ask(opened, _RTM_GETNEIGH, request, DUMP)))
 
 
 def _heard(messages: Iterable[bytes]) -> Iterator[tuple[Address, str]]:
