@@ -1,16 +1,21 @@
 """Descriptors that strangers send along, and that take as long to close as they like."""
 
+import asyncio
 import os
+import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from airtap.kernel import threads
 from lab.airtap import BIN, Airtapd
 from lab.lan import Lan, wait_for
 from lab.links import wait_gone
@@ -84,6 +89,16 @@ def lingering(path: str, far: socket.socket, connections: int, most: int) -> Non
         process.communicate("end\n", 10)
 
 
+def lingers(far: socket.socket) -> socket.socket:
+    """A socket of ours that takes 20 s to close, but for one that ends."""
+    near = socket.create_connection(far.getsockname())
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 20))
+    near.setblocking(False)
+    while select.select([], [near], [], 0.02)[1]:  # the far end does not read
+        near.send(bytes(65536))
+    return near
+
+
 @contextmanager
 def stopped(airtapd: Airtapd) -> Iterator[None]:
     os.kill(airtapd.pid, signal.SIGSTOP)
@@ -93,7 +108,7 @@ def stopped(airtapd: Airtapd) -> Iterator[None]:
         os.kill(airtapd.pid, signal.SIGCONT)
 
 
-def threads(airtapd: Airtapd) -> int:
+def threads_of(airtapd: Airtapd) -> int:
     return len(os.listdir(f"/proc/{airtapd.pid}/task"))
 
 
@@ -110,7 +125,7 @@ def test_descriptors_that_are_slow_to_close_block_nobody(
         with stopped(airtapd):
             lingering(airtapd.socket, far, 40, most)
         assert seconds_for_status(airtapd) < 2
-        assert threads(airtapd) < 20
+        assert threads_of(airtapd) < 20
         wait_for(lambda: len(airtapd.settled_fds()) <= before, 5, "the descriptors to go")
         airtapd.attach(lan.near).close()
 
@@ -127,6 +142,28 @@ def test_nor_do_those_of_connections_that_are_too_many(
             lingering(airtapd.socket, far, 40, 1)
         assert seconds_for_status(airtapd) < 2
         wait_for(lambda: len(airtapd.settled_fds()) <= before, 5, "the descriptors to go")
+
+
+def test_nor_do_threads_that_close_wait_for_what_others_close(
+    far: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a busy machine, where the first ends before the second has closed its copies."""
+    delays, close = [1.0, 0.1], threads._close_all_but
+
+    def close_late(kept: Sequence[int]) -> None:
+        time.sleep(delays.pop())
+        close(kept)
+
+    async def close_two() -> None:
+        copying = asyncio.Lock()
+        async with asyncio.timeout(10):
+            await asyncio.gather(
+                *[threads.close_by_ending([lingers(far)], copying) for _ in range(2)]
+            )
+
+    monkeypatch.setattr(threads, "_close_all_but", close_late)
+    asyncio.run(close_two())
+    assert not delays
 
 
 LISTEN = f"""

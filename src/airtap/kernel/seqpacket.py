@@ -47,6 +47,7 @@ class Closer:
     def __init__(self) -> None:
         self._waiting: list[tuple[socket.socket, asyncio.Future[None]]] = []
         self._threads: set[asyncio.Task[None]] = set()
+        self._copying = asyncio.Lock()
 
     def close(self, connection: socket.socket) -> asyncio.Future[None] | None:
         """Close a connection. Returns None if that is done, else what tells when."""
@@ -64,7 +65,7 @@ class Closer:
     async def _close_waiting(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            await close_by_ending([connection for connection, _ in batch])
+            await close_by_ending([connection for connection, _ in batch], self._copying)
             for _, closed in batch:
                 if not closed.done():
                     closed.set_result(None)

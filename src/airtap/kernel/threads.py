@@ -35,15 +35,18 @@ def in_thread(function: Callable[[], T], name: str) -> Future[T]:
     return outcome
 
 
-async def close_by_ending(sockets: Sequence[socket.socket]) -> None:
+async def close_by_ending(sockets: Sequence[socket.socket], copying: asyncio.Lock) -> None:
     """Close sockets in a thread, by its end. Returns when it has ended.
+
+    copying is held by one such thread at a time, while its table has more than these: a second
+    one's sockets could end meanwhile, and it, which closes what it has of them, be the last.
 
     What ends does not linger (PF_EXITING in net/ipv4/af_inet.c: inet_release()), be it the last
     that holds a socket of somebody's who has set SO_LINGER to an hour. The thread takes a copy of
     the table of descriptors, and keeps only the sockets of it; then ours are closed, as not the
     last; and with the thread its table goes.
     """
-    holds: Future[int] = Future()
+    holds: list[int] = []  # not a Future: the event loop's pipe is closed there
     ours_closed = threading.Event()
 
     def run() -> None:
@@ -52,15 +55,17 @@ async def close_by_ending(sockets: Sequence[socket.socket]) -> None:
                 slow.close()
         else:
             _close_all_but([kept.fileno() for kept in sockets])
-        holds.set_result(threading.get_native_id())
+        holds.append(threading.get_native_id())
         ours_closed.wait()
 
-    threading.Thread(target=run, name="close", daemon=True).start()
-    thread = await asyncio.wrap_future(holds)
-    for ours in sockets:
-        ours.close()
+    async with copying:
+        threading.Thread(target=run, name="close", daemon=True).start()
+        while not holds:
+            await asyncio.sleep(_LOOK_S)
+        for ours in sockets:
+            ours.close()
     ours_closed.set()
-    while os.path.exists(f"/proc/self/task/{thread}"):
+    while os.path.exists(f"/proc/self/task/{holds[0]}"):
         await asyncio.sleep(_LOOK_S)
 
 
