@@ -18,7 +18,6 @@ import pytest
 from airtap.kernel import threads
 from lab.airtap import BIN, Airtapd
 from lab.lan import Lan, wait_for
-from lab.links import wait_gone
 from tests.wire.strangers import says, seconds_for_status, stranger
 
 BEFORE_LINUX_6_16 = {"kernel.seqpacket._SO_PASSRIGHTS": 9999, "ipc.listen._SO_PASSRIGHTS": 9999}
@@ -118,9 +117,6 @@ def test_descriptors_that_are_slow_to_close_block_nobody(
     lan: Lan, far: socket.socket, constants: dict[str, object] | None, most: int
 ) -> None:
     with Airtapd(constants=constants) as airtapd:
-        with airtapd.attach(lan.near) as tap:
-            device = tap.device
-        wait_gone(device)  # and what airtapd opens soon after its start is open
         before = len(airtapd.settled_fds())
         with stopped(airtapd):
             lingering(airtapd.socket, far, 40, most)
