@@ -93,6 +93,15 @@ MUTANTS = {
         "find_l4(skb, l3, next, &l4))\n\t\treturn true;",
         "find_l4(skb, l3, next, &l4))\n\t\treturn false;",
     ),
+    "headers behind the end": ("at + LEAST_HEADER > end", "0"),
+    "headers of the next fragment": (
+        "if ((fragment || is_extension(next)) &&",
+        "if (is_extension(next) &&",
+    ),
+    "packets without a length": (
+        "end = length ? at + bpf_ntohs(length) : skb->len;",
+        "end = at + bpf_ntohs(length);",
+    ),
     "ICMPv6 without a type": (
         "sizeof(type)))\n\t\treturn true;\n\treturn type == ND_ROUTER",
         "sizeof(type)))\n\t\treturn false;\n\treturn type == ND_ROUTER",

@@ -151,7 +151,11 @@ def upper_layer(data: bytes) -> tuple[int | None, bytes, bool]:
     """What stands behind the headers of an IPv6 packet: its protocol, None where that cannot be
     told; the octets; whether it is the first of several fragments."""
     following, at, fragment = data[6], 40, False
+    length = int.from_bytes(data[4:6], "big")
+    end = 40 + length if length else len(data)
     for _ in range(8):
+        if (fragment or following in (0, 43, 44, 60)) and at + 8 > end:
+            break
         if following not in (0, 43, 44, 60):
             return following, data[at:], fragment
         header = data[at : at + 4]

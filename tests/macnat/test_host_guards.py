@@ -119,6 +119,9 @@ def configuring() -> list[Packet]:
         six / IPv6ExtHdrDestOpt() / reply,
         six / IPv6ExtHdrFragment(id=7) / reply,
         six / IPv6ExtHdrFragment(m=1, id=8) / reply,
+        # Its headers go on in the next fragment, and not in the octets behind its end.
+        IPv6(src=OWN6, dst=HOST6, plen=16)
+        / (IPv6ExtHdrFragment(m=1, id=9) / IPv6ExtHdrDestOpt(nh=60) / b";\0\1\4\0\0\0\0"),
         six / ICMPv6ND_RA(routerlifetime=9000) / prefix,
         six / IPv6ExtHdrDestOpt() / ICMPv6ND_RA() / prefix,
     ]

@@ -8,10 +8,13 @@
 #include <linux/bpf.h>
 #include <linux/in.h>
 #include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 /* Nobody sends more; a packet that has more is dropped. */
 #define EXTENSION_HEADERS 8
+
+#define LEAST_HEADER 8 /* of extensions, UDP and ICMPv6 */
 
 #define ND_ROUTER_SOLICIT 133
 #define ND_ROUTER_ADVERT 134
@@ -40,18 +43,25 @@ struct l4 {
 
 /*
  * Find what stands behind the extension headers. next: the first of them. Negative: cannot be told.
- * Behind ESP, AH or mobility headers nothing is looked for: a receiver without that association
- * drops it.
+ * The first fragment has all headers (RFC 7112), or else Linux takes the rest from the next one
+ * (net/ipv6/reassembly.c: ipv6frag_thdr_truncated()); what is behind the packet's end no receiver
+ * sees. Behind ESP, AH or mobility headers nothing is looked for: a receiver without that
+ * association drops it.
  */
 __noinline int find_l4(struct __sk_buff *skb, __u32 l3, __u8 next, struct l4 *l4)
 {
-	__u32 at = l3 + sizeof(struct ipv6hdr);
+	__u32 at = l3 + sizeof(struct ipv6hdr), end;
 	bool fragment = false;
+	__be16 length;
 	__u8 head[4];
 
-	if (!l4)
+	if (!l4 || bpf_skb_load_bytes(skb, l3 + offsetof(struct ipv6hdr, payload_len), &length,
+				      sizeof(length)))
 		return -1;
+	end = length ? at + bpf_ntohs(length) : skb->len; /* none: ipv6_parse_hopopts() cuts it */
 	for (int i = 0; i < EXTENSION_HEADERS; i++) {
+		if ((fragment || is_extension(next)) && at + LEAST_HEADER > end)
+			return -1;
 		if (is_extension(next) && bpf_skb_load_bytes(skb, at, head, sizeof(head)))
 			return -1;
 		if (!is_extension(next) ||
