@@ -170,7 +170,8 @@ class Witnesses(Running):
                 found.append(f"host's VLAN device: hears {oracle.configures(frame) or 'the guest'}")
         for number, port in self._ports.items():
             silent = number in (68, 546) or (claims and not self._setting.meets)
-            if any(p.MARK in data for data in port.heard()) and silent:
+            # Of all that is there, so that it is read.
+            if any([p.MARK in data for data in port.heard()]) and silent:
                 found.append(f"host: port {number} hears the guest")
         return found
 
