@@ -32,6 +32,18 @@ def say(guest: RawGuest, to: str, target: str, ports: tuple[int, int], message: 
 @BOTH_KINDS
 def test_a_siblings_lease_is_the_siblings(lan: Lan, airtapd: Airtapd) -> None:
     """It is declined by its MAC and option 50, without any address that a guest has."""
+    lease_is_kept(lan, airtapd)
+
+
+@BOTH_KINDS
+@pytest.mark.parametrize("apart", ['mode = "private"', "host_access = false"])
+def test_also_where_the_host_meets_no_guest(lan: Lan, device_kind: str, apart: str) -> None:
+    lines = f'[parents.up0]\nmacnat = "on"\nkind = "{device_kind}"\n{apart}\n'
+    with Airtapd(config=lines) as airtapd:
+        lease_is_kept(lan, airtapd)
+
+
+def lease_is_kept(lan: Lan, airtapd: Airtapd) -> None:
     with pump(airtapd, SIBLING_MAC, name="sibling") as sibling, raw_guest(airtapd) as rogue:
         address = sibling.dhcp()
         with lan.frames() as frames:

@@ -9,7 +9,7 @@ from .records import NS, Bearer, pack_index, pack_mac, unpack_index, unpack_key,
 
 
 class BearerTable:
-    """The MACs of macvtaps, and when the LAN was seen to use one ("bearers"), and who is "held".
+    """The guests' MACs, and when the LAN was seen to use one ("bearers"), and who is "held".
 
     from_uplink notes what it sees of these MACs. Methods raise BpfError.
     """

@@ -31,10 +31,8 @@ static __always_inline __u32 holder_reason(struct claim *c)
 static __always_inline bool is_siblings_mac(const struct mac *mac, __u32 ifindex)
 {
 	struct bearer *bearer = bpf_map_lookup_elem(&bearers, mac);
-	__u32 *reached = bpf_map_lookup_elem(&macs, mac);
 
-	return (bearer && bearer->ifindex && bearer->ifindex != ifindex) ||
-	       (reached && *reached != ifindex);
+	return bearer && bearer->ifindex && bearer->ifindex != ifindex;
 }
 
 /*

@@ -75,7 +75,7 @@ struct {
  * it has asked about: kept here, as an event may be lost, and whoever reads it may end. */
 TABLE(probed, GUESTS, __u32, struct probes);
 
-/* MACs of macvtaps, and of late; written by user space, but for when the LAN was seen to use them. */
+/* MACs of guests, and of late; written by user space, but for when the LAN was seen to use them. */
 TABLE(bearers, 4 * GUESTS, struct mac, struct bearer);
 
 /* Devices that user space keeps down, as the LAN uses their MAC. */
