@@ -21,7 +21,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -263,6 +263,13 @@ class Lan(Running):
         self._serve()
         make_host(self.uplink, subnet)
 
+    def serve_from_host(self) -> None:
+        """From now on the host is the LAN's DHCP server, and nobody else is."""
+        self._end_server()
+        for name in ("log", "leases"):
+            (self._directory / name).unlink(missing_ok=True)
+        self._serve([], self.uplink)
+
     def frames(self) -> socket.socket:
         """Open a packet socket at the far end: for what arrives there, and to send from there.
 
@@ -335,13 +342,13 @@ class Lan(Running):
         prefix = sandbox.netns_exec_prefix(self.namespace)
         command(*prefix, "nft", "-f", str(rules))
 
-    def _serve(self) -> None:
+    def _serve(self, where: Sequence[str] | None = None, link: str = "") -> None:
+        """Serve in the LAN, or, by other words before the command, on a link elsewhere."""
+        prefix = sandbox.netns_exec_prefix(self.namespace) if where is None else where
         complaints = self._directory / "dnsmasq.stderr"
         with complaints.open("wb") as stderr:
             server = subprocess.Popen(
-                sandbox.dying_with_us(
-                    [*sandbox.netns_exec_prefix(self.namespace), *self._dnsmasq()]
-                ),
+                sandbox.dying_with_us([*prefix, *self._dnsmasq(link or self.far)]),
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,
@@ -360,11 +367,11 @@ class Lan(Running):
         if server:
             end_process(server)
 
-    def _dnsmasq(self) -> list[str]:
+    def _dnsmasq(self, link: str) -> list[str]:
         ipv4, ipv6 = self.subnet.ipv4, self.subnet.ipv6
         return [
             *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file="),
-            *("--user=root", "--group=root", "--port=0", f"--interface={self.far}"),
+            *("--user=root", "--group=root", "--port=0", f"--interface={link}"),
             "--bind-interfaces",
             *(f"--dhcp-range={ipv4}100,{ipv4}199,255.255.255.0,10m", "--dhcp-authoritative"),
             "--no-ping",  # else each OFFER waits 3 s for an echo

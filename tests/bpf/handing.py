@@ -43,6 +43,12 @@ from tests.bpf.meeting import (
 from tests.bpf.rig import Outcome, Rig
 
 
+def answer(client: str, address: str) -> Packet:
+    """What a DHCP server answers a client, at the address that it offers."""
+    message = BOOTP(op=2, chaddr=bytes.fromhex(client.replace(":", "")), yiaddr=address)
+    return IP(src=HOST, dst=address) / UDP(sport=67, dport=68) / message
+
+
 def from_host(rig: Rig) -> None:
     """The host's frames for a guest go to it, and to nobody who only has the MAC."""
     a, _ = begin(rig, "macvtap")
@@ -57,7 +63,11 @@ def from_host(rig: Rig) -> None:
     assert reached(ARP(op=1, hwsrc=UPLINK, psrc=HOST, pdst="192.0.2.77")) == a
     assert reached(ARP(op=1, hwsrc=UPLINK, psrc=HOST, pdst=A)) == a
     assert reached(solicitation) == a
+    assert reached(answer(MAC_A, FREE)) == a
     for packet in (
+        answer(MAC_A, B),
+        answer(MAC_A, HOST),
+        answer(MAC_B, FREE),
         ipv4(HOST, B),
         ipv4(HOST, FAR),
         ipv4(HOST, "192.0.2.77"),

@@ -42,8 +42,18 @@ MUTANTS = {
         "if (is_host(&key) || (entry && entry->ifindex != ifindex))",
         "if (entry && entry->ifindex != ifindex)",
     ),
-    "addresses behind a router": ("return entry && is_on_link(&key);", "return entry;"),
-    "addresses that nobody has": ("return entry && is_on_link(&key);", "return is_on_link(&key);"),
+    "addresses behind a router": ("return entry ? is_on_link(&key)", "return entry ? true"),
+    "addresses that nobody has": (
+        "return entry ? is_on_link(&key) : is_answer_to(skb, guest);",
+        "return is_on_link(&key);",
+    ),
+    "no answers to guests that have no address yet": (": is_answer_to(skb, guest);", ": false;"),
+    "answers to others": (": is_answer_to(skb, guest);", ": f.proto == bpf_htons(ETH_P_IP);"),
+    "answers at another guest's address": (
+        "if (is_host(&key) || (entry && entry->ifindex != ifindex))\n\t\treturn false;",
+        "if (is_answer_to(skb, guest))\n\t\treturn true;\n"
+        "\tif (is_host(&key) || (entry && entry->ifindex != ifindex))\n\t\treturn false;",
+    ),
     "no ARP to guests": (
         "if (f.proto == bpf_htons(ETH_P_ARP) ||\n\t    (f.proto == bpf_htons(ETH_P_IPV6) &&",
         "if ((f.proto == bpf_htons(ETH_P_IPV6) &&",

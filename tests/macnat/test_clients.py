@@ -1,6 +1,5 @@
 """DHCP clients as guests run them: each gets a lease of its own behind the uplink's one MAC."""
 
-import subprocess
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -8,56 +7,11 @@ from pathlib import Path
 import pytest
 
 from lab.airtap import Airtapd
+from lab.dhcp_clients import CLIENTS, leased
 from lab.dhcp_server import OFFERED, answering_unicast
 from lab.lan import Lan, wait_for
 from lab.pump import PumpGuest
 from lab.traffic import known, pump, running
-
-_DHCLIENT_SCRIPT = """#!/bin/sh
-case "$reason" in
-BOUND|RENEW|REBIND|REBOOT) ip address replace "$new_ip_address/24" dev "$interface" ;;
-esac
-"""
-
-# What a client keeps in /var and /run stays in the mount namespace that ip netns exec makes.
-_DHCPCD = """
-mount -t tmpfs tmpfs /var/lib/dhcpcd && mount -t tmpfs tmpfs /run &&
-printf '%s\\n' 'duid ll' "$1" >/run/dhcpcd.conf &&
-exec dhcpcd --nobackground --debug --nodev --script /bin/true --config /run/dhcpcd.conf eth0
-"""
-
-# udev tells networkd when a link is ready, unless /sys is read-only, as in a container.
-_NETWORKD = """
-mount -t tmpfs tmpfs /run && mount -o remount,ro,bind /sys &&
-mkdir -p /run/systemd/network /run/systemd/netif &&
-chown systemd-network:systemd-network /run/systemd/netif &&
-printf '[Match]\\nName=eth0\\n[Network]\\nDHCP=ipv4\\n[DHCPv4]\\nRequestBroadcast=%s\\n' "$1" \
-    >/run/systemd/network/eth0.network &&
-exec /lib/systemd/systemd-networkd
-"""
-
-
-def shell(script: str, *arguments: str) -> list[str]:
-    return ["sh", "-c", script, "sh", *arguments]
-
-
-def dhclient(directory: Path, broadcast: bool) -> list[str]:
-    script = directory / "dhclient-script"
-    script.write_text(_DHCLIENT_SCRIPT)
-    script.chmod(0o755)
-    config = directory / "dhclient.conf"
-    config.write_text("bootp-broadcast-always;\n" if broadcast else "")
-    files = ("-sf", str(script), "-lf", str(directory / "leases"), "-pf", str(directory / "pid"))
-    return ["dhclient", "-4", "-d", "-v", "-cf", str(config), *files, "eth0"]
-
-
-def dhcpcd(directory: Path, broadcast: bool) -> list[str]:
-    """Once with its probes for a duplicate, which take 5 s, and once without."""
-    return shell(_DHCPCD, "broadcast\nnoarp" if broadcast else "")
-
-
-def networkd(directory: Path, broadcast: bool) -> list[str]:
-    return shell(_NETWORKD, "yes" if broadcast else "no")
 
 
 @pytest.mark.parametrize("broadcast", [False, True], ids=["unicast", "broadcast"])
@@ -65,7 +19,7 @@ def test_clients(lan: Lan, airtapd: Airtapd, tmp_path: Path, broadcast: bool) ->
     """All at the same time, each in a guest of its own."""
     with ExitStack() as stack:
         guests = {}
-        for number, client in enumerate((dhclient, dhcpcd, networkd)):
+        for number, client in enumerate(CLIENTS):
             mac = f"52:54:00:00:01:{number:02x}"
             guest = stack.enter_context(pump(airtapd, mac, name=client.__name__))
             argv = client(tmp_path, broadcast)
@@ -76,11 +30,6 @@ def test_clients(lan: Lan, airtapd: Airtapd, tmp_path: Path, broadcast: bool) ->
         for guest, process in guests.items():
             wait_for(partial(leased, guest, process), 20, f"the address of {guest.namespace}")
             holds_its_lease(lan, airtapd, guest)
-
-
-def leased(guest: PumpGuest, client: subprocess.Popen[str]) -> list[str]:
-    assert client.poll() is None, client.communicate()[0]
-    return guest.addresses()
 
 
 _NO_BROADCAST_ANSWERS = "add rule netdev wire out ether daddr ff:ff:ff:ff:ff:ff udp dport 68 drop"

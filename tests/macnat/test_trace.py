@@ -28,6 +28,7 @@ from lab import sandbox
 from lab.airtap import BIN, IMPATIENT, Airtapd
 from lab.kinds import BOTH_KINDS
 from lab.lan import FAR_MAC, HOST4, HOST6, NEAR_MAC, ROUTER4, ROUTER6, Lan, wait_for
+from lab.one_mac import MACNAT_ON
 from lab.traffic import (
     BROADCAST,
     GUEST4,
@@ -42,7 +43,6 @@ from lab.traffic import (
     pump,
     raw_guest,
 )
-from tests.macnat.conftest import MACNAT_ON
 
 OWNER, NEIGHBOUR = 10001, 10002
 RESERVED = "an address of the host, a gateway or the LAN's broadcast, or routed elsewhere"

@@ -20,7 +20,7 @@
  *
  * A MAC is not enough to get what the host sends: a guest may have chosen its router's. The packet
  * must be for an address on the link that was learned as that guest's; but questions for one it may
- * hear.
+ * hear, and what a DHCP server answers it.
  *
  * Tagged frames pass by: they are of the host's VLAN devices, which have no guests here.
  */
@@ -163,8 +163,11 @@ static __noinline bool is_on_link(const struct key *key)
 	return false;
 }
 
-/* Whether a frame of the host's is for the guest of a device, which has the frame's MAC. */
-static __noinline int is_for_guest(struct __sk_buff *skb, __u32 ifindex)
+/*
+ * Whether a frame of the host's is for the guest of a device, which has the frame's MAC. As the
+ * LAN's DHCP server the host answers at an address that nobody has yet.
+ */
+static __noinline int is_for_guest(struct __sk_buff *skb, __u32 ifindex, const struct mac *guest)
 {
 	struct key key = {};
 	struct entry *entry;
@@ -179,7 +182,7 @@ static __noinline int is_for_guest(struct __sk_buff *skb, __u32 ifindex)
 	if (f.proto == bpf_htons(ETH_P_ARP) ||
 	    (f.proto == bpf_htons(ETH_P_IPV6) && is_solicitation(skb, f.l3)))
 		return true;
-	return entry && is_on_link(&key);
+	return entry ? is_on_link(&key) : is_answer_to(skb, guest);
 }
 
 static __always_inline int handle_uplink_egress(struct __sk_buff *skb)
@@ -228,7 +231,7 @@ static __always_inline int handle_uplink_egress(struct __sk_buff *skb)
 	if (!ifindex)
 		return PASS;
 	guest = *ifindex;
-	return is_for_guest(skb, guest) ? bpf_redirect(guest, BPF_F_INGRESS) : PASS;
+	return is_for_guest(skb, guest, &to) ? bpf_redirect(guest, BPF_F_INGRESS) : PASS;
 }
 
 /*

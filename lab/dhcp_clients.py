@@ -1,0 +1,61 @@
+"""DHCP clients as guests run them."""
+
+import subprocess
+from pathlib import Path
+
+from lab.pump import PumpGuest
+
+_DHCLIENT_SCRIPT = """#!/bin/sh
+case "$reason" in
+BOUND|RENEW|REBIND|REBOOT) ip address replace "$new_ip_address/24" dev "$interface" ;;
+esac
+"""
+
+# What a client keeps in /var and /run stays in the mount namespace that ip netns exec makes.
+_DHCPCD = """
+mount -t tmpfs tmpfs /var/lib/dhcpcd && mount -t tmpfs tmpfs /run &&
+printf '%s\\n' 'duid ll' "$1" >/run/dhcpcd.conf &&
+exec dhcpcd --nobackground --debug --nodev --script /bin/true --config /run/dhcpcd.conf eth0
+"""
+
+# udev tells networkd when a link is ready, unless /sys is read-only, as in a container.
+_NETWORKD = """
+mount -t tmpfs tmpfs /run && mount -o remount,ro,bind /sys &&
+mkdir -p /run/systemd/network /run/systemd/netif &&
+chown systemd-network:systemd-network /run/systemd/netif &&
+printf '[Match]\\nName=eth0\\n[Network]\\nDHCP=ipv4\\n[DHCPv4]\\nRequestBroadcast=%s\\n' "$1" \
+    >/run/systemd/network/eth0.network &&
+exec /lib/systemd/systemd-networkd
+"""
+
+
+def shell(script: str, *arguments: str) -> list[str]:
+    return ["sh", "-c", script, "sh", *arguments]
+
+
+def dhclient(directory: Path, broadcast: bool) -> list[str]:
+    script = directory / "dhclient-script"
+    script.write_text(_DHCLIENT_SCRIPT)
+    script.chmod(0o755)
+    config = directory / "dhclient.conf"
+    config.write_text("bootp-broadcast-always;\n" if broadcast else "")
+    files = ("-sf", str(script), "-lf", str(directory / "leases"), "-pf", str(directory / "pid"))
+    return ["dhclient", "-4", "-d", "-v", "-cf", str(config), *files, "eth0"]
+
+
+def dhcpcd(directory: Path, broadcast: bool) -> list[str]:
+    """Once with its probes for a duplicate, which take 5 s, and once without."""
+    return shell(_DHCPCD, "broadcast\nnoarp" if broadcast else "")
+
+
+def networkd(directory: Path, broadcast: bool) -> list[str]:
+    return shell(_NETWORKD, "yes" if broadcast else "no")
+
+
+CLIENTS = (dhclient, dhcpcd, networkd)
+
+
+def leased(guest: PumpGuest, client: subprocess.Popen[str]) -> list[str]:
+    """The addresses of a guest whose client, which has to run, sees to them."""
+    assert client.poll() is None, client.communicate()[0]
+    return guest.addresses()
