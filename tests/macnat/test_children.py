@@ -19,6 +19,7 @@ from scapy.layers.l2 import ARP, Ether
 from lab.airtap import Airtapd
 from lab.kinds import BOTH_KINDS
 from lab.lan import Lan, wait_for
+from lab.one_mac import MACNAT_ON
 from lab.pump import PumpGuest
 from lab.sandbox import command, host_links
 from lab.traffic import (
@@ -36,7 +37,6 @@ from lab.traffic import (
     seconds_until,
     two_guests,
 )
-from tests.macnat.conftest import MACNAT_ON
 
 # To load the programs takes 0.1 s of CPU time; all else that is waited for takes far less.
 PROMPTLY = 4.0

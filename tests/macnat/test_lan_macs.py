@@ -15,6 +15,7 @@ from scapy.layers.l2 import Ether
 
 from lab.airtap import Airtapd, run_helper
 from lab.lan import FAR_MAC, Lan, wait_for
+from lab.one_mac import MACNAT_ON
 from lab.pump import PumpGuest
 from lab.sandbox import command
 from lab.traffic import (
@@ -32,7 +33,6 @@ from lab.traffic import (
     pump,
     raw_guest,
 )
-from tests.macnat.conftest import MACNAT_ON
 
 NAS_MAC, NAS4, NAS6 = "02:00:5e:00:53:77", "192.0.2.77", "2001:db8::77"
 _SIOCSIFHWADDR = 0x8924

@@ -15,6 +15,7 @@ from scapy.packet import Packet
 from lab.airtap import Airtapd
 from lab.kinds import BOTH_KINDS
 from lab.lan import Lan, wait_for
+from lab.one_mac import MACNAT_ON
 from lab.sandbox import command
 from lab.traffic import (
     BROADCAST,
@@ -28,7 +29,6 @@ from lab.traffic import (
     known,
     raw_guest,
 )
-from tests.macnat.conftest import MACNAT_ON
 
 GROUP = "33:33:ff:00:00:23"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * DHCP: requests that ask for broadcast answers, answers for addresses that nobody has yet, and
- * those that are for the host. What is
- * leased is not read: addresses are learned from use, see addresses.h.
+ * those that are for the host. What is leased is not read: addresses are learned from use, see
+ * addresses.h.
  */
 #pragma once
 
