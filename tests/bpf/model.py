@@ -326,10 +326,11 @@ class Model:
         ours = frame[6:12] == self.parent
         if view.ethertype == ARP:
             return len(data) >= 28 and is_ipv4_arp(data) and (ours or data[8:14] == self.parent)
-        if view.ethertype != IPV6 or len(data) < 48 or data[0] >> 4 != 6 or data[6] != 58:
+        if view.ethertype != IPV6 or len(data) < 41 or data[0] >> 4 != 6 or data[6] != 58:
             return False
-        repeated = data[40] == 136 and data[64:65] == b"\2" and data[66:72] == self.parent
-        return data[40] in (135, 136) and (ours or repeated)
+        option = data[{136: 64, 137: 80}.get(data[40], len(data)) :][:8]
+        repeated = option[:1] == b"\2" and option[2:] == self.parent
+        return data[40] in (135, 136, 137) and (ours or repeated)
 
     def _ingress_arp(self, view: View, frame: bytes, data: bytes) -> Fate:
         target = IPv4Address(data[24:28])

@@ -8,6 +8,7 @@ from scapy.layers.inet6 import (
     ICMPv6ND_NA,
     ICMPv6ND_NS,
     ICMPv6ND_RA,
+    ICMPv6ND_Redirect,
     ICMPv6NDOptDstLLAddr,
     ICMPv6NDOptSrcLLAddr,
     IPv6,
@@ -117,6 +118,8 @@ def lan_nd(draw: st.DrawFn) -> Packet:
                 ICMPv6ND_NS(tgt=HOST6) / ICMPv6NDOptSrcLLAddr(lladdr=address),
                 ICMPv6ND_NS(tgt=HOST6),
                 ICMPv6ND_RA() / ICMPv6NDOptSrcLLAddr(lladdr=address),
+                ICMPv6ND_Redirect(tgt=HOST6) / ICMPv6NDOptDstLLAddr(lladdr=address),
+                ICMPv6ND_Redirect(tgt=HOST6) / ICMPv6NDOptSrcLLAddr(lladdr=address),
             ]
         )
     )

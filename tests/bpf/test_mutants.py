@@ -138,7 +138,15 @@ MUTANTS = {
     "echoes pass": ("if (from_us || same(arp.sha", "if (same(arp.sha"),
     "repeated ARP passes": ("if (from_us || same(arp.sha, cfg->parent.w))", "if (from_us)"),
     "echoed ND passes": ("if (from_us)\n\t\treturn true;", ""),
-    "repeated ND passes": ("nd.type == ND_OPT_TARGET_LL", "nd.type == ND_OPT_SOURCE_LL"),
+    "repeated ND passes": (
+        "option.type == ND_OPT_TARGET_LL &&",
+        "option.type == ND_OPT_SOURCE_LL &&",
+    ),
+    "redirects to the uplink's MAC pass": (
+        "type != ND_NEIGHBOUR_ADVERT && type != ND_REDIRECT)",
+        "type != ND_NEIGHBOUR_ADVERT)",
+    ),
+    "redirects read as advertisements": ("at + nd_options(type), &option", "at + 24, &option"),
     "IPv6 questions to nobody": ("if (!entry && is_solicitation", "if (0 && is_solicitation"),
     "IPv6 questions for the host to all": (
         "l3) && !is_host(&key))\n\t\treturn deliver",

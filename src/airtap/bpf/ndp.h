@@ -98,28 +98,29 @@ static __noinline int egress_nd(struct __sk_buff *skb, __u32 l3, const struct ma
 	return -1;
 }
 
-/* Whether ND says that something is at the uplink's MAC, as ingress_arp() has it. */
+/*
+ * Whether ND says that something is at the uplink's MAC, as ingress_arp() has it. A router that
+ * redirects one guest to another says that, too, and the host would get what the guest then sends.
+ */
 static __noinline bool is_nd_echo(struct __sk_buff *skb, __u32 l3, const struct mac *parent,
 				  bool from_us)
 {
 	struct {
-		struct icmp6hdr icmp;
-		struct in6_addr target;
 		__u8 type, length;
 		__u16 address[3];
-	} nd;
+	} option;
 	__u32 at = l3 + sizeof(struct ipv6hdr);
+	__u8 type;
 
-	if (bpf_skb_load_bytes(skb, at, &nd.icmp, sizeof(nd.icmp)))
+	if (bpf_skb_load_bytes(skb, at, &type, sizeof(type)))
 		return false;
-	if (nd.icmp.icmp6_type != ND_NEIGHBOUR_SOLICIT &&
-	    nd.icmp.icmp6_type != ND_NEIGHBOUR_ADVERT)
+	if (type != ND_NEIGHBOUR_SOLICIT && type != ND_NEIGHBOUR_ADVERT && type != ND_REDIRECT)
 		return false;
 	if (from_us)
 		return true;
-	return nd.icmp.icmp6_type == ND_NEIGHBOUR_ADVERT &&
-	       !bpf_skb_load_bytes(skb, at, &nd, sizeof(nd)) && nd.type == ND_OPT_TARGET_LL &&
-	       same(nd.address, parent->w);
+	return type != ND_NEIGHBOUR_SOLICIT &&
+	       !bpf_skb_load_bytes(skb, at + nd_options(type), &option, sizeof(option)) &&
+	       option.type == ND_OPT_TARGET_LL && same(option.address, parent->w);
 }
 
 /* Whether somebody asks for the MAC of an IPv6 address. */
