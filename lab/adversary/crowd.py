@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from lab.airtap import Airtapd
 from lab.lan import SLOWNESS, Lan, wait_for
 from lab.running import Running
 from lab.sandbox import dying_with_us
+from lab.users import acting_as
 
 STRANGER, ALLOWED, OTHER = 12345, 12346, 12347
 # What another user waits at most; the bridge helper gives up after 30 s.
@@ -173,14 +174,14 @@ class Crowd(Running):
     def status(self) -> float:
         """Another user asks for the status. Gives the seconds until the answer."""
         began = time.monotonic()
-        with _as(OTHER), contextlib.closing(self._connection()) as connection:
+        with acting_as(OTHER), contextlib.closing(self._connection()) as connection:
             fetch(connection)
         return time.monotonic() - began
 
     def attach(self) -> float:
         """Another user asks for a device."""
         began = time.monotonic()
-        with _as(OTHER), contextlib.closing(self._connection()) as connection:
+        with acting_as(OTHER), contextlib.closing(self._connection()) as connection:
             connection.send("attach", br="up0", mac=None, vnet_hdr=True)
             answer, tap = connection.receive()
         took = time.monotonic() - began
@@ -204,15 +205,3 @@ def _allow(daemon: Airtapd) -> None:
         lines.append(f"include {own}\n")
     daemon.acl.write_text("".join(lines))
     daemon.acl.chmod(0o644)
-
-
-@contextlib.contextmanager
-def _as(uid: int) -> Iterator[None]:
-    """Connect as a user: the kernel notes who it was (unix(7), SO_PEERCRED)."""
-    os.setegid(uid)
-    os.seteuid(uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
