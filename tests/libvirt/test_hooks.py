@@ -15,6 +15,7 @@ import pytest
 from lxml import etree
 
 from airtap.ipc import protocol
+from lab import sandbox
 from lab.airtap import Airtapd
 from lab.domains import (
     GUEST_MAC,
@@ -35,6 +36,7 @@ from tests.libvirt.conftest import CONFIG
 IDLE = {"lo", "up0"}
 NAMESPACE = "urn:airtap:libvirt:1"
 DEVICE = "airtap-0badcafe"
+UUID = "0c0ffee0-0000-4000-8000-000000000001"
 
 
 def define_wifi(libvirtd: Libvirtd) -> None:
@@ -178,6 +180,32 @@ def test_a_device_made_by_airtap(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd)
             domain.destroy()
             assert host_links() == IDLE
     assert airtapd.guests() == []
+
+
+# Without a capability, without a network, and without a place to write to.
+NO_RIGHTS = """
+for place in / /run /etc; do mount -o remount,bind,ro $place || exit; done
+exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$@"
+"""
+
+
+def test_a_hook_changes_nothing_by_itself(lan: Lan, airtapd: Airtapd) -> None:
+    """All that happens is airtapd's doing."""
+    interface, mark = prepared_card()
+    interface = interface.replace("<target", f'<mac address="{GUEST_MAC}"/><target')
+    name = f"<name>guest</name><uuid>{UUID}</uuid>"
+    xml = f"<domain>{name}{mark}<devices>{interface}</devices></domain>"
+
+    def run(operation: str) -> set[str]:
+        hook = [str(sandbox.TREE / "hooks/qemu"), "guest", operation, "begin", "-"]
+        argv = ["unshare", "--mount", "--net", "sh", "-c", NO_RIGHTS, "sh", *hook]
+        done = subprocess.run(argv, input=xml, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        return host_links() - IDLE
+
+    assert run("prepare") == run("started") == {DEVICE}
+    assert [guest["owner"]["uuid"] for guest in airtapd.guests()] == [UUID]
+    assert run("release") == set()
 
 
 def test_leftovers_make_room(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:

@@ -209,6 +209,19 @@ def test_a_stations_mac(
         assert is_up(other.device)
 
 
+def test_a_stations_mac_that_is_taken_later(lan: Lan, airtapd: Airtapd, alice: PumpGuest) -> None:
+    with nas(lan), raw_guest(airtapd) as bob:
+        set_mac(bob, NAS_MAC)
+        hear_arp(lan)
+        wait_down(bob.device)
+        with Ping(NAS4, namespace=alice.namespace) as pings:
+            command("ip", "link", "set", bob.device, "up")
+            wait_down(bob.device)
+        assert pings.lost <= 1
+        set_mac(bob, ROGUE_MAC)
+        wait_up(bob.device)
+
+
 def test_a_station_that_goes(lan: Lan, airtapd: Airtapd, alice: PumpGuest) -> None:
     """As a guest that comes from another host of the LAN, where it had its MAC on the wire."""
     with raw_guest(airtapd, NAS_MAC) as bob:

@@ -140,6 +140,42 @@ def test_nor_do_those_of_connections_that_are_too_many(
         wait_for(lambda: len(airtapd.settled_fds()) <= before, 5, "the descriptors to go")
 
 
+CLUNG = """
+import socket, sys
+def connect():
+    peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    peer.connect(sys.argv[1])
+    return peer
+
+held = [connect() for _ in range(128)]
+for peer in held:
+    socket.send_fds(peer, [b"x"], [0])
+for peer in held:
+    try:
+        while True:
+            peer.send(b"x")
+    except OSError:  # airtapd hears no more
+        peer.close()
+
+def is_refused():
+    held.append(connect())
+    try:
+        held[-1].send(b"x")
+    except OSError:  # and airtapd has hung up by now
+        pass
+    return b"busy" in held[-1].recv(4096)
+
+print(sum(is_refused() for _ in range(128)), flush=True)
+"""
+
+
+def test_a_connection_keeps_its_place_until_they_are_closed() -> None:
+    """Else who sends them has any number of connections. A thread looks on for seconds here."""
+    constants = {**BEFORE_LINUX_6_16, "kernel.threads._LOOK_S": 8.0}
+    with Airtapd(constants=constants) as airtapd, stranger(CLUNG, airtapd.socket) as process:
+        assert int(says(process)) > 64
+
+
 def test_nor_do_threads_that_close_wait_for_what_others_close(
     far: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

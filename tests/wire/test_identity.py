@@ -38,11 +38,11 @@ _RTMGRP_LINK = 1
 @contextmanager
 def connected(airtapd: Airtapd, uid: int = 0) -> Iterator[socket.socket]:
     """A connection that a user has made, who may pass it on."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer, acting_as(uid):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+        with acting_as(uid):
+            peer.connect(airtapd.socket)
         peer.settimeout(20)
-        peer.connect(airtapd.socket)
-        with acting_as(0):
-            yield peer
+        yield peer
 
 
 def ask(peer: socket.socket, request: dict[str, object]) -> dict[str, Any]:

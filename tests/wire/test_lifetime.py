@@ -63,6 +63,21 @@ def test_last_holder_counts(lan: Lan, airtapd: Airtapd) -> None:
     wait_gone(name)
 
 
+def test_who_asked_may_end(lan: Lan, airtapd: Airtapd) -> None:
+    """The process id in a device's alias tells people something, and decides nothing."""
+    asks = ["bash", "-c", '"$@"; exit $?', "bash"]
+    with run_helper([f"--br={lan.near}"], prefix=asks, env=airtapd.env) as tap:
+        assert tap.status == 0, tap.stderr
+        name = tap.device
+        [guest] = airtapd.guests()
+        assert guest["owner"]["pid"] and not Path(f"/proc/{guest['owner']['pid']}").exists()
+        stays(name)
+        airtapd.kill()
+        airtapd.start()
+        assert [shown["owner"] for shown in airtapd.guests()] == [guest["owner"]]
+    wait_gone(name)
+
+
 def test_another_opener_of_the_node_changes_nothing(lan: Lan, airtapd: Airtapd) -> None:
     with airtapd.attach(lan.near, MAC) as tap:
         name = tap.device

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from lab.airtap import IMPATIENT, Airtapd, run_helper
 from lab.lan import Lan, wait_for
 from lab.links import guest_devices
 from lab.sandbox import dying_with_us
+from lab.users import acting_as
 
 Json = dict[str, Any]
 
@@ -174,6 +176,38 @@ def test_a_crowd_of_one_user_leaves_room_for_others(lan: Lan, airtapd: Airtapd) 
     airtapd.settled_fds()
     wait_for(lambda: not guest_devices(), 5, "the device to go")
     airtapd.attach(lan.near, uid=10001).close()
+
+
+def test_connections_of_all_users_leave_room_for_root() -> None:
+    """512 are users' in all, and 64 more root's."""
+    with Airtapd(constants={"daemon.server.IDLE_S": 600.0}) as airtapd, ExitStack() as held:
+
+        def holds(uid: int, number: int) -> bool:
+            """Have a user connect so often. Returns whether the last one was let in."""
+            peers = [held.enter_context(connected_as(airtapd, uid)) for _ in range(number)]
+            try:
+                peers[-1].send(b"x")
+                return b"bad-message" in peers[-1].recv(1 << 14)
+            except ConnectionError:
+                return False
+
+        for uid in 10001, 10002, 10003, 10004:
+            assert holds(uid, 128)
+        for uid in 10004, 10005:
+            assert not holds(uid, 1)
+        assert holds(0, 64)
+        assert not holds(0, 1)
+        held.pop_all().close()
+        wait_for(lambda: holds(10005, 1), 20, "room again")
+
+
+@contextlib.contextmanager
+def connected_as(airtapd: Airtapd, uid: int) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+        with acting_as(uid):
+            peer.connect(airtapd.socket)
+        peer.settimeout(20)
+        yield peer
 
 
 def test_peers_that_vanish_in_the_middle(lan: Lan, airtapd: Airtapd) -> None:

@@ -1,13 +1,15 @@
 """airtap release and airtap status, as root and as the users whose guests they are."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
 from lab.airtap import Airtapd
-from lab.lan import Lan
+from lab.lan import Lan, wait_for
 from lab.pump import PumpGuest
 from lab.sandbox import command, host_links
+from tests.wire.strangers import STRANGER
 
 MAC = "52:54:00:00:00:01"
 USER = 10001
@@ -71,6 +73,28 @@ def test_users_see_their_own_guests(lan: Lan, airtapd: Airtapd) -> None:
         seen = json.loads(airtapd.airtap("status", "--json", uid=USER).stdout)
         assert [guest["device"] for guest in seen["uplinks"][0]["guests"]] == [mine.device]
         assert len(airtapd.guests()) == 2
+
+
+def test_users_see_their_own_loss(airtapd_without_lan: Airtapd) -> None:
+    """Of guests that run on without a network, as their uplink has gone."""
+    airtapd = airtapd_without_lan
+    with Lan() as lan:
+        mine, other = (airtapd.attach(lan.near, uid=uid) for uid in (USER, NEIGHBOUR))
+        names = mine.device, other.device
+
+    def lost(uid: int) -> list[str]:
+        status = json.loads(airtapd.airtap("status", "--json", uid=uid).stdout)
+        return [device["device"] for device in status.get("lost", [])]
+
+    with mine, other:
+        wait_for(lambda: len(lost(0)) == 2, 10, "both to be lost")
+        assert (lost(USER), lost(NEIGHBOUR), lost(STRANGER)) == ([names[0]], [names[1]], [])
+
+
+@pytest.fixture
+def airtapd_without_lan() -> Iterator[Airtapd]:
+    with Airtapd() as daemon:
+        yield daemon
 
 
 def test_configured_parents_are_shown_without_guests(lan: Lan) -> None:

@@ -1,17 +1,21 @@
 """What one user does to airtapd, and what others have of it meanwhile."""
 
+import ctypes
+import os
+import select
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from lab.airtap import Airtapd
 from lab.lan import Lan, wait_for
-from lab.links import wait_gone
+from lab.links import guest_devices, wait_gone
 from lab.sandbox import command
-from tests.wire.strangers import peak_mib, says, seconds_for_status, stranger
+from tests.wire.strangers import STRANGER, peak_mib, says, seconds_for_status, stranger
 
 # PR_SET_MM_MAP needs no right: where the command line is, a process says itself.
 LONG_COMMAND_LINE = """
@@ -135,3 +139,73 @@ def test_nor_does_it_the_first_attach_where_programs_are_loaded(lan: Lan, large_
         start = time.monotonic()
         airtapd.tap(lan.near).close()
         assert time.monotonic() - start < 5
+
+
+@contextmanager
+def never_opened(directory: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    """A file that is the stranger's alone, on a file system that answers nobody.
+
+    With it comes that one's server: who waits for the file has an error once it is closed.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    (mountpoint := directory / "slow").mkdir(parents=True)
+    directory.chmod(0o700)
+    os.chown(directory, STRANGER, STRANGER)
+    with open("/dev/fuse", "r+b", buffering=0) as server:
+        options = f"fd={server.fileno()},rootmode=40000,user_id=0,group_id=0,allow_other"
+        if libc.mount(b"slow", bytes(mountpoint), b"fuse", 0, options.encode()):
+            raise OSError(ctypes.get_errno(), "mount")
+        try:
+            yield mountpoint / "include", server
+        finally:
+            server.close()
+            command("umount", "--lazy", str(mountpoint))
+
+
+ATTACH = '{"op": "attach", "br": "up0", "vnet_hdr": true}'
+ASKS = """
+import socket, sys
+peers = []
+for request in sys.argv[2:]:
+    peers.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    peers[-1].connect(sys.argv[1])
+    peers[-1].send(request.encode())
+print("asked", flush=True)
+for peer in peers:
+    print(peer.recv(4096)[:11].decode(), flush=True)
+"""
+
+
+def test_a_file_that_never_opens_keeps_its_user_waiting_alone(lan: Lan, airtapd: Airtapd) -> None:
+    """Its user's requests come one after the other, those of others at once."""
+    with never_opened(airtapd.directory / "own") as (include, server):
+        airtapd.acl.write_text(f"include {include}\nallow up0\n")
+        with stranger(ASKS, airtapd.socket, ATTACH, ATTACH) as process:
+            assert says(process) == "asked"
+            assert seconds_for_status(airtapd) < 2
+            airtapd.attach(lan.near).close()
+            assert process.stdout and not select.select([process.stdout], [], [], 1)[0]
+            server.close()
+            assert says(process) == says(process) == '{"ok": true'
+
+
+def test_removals_take_turns_with_requests(lan: Lan) -> None:
+    """One that is alone at work, here until it ends, has the end of others' devices wait."""
+    constants = {"daemon.shares._ALONE_S": 600.0}
+    with (
+        Airtapd(constants=constants) as airtapd,
+        never_opened(airtapd.directory / "own") as (include, server),
+    ):
+        ended = airtapd.attach(lan.near)
+        name, tasks = ended.device, Path(f"/proc/{airtapd.pid}/task")
+        threads = len(list(tasks.iterdir()))
+        airtapd.acl.write_text(f"include {include}\nallow up0\n")
+        with stranger(ASKS, airtapd.socket, ATTACH) as process:
+            assert says(process) == "asked"
+            wait_for(lambda: len(list(tasks.iterdir())) > threads, 10, "the request to wait")
+            ended.close()
+            time.sleep(1)
+            assert name in guest_devices()
+            server.close()
+            assert says(process) == '{"ok": true'
+            wait_gone(name)
