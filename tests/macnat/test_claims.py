@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
+from scapy.compat import raw
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
-from scapy.layers.l2 import Dot1Q, Ether
+from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
 from lab.airtap import Airtapd
@@ -231,3 +233,43 @@ def test_dhcp_of_its_own_and_as_a_relay(lan: Lan, airtapd: Airtapd) -> None:
         seen = [Ether(f) for f in collect(frames)]
         assert [f[BOOTP].ciaddr for f in seen if BOOTP in f] == [ROGUE4, "10.7.0.9", "0.0.0.0"]
         assert not any(refused(airtapd).values())
+
+
+@pytest.mark.parametrize("kernel", [pytest.param("um", marks=pytest.mark.machine("um"), id="um")])
+@pytest.mark.parametrize("host_access", ["true", "false"])
+def test_an_ipvtap_without_mac_nat(kernel: str, counting_lan: Lan, host_access: str) -> None:
+    """All its guests have the uplink's MAC, and none has an address of others for that."""
+    config = f'[parents.up0]\nkind = "ipvtap"\nmacnat = "off"\nhost_access = {host_access}\n'
+    with (
+        Airtapd(config=config) as airtapd,
+        airtapd.attach("up0") as other,
+        airtapd.attach("up0") as tap,
+        counting_lan.frames() as frames,
+        routed_by_the_host(),
+    ):
+        sibling, rogue = RawGuest(other, NEAR_MAC), RawGuest(tap, NEAR_MAC)
+        sibling.claim(SIBLING4)
+
+        def refusals(guard: str) -> int:
+            [shown] = [guest for guest in airtapd.guests() if guest["device"] == rogue.device]
+            return int(shown["refused"][guard])
+
+        def withdrawn() -> bool:
+            rogue.claim(BEHIND4)
+            return refusals("host_address") > 0
+
+        wait_for(withdrawn, 10, "airtapd to know what is behind the host")
+        collect_all(sibling, frames)
+        before = refusals("host_address")
+        for address in (HOST4, ROUTER4, BEHIND4, SIBLING4):
+            rogue.send(claim(address, NEAR_MAC, FAR_MAC))
+            rogue.send(Ether(src=NEAR_MAC, dst=FAR_MAC) / IP(src=address, dst=ROUTER4) / UDP())
+        assert (refusals("host_address") - before, refusals("guest_address")) == (6, 2)
+        assert not collect_all(rogue, frames)
+
+
+def collect_all(guest: RawGuest, frames: socket.socket) -> list[bytes]:
+    """What of ARP and UDP has come in at the router's MAC by the time that a guest's mark does."""
+    guest.mark()
+    at_router = [frame for frame in map(Ether, collect(frames)) if frame.dst == FAR_MAC]
+    return [raw(frame) for frame in at_router if ARP in frame or UDP in frame]

@@ -1,14 +1,17 @@
 """Guests on a wire that takes one MAC: what works there, and that these tests could tell."""
 
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from lab.airtap import HELPER, Airtapd
 from lab.guest import QemuGuest
 from lab.kinds import BOTH_KINDS
-from lab.lan import NEAR_MAC, ROUTER4, ROUTER6, Lan, slaac_address, wait_for
+from lab.lan import HOST4, NEAR_MAC, ROUTER4, ROUTER6, Lan, slaac_address, wait_for
 from lab.sandbox import command
 from lab.traffic import (
     GUEST4,
@@ -169,3 +172,55 @@ def test_a_guest_that_comes_back_and_is_silent(lan: Lan, airtapd: Airtapd) -> No
             assert lan.ping(address)
     with pump(airtapd, SIBLING_MAC, GUEST4, name="sibling") as sibling:
         assert GUEST4 not in known(airtapd, sibling.mac)  # another's MAC gives it nothing
+
+
+EVERYTHING = """
+table inet everything {
+    chain input { type filter hook input priority 0; policy drop; }
+    chain output { type filter hook output priority 0; policy drop; }
+    chain forward { type filter hook forward priority 0; policy drop; }
+}
+"""
+OF_THE_GUEST = f"""
+table netdev early {{
+    chain ingress {{
+        type filter hook ingress device "up0" priority 0;
+        ether saddr {GUEST_MAC} icmp type echo-request counter comment "early"
+    }}
+}}
+table inet late {{
+    chain input {{
+        type filter hook input priority 0;
+        iifname "up0" ether saddr {GUEST_MAC} icmp type echo-request counter comment "late"
+    }}
+}}
+"""
+
+
+@BOTH_KINDS
+def test_the_hosts_firewall(lan: Lan, airtapd: Airtapd, tmp_path: Path) -> None:
+    """It is not asked between a guest and the LAN, and is about what a guest has for the host."""
+    with pump(airtapd) as guest, firewall(tmp_path, EVERYTHING):
+        assert lan.ping(guest.dhcp(), timeout=5)
+        assert guest.ping(ROUTER4, timeout=5)
+        assert not guest.ping(HOST4, timeout=2)
+        command("nft", "flush", "ruleset")
+        wait_for(lambda: guest.ping(HOST4), 10, "the host to answer")
+        with firewall(tmp_path, OF_THE_GUEST):
+            assert guest.ping(HOST4, count=3, timeout=5)
+            shown = command("nft", "list", "ruleset")
+            for rule in "early", "late":
+                assert re.search(rf'counter packets [1-9]\d* bytes \d+ comment "{rule}"', shown)
+        with firewall(tmp_path, OF_THE_GUEST.replace("counter comment", "drop comment")):
+            assert not guest.ping(HOST4, timeout=2)
+            assert guest.ping(ROUTER4, timeout=5)
+
+
+@contextmanager
+def firewall(directory: Path, rules: str) -> Iterator[None]:
+    (directory / "rules").write_text(rules)
+    command("nft", "--file", str(directory / "rules"))
+    try:
+        yield
+    finally:
+        command("nft", "flush", "ruleset")

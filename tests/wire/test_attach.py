@@ -1,11 +1,12 @@
 """What the helper makes of each kind of uplink, and what it refuses."""
 
+import socket
 from collections.abc import Iterator
 
 import pytest
 
 from lab.airtap import Airtapd, run_helper
-from lab.lan import Lan, slaac_address, wait_for
+from lab.lan import HOST4, Lan, slaac_address, wait_for
 from lab.links import addresses, has_vnet_hdr, link, wait_gone
 from lab.pump import PumpGuest
 from lab.sandbox import command, host_links
@@ -73,8 +74,21 @@ def test_mode_of_the_configuration(lan: Lan, mode: str) -> None:
         assert link(tap.device)["address"] == MAC
         with PumpGuest(tap.take(), MAC) as guest:
             assert lan.ping(guest.dhcp())
+            assert lan.ping(HOST4) is (mode != "passthru")
         wait_gone("airtap0")
     assert link(lan.near)["address"] == lan.near_mac
+
+
+@pytest.mark.parametrize("mode", ["bridge", "private"])
+def test_private_keeps_guests_apart(lan: Lan, mode: str) -> None:
+    with Airtapd(config=f'[parents.up0]\nmode = "{mode}"\n') as airtapd:
+        taps = {mac: airtapd.attach(lan.near, mac).take() for mac in (MAC, OTHER_MAC)}
+        with (
+            PumpGuest(taps[MAC], MAC, name="one") as one,
+            PumpGuest(taps[OTHER_MAC], OTHER_MAC, name="two") as two,
+        ):
+            assert lan.ping(one.dhcp()) and lan.ping(two.dhcp())
+            assert one.ping(two.addresses(4)[0], timeout=2) is (mode == "bridge")
 
 
 def test_passthru_is_alone(lan: Lan) -> None:
@@ -89,10 +103,35 @@ def test_passthru_is_alone(lan: Lan) -> None:
         assert {guest["device"] for guest in airtapd.guests()} == {first.device}
 
 
+SHOUT = """
+import socket, sys
+shout = socket.socket(type=socket.SOCK_DGRAM)
+shout.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+for to in sys.argv[1:]:
+    shout.sendto(to.encode(), (to, 4242))
+"""
+
+
+def test_passthru_leaves_the_host_what_is_for_all(lan: Lan) -> None:
+    with (
+        Airtapd(config='[parents.up0]\nmode = "passthru"\n') as airtapd,
+        socket.socket(type=socket.SOCK_DGRAM) as host,
+    ):
+        host.bind(("", 4242))
+        host.settimeout(5)
+        with airtapd.attach(lan.near, MAC):
+            lan.run("python3", "-c", SHOUT, HOST4, "192.0.2.255")
+            assert host.recv(100) == b"192.0.2.255"
+        wait_gone("airtap0")
+
+
 def test_a_parent_that_is_down_is_brought_up(lan: Lan, airtapd: Airtapd) -> None:
     command("ip", "link", "set", lan.near, "down")
-    with airtapd.attach(lan.near, MAC):
+    with airtapd.attach(lan.near, MAC) as guest:
         assert "UP" in link(lan.near)["flags"]
+        name = guest.device
+    wait_gone(name)
+    assert "UP" in link(lan.near)["flags"]
 
 
 @pytest.mark.parametrize("vnet", [True, False])
@@ -145,6 +184,43 @@ def test_an_alternative_name_does_not_get_round_a_deny(lan: Lan) -> None:
         assert "access denied" in run_helper(["--br=uplink"], env=airtapd.env).stderr
     with Airtapd(acl="allow uplink\n") as airtapd, airtapd.attach("uplink", MAC) as guest:
         assert link(guest.device)["link"] == lan.near
+
+
+def test_rules_are_by_name(lan: Lan) -> None:
+    """A device takes on the rules for its new name, and what is made stays when rules change."""
+    with Airtapd(acl="allow up0\n") as airtapd, airtapd.attach(lan.near, MAC) as guest:
+        rename("up0", "up9")
+        try:
+            for name in ("up0", "up9"):
+                assert run_helper([f"--br={name}"], env=airtapd.env).status == 1
+            airtapd.acl.write_text("allow up9\n")
+            airtapd.attach("up9", OTHER_MAC).close()
+            airtapd.acl.write_text("deny all\n")
+            airtapd.kill()
+            airtapd.start()
+            assert run_helper(["--br=up9"], env=airtapd.env, uid=0).status == 1
+            assert guest.device in {shown["device"] for shown in airtapd.guests()}
+        finally:
+            rename("up9", "up0")
+
+
+def rename(device: str, name: str) -> None:
+    command("ip", "link", "set", device, "down")
+    command("ip", "link", "set", device, "name", name, "up")
+
+
+def test_devices_are_in_airtapds_own_namespace(lan: Lan, airtapd: Airtapd) -> None:
+    """Whoever asks from another, where a device of that name may be as well."""
+    prefix = ["ip", "netns", "exec", lan.namespace]
+    lan.run("ip", "link", "add", "br7", "type", "bridge")
+    elsewhere = run_helper(["--br=br7"], prefix=prefix, env=airtapd.env)
+    assert "there is no network device br7" in elsewhere.stderr
+    with run_helper([f"--br={lan.near}"], prefix=prefix, env=airtapd.env) as guest:
+        assert guest.status == 0, guest.stderr
+        assert link(guest.device)["link"] == lan.near
+        assert guest.device not in lan.run("ip", "-br", "link").stdout
+        name = guest.device
+    wait_gone(name)
 
 
 REFUSALS = {
