@@ -184,6 +184,17 @@ def test_started_leaves_a_bridge_helpers_device_alone(lan: Lan, airtapd: Airtapd
         assert airtapd.guests()[0]["owner"]["uuid"] is None
 
 
+def test_started_leaves_another_guests_device_alone(lan: Lan, airtapd: Airtapd) -> None:
+    assert ask(airtapd, PREPARE) == {"ok": True}
+    another = {"uuid": UUID[:-1] + "2", "domain": "another"}
+    assert ask(airtapd, {"op": "set-owner", **CARD, **another}) == {"ok": True}
+    assert airtapd.guests()[0]["owner"]["uuid"] == UUID
+    assert problem(airtapd, RELEASE | {"uuid": another["uuid"]}) == "not-ours"
+    assert ask(airtapd, {"op": "set-owner", **CARD, "domain": "renamed"}) == {"ok": True}
+    assert airtapd.guests()[0]["owner"]["domain"] == "renamed"
+    assert ask(airtapd, RELEASE) == {"ok": True}
+
+
 def test_ready_switches_mac_nat_on_before_a_child(lan: Lan, airtapd: Airtapd) -> None:
     def macnat() -> bool:
         return any(uplink["macnat"] for uplink in airtapd.status()["uplinks"])

@@ -114,8 +114,8 @@ class LibvirtHooks:
         owner = Owner.from_alias(link.alias)
         if owner is None and (link.alias or link.mac != request.mac.lower()):
             return
-        if link.group == GROUP and not (owner and owner.uuid):
-            return  # a bridge helper's, which goes by itself
+        if link.group == GROUP and (owner is None or owner.uuid != uuid):
+            return  # a bridge helper's, which goes by itself, or made for another guest
         owner = replace(owner or Owner(0, 0), uuid=uuid, domain=request.domain)
         await self._links.set_alias(link.index, owner.to_alias())
 
