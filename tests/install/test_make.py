@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,15 @@ def test_uninstall_takes_what_install_brought(tmp_path: Path) -> None:
     own = {"etc", "etc/airtap", "etc/airtap/bridge.conf", "etc/airtap/airtap.toml"}
     assert files(tmp_path) - before == own
     assert before <= files(tmp_path)
+
+
+def test_nothing_lends_rights(tmp_path: Path) -> None:
+    """Nothing is setuid, has capabilities of its own, or may be written to by others than root."""
+    make("install", f"DESTDIR={tmp_path}")
+    for path in tmp_path.rglob("*"):
+        mode = 0 if path.is_symlink() else path.stat().st_mode
+        assert not mode & (stat.S_ISUID | stat.S_ISGID | stat.S_IWGRP | stat.S_IWOTH), path
+        assert "security.capability" not in os.listxattr(path, follow_symlinks=False)
 
 
 def test_another_prefix(tmp_path: Path) -> None:
