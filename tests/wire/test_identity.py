@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import ioctl
@@ -33,6 +34,7 @@ _TUNSETQUEUE, _IFF_ATTACH_QUEUE, _IFF_MULTI_QUEUE = 0x400454D9, 0x0200, 0x0100
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _SIOCSIFHWADDR = 0x8924
 _RTMGRP_LINK = 1
+MARKS = ("ifname", "ifalias", "group")
 
 
 @contextmanager
@@ -168,6 +170,18 @@ def open_again(tap: Attached) -> None:
 
 def link_index(name: str) -> int:
     return int(Path(f"/sys/class/net/{name}/ifindex").read_text())
+
+
+def test_marks_are_not_their_owners(lan: Lan, airtapd: Airtapd) -> None:
+    """By alias and link group airtapd knows whose a device is."""
+    with airtapd.attach(lan.near, MAC, uid=USER) as own:
+        before = link(own.device)
+        for words in ("alias", "airtap uid=0 pid=1"), ("group", "default"), ("name", "mine"):
+            argv = ["ip", "link", "set", own.device, *words]
+            done = subprocess.run(argv, user=USER, group=USER, extra_groups=[], capture_output=True)
+            assert b"not permitted" in done.stderr
+        after = link(own.device)
+        assert [after[what] for what in MARKS] == [before[what] for what in MARKS]
 
 
 def test_a_macvtap_takes_no_mac_of_its_parent_or_sibling(lan: Lan, airtapd: Airtapd) -> None:
