@@ -11,6 +11,8 @@ from lab.airtap import run_helper
 from lab.debian import System
 from tests.install.conftest import HOOKS, USER, attach, complaints, run_hook, uplink
 
+# linux/capability.h: SETGID, SETUID, NET_ADMIN, NET_RAW, PERFMON, BPF
+CAPABILITIES = (6, 7, 12, 13, 38, 39)
 PROGRAMS = ("airtap", "airtapd", "airtap-bridge-helper")
 # What QEMU does with the helper; then its process id, and its own guests.
 QEMU = """
@@ -56,6 +58,19 @@ def test_what_is_installed(system: System) -> None:
         system.run("apparmor_parser", "--skip-kernel-load", "--skip-cache", profile)
     for name in HOOKS:
         run_hook(system, name)
+
+
+def test_what_the_unit_leaves_airtapd(system: System) -> None:
+    """The few capabilities of its bounding set, and bounds of its memory and threads."""
+    names = ("MainPID", "MemoryMax", "TasksMax")
+    words = ["systemctl", "show", f"--property={','.join(names)}", "airtapd.service"]
+    shown = dict(line.split("=") for line in system.run(*words).stdout.split())
+    assert (shown["MemoryMax"], shown["TasksMax"]) == (str(512 << 20), "640")
+    lines = system.run("cat", f"/proc/{shown['MainPID']}/status").stdout.splitlines()
+    status = dict(line.split(":\t", 1) for line in lines)
+    assert status["NoNewPrivs"] == "1"
+    for name in ("CapPrm", "CapEff", "CapBnd"):
+        assert int(status[name], 16) == sum(1 << number for number in CAPABILITIES)
 
 
 def test_others_leave_our_devices_alone(system: System) -> None:
