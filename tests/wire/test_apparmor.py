@@ -3,16 +3,20 @@
 A stock kernel has AppArmor; this lab's own need not.
 """
 
+import errno
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lab import sandbox
 from lab.airtap import BIN, Airtapd, run_helper
 from lab.lan import Lan
 from lab.roots import root
 from lab.sandbox import command
+from tests.wire.strangers import STRANGER
 
 STOCK = pytest.mark.parametrize(
     "kernel", [pytest.param("6.12", marks=pytest.mark.machine("6.12"), id="6.12")]
@@ -87,3 +91,50 @@ def test_what_they_run(profiles: None, kernel: str) -> None:
     for confined in (airtapd, ["sh", "-c", HELPED, "sh", *python]):
         refused = subprocess.run([*confined, "/bin/true"], capture_output=True, text=True)
         assert "Permission denied" in refused.stderr
+
+
+TRIES = """
+import socket, sys
+def tried(what):
+    try:
+        what().close()
+    except OSError as exc:
+        return exc.errno
+    return 0
+for path in sys.argv[1:]:
+    print(tried(lambda: open(path[1:], path[0])))
+for family in socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK:
+    print(tried(lambda: socket.socket(family, socket.SOCK_DGRAM)))
+"""
+
+
+@STOCK
+def test_what_they_write_and_speak(profiles: None, kernel: str) -> None:
+    """airtapd as root, and the helper as a user, by whom its own rights are not meant."""
+    directory = Path("/run/others")
+    directory.mkdir()
+    roots, users = directory / "roots", directory / "users"
+    for file, uid, mode in (roots, 0, 0o666), (users, STRANGER, 0o600):
+        file.touch()
+        os.chown(file, uid, uid)
+        file.chmod(mode)
+
+    def tried(*argv: str) -> list[int]:
+        python = str(sandbox.TREE / ".venv/bin/python")
+        paths = [f"{how}{file}" for file in (roots, users) for how in "ra"]
+        done = subprocess.run(
+            [*argv, "sh", python, "-c", TRIES, *paths], capture_output=True, text=True, check=True
+        )
+        return [int(line) for line in done.stdout.split()]
+
+    no = errno.EACCES
+    user = ("setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups")
+    try:
+        assert tried("sh", "-c", 'exec "$@"') == [0, 0, 0, 0, 0, 0, 0]
+        assert tried("sh", "-c", UNDER) == [0, no, no, no, no, no, 0]
+        assert tried(*user, "sh", "-c", 'exec "$@"') == [0, 0, 0, 0, 0, 0, 0]
+        assert tried(*user, "sh", "-c", HELPED) == [no, no, no, 0, no, no, no]
+    finally:
+        for file in roots, users:
+            file.unlink()
+        directory.rmdir()
