@@ -264,6 +264,21 @@ def test_refusal_of_a_stacked_parent(lan: Lan) -> None:
         command("ip", "link", "delete", "mv0")
 
 
+@pytest.mark.parametrize("kernel", [pytest.param("um", marks=pytest.mark.machine("um"), id="um")])
+def test_refusal_of_an_ipvlan_and_of_a_bonds_port(lan: Lan, airtapd: Airtapd, kernel: str) -> None:
+    command("ip", "link", "add", "iv0", "link", lan.near, "type", "ipvlan", "mode", "l2")
+    command("ip", "link", "add", "bond7", "type", "bond")
+    command("ip", "link", "add", "port7", "master", "bond7", "type", "veth", "peer", "name", "far7")
+    try:
+        for device, said in ("iv0", "is itself a ipvlan"), ("port7", "is a port of a bond"):
+            refused = run_helper([f"--br={device}"], env=airtapd.env)
+            assert (refused.status, refused.fd) == (1, -1)
+            assert f"{device} {said}" in refused.stderr
+    finally:
+        for device in ("iv0", "port7", "bond7"):
+            command("ip", "link", "delete", device)
+
+
 def test_mac_that_is_taken(lan: Lan, airtapd: Airtapd) -> None:
     with airtapd.attach(lan.near, MAC) as first:
         sibling = run_helper([f"--mac={MAC}", f"--br={lan.near}"], env=airtapd.env)

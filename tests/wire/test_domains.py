@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lab.airtap import Airtapd
+from lab.airtap import Airtapd, run_helper
 from lab.lan import Lan, wait_for
 from lab.links import addresses, link
 from lab.sandbox import command, host_links
@@ -119,6 +119,16 @@ def test_a_guests_mac_is_its_own(lan: Lan, airtapd: Airtapd) -> None:
     with airtapd.attach("up0", MAC):
         assert problem(airtapd, PREPARE) == "mac-in-use"
         assert DEVICE not in host_links()
+
+
+def test_the_limit_in_all_counts_libvirts_guests(lan: Lan, airtapd: Airtapd) -> None:
+    with reloaded(airtapd, "[limits]\ndevices = 1\n"):
+        with airtapd.attach("up0"):
+            assert problem(airtapd, PREPARE) == "too-many-devices"
+        wait_for(lambda: not airtapd.guests(), 5, "the guest's device to go")
+        assert ask(airtapd, PREPARE) == {"ok": True}
+        assert run_helper(["--br=up0"], env=airtapd.env).status == 1
+        assert ask(airtapd, RELEASE) == {"ok": True}
 
 
 def test_names_of_any_length_and_kind(lan: Lan, airtapd: Airtapd) -> None:
