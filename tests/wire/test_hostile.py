@@ -177,6 +177,8 @@ def test_refusals_do_not_fill_the_log(airtapd: Airtapd) -> None:
     with stranger(NONSENSE, airtapd.socket) as process:
         assert process.wait(60) == 0
     assert airtapd.log().count("refused") <= 61  # two minutes' worth, if one began meanwhile
+    airtapd.airtap("release", "nothing0", uid=10001, check=False)
+    assert "user 10001, pid" in airtapd.log(), "nor does one user's log use up another's"
 
 
 def test_persistent_tap_is_removed_at_the_next_start(airtapd: Airtapd) -> None:
