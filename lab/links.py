@@ -1,6 +1,8 @@
 """What the kernel says of network devices, asked by ip(8): independent of the code under test."""
 
+import array
 import json
+import socket
 import struct
 from fcntl import ioctl
 from typing import Any
@@ -9,6 +11,8 @@ from lab.lan import wait_for
 from lab.sandbox import command, host_links
 
 TUNGETIFF = 0x800454D2
+# linux/sockios.h, linux/ethtool.h
+_SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8946, 0x17
 IFF_VNET_HDR = 0x4000
 
 
@@ -41,3 +45,11 @@ def has_vnet_hdr(tap: int) -> bool:
     """What QEMU would read: TUNGETIFF's IFF_VNET_HDR."""
     answer = ioctl(tap, TUNGETIFF, bytes(40))
     return bool(struct.unpack("16sH22x", answer)[1] & IFF_VNET_HDR)
+
+
+def without_offload(device: str) -> None:
+    """Have checksums written before a frame leaves, as on Wi-Fi."""
+    value = array.array("B", struct.pack("=II", _ETHTOOL_STXCSUM, 0))
+    request = struct.pack("16sP16x", device.encode(), value.buffer_info()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        ioctl(any_socket, _SIOCETHTOOL, request)

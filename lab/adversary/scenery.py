@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import struct
 from collections.abc import Iterator
-from fcntl import ioctl
 from pathlib import Path
 
 from lab.adversary import packets as p
 from lab.adversary import world as w
 from lab.lan import FAR_MAC, NEAR_MAC, Lan, ready_at_once, wait_for
+from lab.links import without_offload
 from lab.sandbox import command, inside, packet_socket
 
-_SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8946, 0x17
 VLAN_DEVICE = "up0.5"
 _BEHIND = "behind0"
 # ARP that nobody asked for is believed, also right after other.
@@ -50,7 +48,7 @@ def scenery(lan: Lan) -> Iterator[bool]:
         believe(lan.far)
     for path, value in _HOST:
         _set(path, value)
-    _without_offload("up0")
+    without_offload("up0")
     for address, length in ((w.OTHER4, 24), (w.OTHER6, 64)):
         command("ip", "-n", lan.namespace, "address", "add", f"{address}/{length}", "dev", lan.far)
     has_vlans = _add_vlan_device()
@@ -113,16 +111,6 @@ def _lease(lan: Lan) -> None:
             kind, packet = p.over_ip("0.0.0.0", "255.255.255.255", (68, 67), asked)
             frames.send(p.ethernet("ff:ff:ff:ff:ff:ff", NEAR_MAC, kind, packet))
     wait_for(lambda: w.LEASES.items() <= lan.leases().items(), 5, "the leases")
-
-
-def _without_offload(device: str) -> None:
-    """Have checksums written before a frame leaves, as Wi-Fi does."""
-    import array
-
-    value = array.array("B", struct.pack("=II", _ETHTOOL_STXCSUM, 0))
-    request = struct.pack("16sP16x", device.encode(), value.buffer_info()[0])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        ioctl(any_socket, _SIOCETHTOOL, request)
 
 
 def _set(path: str, value: str) -> None:

@@ -32,10 +32,10 @@ def headed(frame: bytes, number: int) -> bytes:
     if choice == 3:
         return _segmented(frame, rest)
     place, cover = divmod(rest, len(_COVERS))
-    return _hidden(frame, _FIRST + 2 * (place % 40), _COVERS[cover]) or _PLAIN + frame + p.MARK
+    return hidden(frame, _FIRST + 2 * (place % 40), _COVERS[cover]) or _PLAIN + frame + p.MARK
 
 
-def _hidden(frame: bytes, at: int, cover: bytes) -> bytes | None:
+def hidden(frame: bytes, at: int, cover: bytes) -> bytes | None:
     """A frame of which two bytes are covered, and that has the kernel write the right ones."""
     if at + 2 > len(frame):
         return None

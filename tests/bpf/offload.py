@@ -5,7 +5,6 @@ that takes no frames without (TUNSETOFFLOAD), see what would be on the air.
 """
 
 import asyncio
-import ctypes
 import fcntl
 import os
 import select
@@ -26,13 +25,12 @@ from airtap.bpf.macnat import Macnat, open_macnat
 from airtap.bpf.pins import load
 from airtap.kernel import tap
 from lab.lan import wait_for
+from lab.links import without_offload
 from lab.sandbox import command
 
 UPLINK, GUEST, SIBLING = "02:00:00:00:00:01", "02:00:00:00:0a:01", "02:00:00:00:0b:01"
 HEADER = 10  # struct virtio_net_hdr
 TUNSETOFFLOAD = 0x400454D0  # linux/if_tun.h
-# linux/sockios.h, linux/ethtool.h
-SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
 _MARK = raw(Ether(src=GUEST, dst="ff:ff:ff:ff:ff:ff", type=0x88B6) / Raw(b"a mark".ljust(46)))
 
 
@@ -82,7 +80,7 @@ def wire(kind: str, content: bytes | None = None) -> Iterator[Wire]:
         for name in ("up1", "far1"):
             Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
             command("ip", "link", "set", name, "up")
-        _no_checksum_offload("up1")
+        without_offload("up1")
         names = {"mt1": GUEST, "mt2": SIBLING}
         taps = [_tap(undo, name, mac, kind) for name, mac in names.items()]
         fcntl.ioctl(taps[1], TUNSETOFFLOAD, 0)
@@ -119,10 +117,3 @@ async def _attach(macnat: Macnat, kind: str, children: dict[str, str]) -> None:
         await macnat.programs.attach(ipr, socket.if_nametoindex("up1"), PARENT[kind])
         for name in children:
             await macnat.programs.attach(ipr, socket.if_nametoindex(name), CHILD[kind])
-
-
-def _no_checksum_offload(name: str) -> None:
-    value = (ctypes.c_uint32 * 2)(ETHTOOL_STXCSUM, 0)
-    request = struct.pack("16sP", name.encode(), ctypes.addressof(value))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, SIOCETHTOOL, request.ljust(40, b"\0"))
