@@ -137,6 +137,7 @@ def test_where_routes_lead(
             assert is_free(airtapd, rogue, address) == free
 
 
+@BOTH_KINDS
 def test_gateways_of_other_routing_tables(lan: Lan, airtapd: Airtapd) -> None:
     """As those of VRFs, whose routes are in tables of their own."""
     gateways = {"-4": "192.0.2.254", "-6": "2001:db8::fe"}
@@ -151,6 +152,32 @@ def test_gateways_of_other_routing_tables(lan: Lan, airtapd: Airtapd) -> None:
             command("ip", family, "route", "flush", "table", "100")
 
 
+@pytest.mark.parametrize(
+    "device_kind",
+    [
+        pytest.param(kind, marks=pytest.mark.machine("um"), id=f"um-{kind}")
+        for kind in ("macvtap", "ipvtap")
+    ],
+    indirect=True,
+)
+def test_gateways_of_a_vrf(lan: Lan, airtapd: Airtapd) -> None:
+    """Its routes are in a table of its own."""
+    command("ip", "link", "add", "vrf1", "up", "type", "vrf", "table", "77")
+    try:
+        command("ip", "link", "set", "up0", "master", "vrf1")
+        gateways = {"-4": "192.0.2.254", "-6": "2001:db8::fe"}
+        command("ip", "address", "replace", "2001:db8::10/64", "dev", "up0", "nodad")
+        for family, gateway in gateways.items():
+            command(*f"ip {family} route replace default via {gateway} vrf vrf1".split())
+        with raw_guest(airtapd) as rogue:
+            for gateway in gateways.values():
+                assert is_refused(airtapd, rogue, gateway)
+            assert is_free(airtapd, rogue, ROGUE4)
+    finally:
+        command("ip", "link", "delete", "vrf1")
+
+
+@BOTH_KINDS
 def test_more_networks_on_the_link_than_there_is_room_for(lan: Lan, airtapd: Airtapd) -> None:
     """One router advertisement may bring as many; the host's own networks stay."""
     extra = [f"{0x2100 + 8 * n:x}::/13" for n in range(40)]
