@@ -28,7 +28,17 @@ from lab.airtap import Airtapd
 from lab.kinds import BOTH_KINDS
 from lab.lan import FAR_MAC, HOST4, HOST6, NEAR_MAC, ROUTER4, Lan, wait_for
 from lab.sandbox import command, packet_socket
-from lab.traffic import BROADCAST, ROGUE4, ROGUE_MAC, RawGuest, collect, known, mark, raw_guest
+from lab.traffic import (
+    BROADCAST,
+    ROGUE4,
+    ROGUE_MAC,
+    RawGuest,
+    claim,
+    collect,
+    known,
+    mark,
+    raw_guest,
+)
 from tests.macnat.test_host_access import deceive
 
 STRANGER, ALL6 = "02:00:5e:00:53:09", "33:33:00:00:00:01"
@@ -256,9 +266,13 @@ def test_an_address_that_the_host_is_about_to_have(scene: Scene) -> None:
             wait_for(lambda: SOON in _solicited(guest), 5, "the host's question")
         for to in (NEAR_MAC, ALL6):
             guest.send(question(guest.mac, SOON, to))
-        show = ("ip", "address", "show", "dev", "up0")
-        wait_for(lambda: SOON not in command(*show, "tentative"), 5, "its answer to itself")
-        assert "dadfailed" not in command(*show)
+        wait_for(lambda: not _asks_itself(), 5, "its answer to itself")
+        assert "dadfailed" not in command("ip", "address", "show", "dev", "up0")
+
+
+def _asks_itself() -> bool:
+    shown = command("ip", "address", "show", "dev", "up0", "tentative")
+    return SOON in shown and "dadfailed" not in shown
 
 
 def _solicited(guest: RawGuest) -> set[str]:
@@ -317,10 +331,15 @@ def test_the_hosts_lease(lan: Lan, airtapd: Airtapd) -> None:
     message = BOOTP(op=2, yiaddr=ROGUE4, chaddr=bytes.fromhex(NEAR_MAC.replace(":", "")))
     offer = IP(src=ROUTER4, dst=ROGUE4) / UDP(sport=67, dport=68) / message
     with raw_guest(airtapd) as guest, lan.frames() as far:
-        guest.claim(ROGUE4)
+        for vlan in (0, 5):
+            guest.send(claim(ROGUE4, guest.mac, vlan=vlan))
         wait_for(lambda: ROGUE4 in known(airtapd, guest.mac), 5, "its address")
         far.send(bytes(mark(STRANGER)))
         guest.received()
-        far.send(raw(Ether(src=FAR_MAC, dst=NEAR_MAC) / offer))
+        for tags in TAGS.values():
+            head: Packet = Ether(src=FAR_MAC, dst=NEAR_MAC)
+            for tag in tags:
+                head = head / tag.copy()
+            far.send(raw(head / offer))
         far.send(bytes(mark(STRANGER)))
         assert not [frame for frame in guest.received() if BOOTP in Ether(frame)]
