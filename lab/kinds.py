@@ -8,3 +8,12 @@ BOTH_KINDS = pytest.mark.parametrize(
     ["macvtap", pytest.param("ipvtap", marks=pytest.mark.machine("um"), id="um-ipvtap")],
     indirect=True,
 )
+# The same for what this system's kernel need not have: VLANs, VRFs.
+BOTH_IN_MACHINE = pytest.mark.parametrize(
+    "device_kind",
+    [
+        pytest.param(kind, marks=pytest.mark.machine("um"), id=f"um-{kind}")
+        for kind in ("macvtap", "ipvtap")
+    ],
+    indirect=True,
+)

@@ -17,7 +17,7 @@ from scapy.packet import Packet
 
 from lab.airtap import Airtapd
 from lab.host_access import reaches
-from lab.kinds import BOTH_KINDS
+from lab.kinds import BOTH_IN_MACHINE, BOTH_KINDS
 from lab.lan import FAR_MAC, HOST4, NEAR_MAC, ROUTER4, Lan, wait_for
 from lab.sandbox import command
 from lab.traffic import (
@@ -152,14 +152,7 @@ def test_gateways_of_other_routing_tables(lan: Lan, airtapd: Airtapd) -> None:
             command("ip", family, "route", "flush", "table", "100")
 
 
-@pytest.mark.parametrize(
-    "device_kind",
-    [
-        pytest.param(kind, marks=pytest.mark.machine("um"), id=f"um-{kind}")
-        for kind in ("macvtap", "ipvtap")
-    ],
-    indirect=True,
-)
+@BOTH_IN_MACHINE
 def test_gateways_of_a_vrf(lan: Lan, airtapd: Airtapd) -> None:
     """Its routes are in a table of its own."""
     command("ip", "link", "add", "vrf1", "up", "type", "vrf", "table", "77")
