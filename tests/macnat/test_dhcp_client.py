@@ -19,7 +19,7 @@ from lab.airtap import Airtapd
 from lab.kinds import BOTH_KINDS
 from lab.lan import FAR_MAC, NEAR_MAC, ROUTER4, Lan, wait_for
 from lab.sandbox import children, dying_with_us
-from lab.traffic import BROADCAST, ROGUE4, ROGUE_MAC, RawGuest, raw_guest
+from lab.traffic import BROADCAST, ROGUE4, ROGUE_MAC, RawGuest, known, raw_guest
 
 LEASED = "192.0.2.222"
 # They hear their server on a packet socket, and give what they got to a script that only notes it.
@@ -133,6 +133,19 @@ def test_no_guest_configures_a_client(
 def test_nor_without_mac_nat(client: str, tmp_path: Path) -> None:
     with Lan() as lan, Airtapd() as airtapd:
         deceive(lan, airtapd, client, tmp_path)
+
+
+@BOTH_KINDS
+def test_no_guest_has_a_clients_offer(lan: Lan, airtapd: Airtapd, tmp_path: Path) -> None:
+    """It spoke from the host's former address while the host had none.
+
+    udhcpc hears on a packet socket of IPv4's, behind where MAC NAT finds whose a packet is.
+    """
+    *_, former = told("udhcpc", tmp_path).split()
+    with raw_guest(airtapd) as guest:
+        guest.claim(former)
+        wait_for(lambda: former in known(airtapd, guest.mac), 5, "its address")
+        assert former in told("udhcpc", tmp_path).split()
 
 
 def deceive(lan: Lan, airtapd: Airtapd, client: str, tmp_path: Path) -> None:
