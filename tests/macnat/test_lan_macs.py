@@ -106,6 +106,17 @@ def test_a_gateways_mac_is_refused(counting_lan: Lan, config: str) -> None:
             assert is_up(other.device), "any other is not"
 
 
+@pytest.mark.parametrize("first", [FAR_MAC, ROGUE_MAC], ids=["asked-for", "taken-later"])
+def test_a_sibling_keeps_its_way_to_the_router(
+    lan: Lan, airtapd: Airtapd, alice: PumpGuest, first: str
+) -> None:
+    """A macvlan would give bob, whose MAC is the router's, what alice has for that."""
+    with run_helper([f"--mac={first}", "--br=up0"], env=airtapd.env) as tap:
+        if tap.fd >= 0:
+            set_mac(RawGuest(tap), FAR_MAC)
+        assert alice.ping("192.0.2.1", timeout=5)
+
+
 def test_a_gateways_mac_is_not_learned(lan: Lan, airtapd: Airtapd, alice: PumpGuest) -> None:
     with airtapd.attach("up0") as tap, Ping("192.0.2.1", namespace=alice.namespace) as pings:
         bob = RawGuest(tap, FAR_MAC)
