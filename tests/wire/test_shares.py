@@ -77,6 +77,7 @@ FLOODS = (
     '{"op": "status"}',
     '{"op": "trace", "guest": "nobody"}',
     '{"op": "attach", "br": "nothing", "vnet_hdr": true}',
+    '{"op": "attach", "br": "up0", "vnet_hdr": true}',  # whose device goes at once
     "{}",
     "",  # connects, and asks for nothing
 )
