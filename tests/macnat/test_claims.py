@@ -12,6 +12,7 @@ import pytest
 from scapy.compat import raw
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import ICMPv6ND_RA, ICMPv6NDOptPrefixInfo, IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
@@ -172,19 +173,30 @@ def test_gateways_of_a_vrf(lan: Lan, airtapd: Airtapd) -> None:
 
 @BOTH_KINDS
 def test_more_networks_on_the_link_than_there_is_room_for(lan: Lan, airtapd: Airtapd) -> None:
-    """One router advertisement may bring as many; the host's own networks stay."""
-    extra = [f"{0x2100 + 8 * n:x}::/13" for n in range(40)]
-    extra += [f"{11 + n}.0.0.0/8" for n in range(40)]
-    with pump(airtapd, ipv4=GUEST4, ipv6=GUEST6):
+    """The LAN's router advertises as many in one packet; the host's own networks stay."""
+    Path("/proc/sys/net/ipv6/conf/up0/accept_ra").write_text("1")
+    extra = [f"{11 + n}.0.0.0/8" for n in range(40)]
+    with pump(airtapd, ipv4=GUEST4, ipv6=GUEST6), lan.frames() as far:
         assert reaches(GUEST4) and reaches(GUEST6)
+        far.send(bytes(advertised(40)))
         for prefix in extra:
             command("ip", "route", "replace", prefix, "dev", "up0")
         try:
+            wait_for(lambda: command("ip", "-6", "route").count("::/13 ") == 40, 5, "the routes")
             wait_for(lambda: "too many" in airtapd.log(), 10, "a word on routes that are too many")
             assert reaches(GUEST4) and reaches(GUEST6)
         finally:
             for prefix in extra:
                 command("ip", "route", "del", prefix, "dev", "up0")
+
+
+def advertised(networks: int) -> Packet:
+    """A router advertisement of so many networks on the link, shorter than the host's own."""
+    packet: Packet = IPv6(src="fe80::1", dst="ff02::1", hlim=255) / ICMPv6ND_RA(routerlifetime=0)
+    for n in range(networks):
+        prefix = f"{0x2100 + 8 * n:x}::"
+        packet = packet / ICMPv6NDOptPrefixInfo(prefix=prefix, prefixlen=13, A=0)
+    return Ether(src=FAR_MAC, dst="33:33:00:00:00:01") / packet
 
 
 def release(client: str, address: str, flags: str = "") -> Packet:
