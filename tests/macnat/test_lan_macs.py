@@ -106,6 +106,18 @@ def test_a_gateways_mac_is_refused(counting_lan: Lan, config: str) -> None:
             assert is_up(other.device), "any other is not"
 
 
+def test_a_gateways_mac_is_refused_where_it_is_one_over_ipv6_alone(counting_lan: Lan) -> None:
+    command("ip", "route", "delete", "default")
+    command("ip", "neighbour", "flush", "dev", "up0")
+    command("ping", "-c1", "-w5", "2001:db8::1")
+    with (
+        Airtapd(config=MACNAT_ON) as airtapd,
+        run_helper([f"--mac={FAR_MAC}", "--br=up0"], env=airtapd.env) as refused,
+    ):
+        assert refused.status == 1
+        assert f"{FAR_MAC} is the MAC address of gateway 2001:db8::1" in refused.stderr
+
+
 @pytest.mark.parametrize("first", [FAR_MAC, ROGUE_MAC], ids=["asked-for", "taken-later"])
 def test_a_sibling_keeps_its_way_to_the_router(
     lan: Lan, airtapd: Airtapd, alice: PumpGuest, first: str
