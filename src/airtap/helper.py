@@ -23,7 +23,7 @@ HELP = f"""{USAGE}
 Give QEMU a guest device on the LAN behind NAME. QEMU runs it:
 
   -netdev tap,id=n0,helper=/usr/bin/airtap-bridge-helper,br=eth0
-  -netdev tap,id=n0,helper="/usr/bin/airtap-bridge-helper --mac=52:54:00:12:34:56",br=eth0
+  -netdev tap,id=n0,helper="/usr/bin/airtap-bridge-helper --mac=52:54:00:0a:57:01",br=eth0
 
   --br=NAME    a host interface, a Linux bridge, or an alias from airtap.toml
   --fd=FD      the Unix socket on which to send the device's file descriptor

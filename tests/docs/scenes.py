@@ -25,7 +25,7 @@ from lab.libvirt import domain_xml
 from lab.linux import leases
 from tests.docs.host import ACL, Host
 
-MAC = "52:54:00:12:34:56"
+MAC = "52:54:00:0a:57:01"
 
 # A command that is not run here: a test file that has it run, or the reason why no test does.
 ELSEWHERE = {

@@ -50,10 +50,10 @@ class Broker:
         self.mac_nat = Reconciler(current, links, ipr, callbacks)
         self._dispatcher = dispatcher
         self._links = links
-        self._learning = MacLearning(links, self._mac_learned, self.mac_nat.lan_user)
+        self.learning = MacLearning(links, self._mac_learned, self.mac_nat.lan_user)
         self.shares = Shares()
-        self.registry = Registry(links, self.shares, on_forgotten=self._learning.stop)
-        self._devices = GuestDevices(current, links, self.registry, self.mac_nat, self._learning)
+        self.registry = Registry(links, self.shares, on_forgotten=self.learning.stop)
+        self._devices = GuestDevices(current, links, self.registry, self.mac_nat, self.learning)
         self.hooks = LibvirtHooks(current, links, self.registry, self.mac_nat, self._devices)
         self._reading_acl: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -63,7 +63,7 @@ class Broker:
             log.info("%s is adopted: its guest runs", guest.name)
             if guest.kind == "macvtap" and guest.owner.learning:
                 try:
-                    self._learning.start(guest)
+                    self.learning.start(guest)
                 except OSError as exc:  # its guest has just ended
                     log.info("%s: cannot learn its MAC: %s", guest.name, reason(exc))
         if await self.mac_nat.recover():
@@ -71,7 +71,7 @@ class Broker:
 
     async def close(self) -> None:
         """Stop watching. The devices stay; a later daemon recovers them."""
-        await self._learning.close()
+        await self.learning.close()
         await self.mac_nat.close()
         await self.registry.close()
 

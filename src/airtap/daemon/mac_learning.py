@@ -12,7 +12,7 @@ from dataclasses import replace
 from socket import socket
 
 from ..errors import Problem
-from ..kernel.links import LinkError, LinkNotFound, Links
+from ..kernel.links import Link, LinkError, LinkNotFound, Links
 from ..kernel.packet_socket import open_frames, source_macs
 from ..names import mac_address
 from .registry import Guest
@@ -37,6 +37,7 @@ class MacLearning:
         self._lan_user = lan_user
         self._on_learned = on_learned
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._refused: dict[int, str] = {}
 
     def start(self, guest: Guest) -> None:
         """Watch from now on for the first usable frame of guest. Raises OSError."""
@@ -50,6 +51,10 @@ class MacLearning:
         if task := self._tasks.pop(index, None):
             task.cancel()
 
+    def refused(self, index: int) -> str:
+        """Tell in words whose MAC the guest of a device speaks with; "" if it may have its own."""
+        return self._refused.get(index, "")
+
     async def close(self) -> None:
         """Stop all watching."""
         tasks = list(self._tasks.values())
@@ -59,6 +64,7 @@ class MacLearning:
 
     def _ended(self, guest: Guest, frames: socket, task: asyncio.Task[None]) -> None:
         frames.close()
+        self._refused.pop(guest.index, None)
         if self._tasks.get(guest.index) is task:
             del self._tasks[guest.index]
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -86,14 +92,14 @@ class MacLearning:
                 return False  # a host program's own frame: the guest cannot know this MAC
             if why := await self._lan_user(link.parent, mac):
                 raise Problem("mac-in-use", why)
-            await self._links.set_mac(guest.index, mac_address(mac))
+            await self._set_mac(link, mac_address(mac))
         except LinkNotFound:
             return True
         except (OSError, Problem) as exc:
+            if isinstance(exc, Problem) and exc.code == "mac-in-use":
+                self._refused[guest.index] = str(exc)
             if log_refusal:
-                busy = isinstance(exc, LinkError) and exc.errno in (errno.EADDRINUSE, errno.EBUSY)
-                why = "its parent or another guest has it" if busy else str(exc)
-                log.warning("%s: the guest speaks as %s and may not: %s", guest.name, mac, why)
+                log.warning("%s: the guest speaks as %s and may not: %s", guest.name, mac, exc)
             return False
         learned = replace(guest, owner=replace(guest.owner, learning=False))
         try:
@@ -103,3 +109,15 @@ class MacLearning:
         log.info("%s: the guest is %s", guest.name, mac)
         self._on_learned(learned, mac)
         return True
+
+    async def _set_mac(self, link: Link, mac: str) -> None:
+        """Raises LinkError; Problem mac-in-use with who has it."""
+        try:
+            await self._links.set_mac(link.index, mac)
+        except LinkError as exc:
+            if exc.errno not in (errno.EADDRINUSE, errno.EBUSY):
+                raise
+            beside = [each for each in await self._links.dump() if each.mac == mac]
+            names = [e.name for e in beside if link.parent in (e.index, e.parent)]
+            who = names[0] if names else "its parent or another guest"
+            raise Problem("mac-in-use", f"{mac} is the MAC address of {who}") from exc

@@ -21,10 +21,25 @@ _UNMANAGED = {
         " then: networkctl reload"
     ),
 }
+# What is wrong with refused frames, and what to do.
 _REFUSED = {
-    Refusal.WRONG_MAC: "with another source MAC than its own",
-    Refusal.HOST_ADDRESS: "that claim an address of the host or a gateway, or behind the host",
-    Refusal.GUEST_ADDRESS: "that claim another guest's address",
+    Refusal.WRONG_MAC: (
+        "with another source MAC than its own",
+        "behind a bridge in the guest no other MAC can be used; a guest that gives its card another"
+        " one has to be started with that one, or in libvirt have trustGuestRxFilters='yes'",
+    ),
+    Refusal.HOST_ADDRESS: (
+        "that claim an address of the host or a gateway, or behind the host",
+        "give the guest an address of its own, or have it ask for a lease; a guest that is to be"
+        " the host's own router belongs onto a bridge",
+    ),
+    Refusal.GUEST_ADDRESS: (
+        "that claim another guest's address",
+        "a clone? its machine-id is the other's, and so its lease: in the guest rm /etc/machine-id,"
+        " then systemd-machine-id-setup, and a new lease; of one guest with two cards on this LAN"
+        " take one off, or in it: sysctl -w net.ipv4.conf.all.arp_ignore=1"
+        " net.ipv4.conf.all.arp_announce=2, and source routing",
+    ),
 }
 
 
@@ -166,10 +181,10 @@ def _kept_off(guest: dict[str, object]) -> Iterator[Finding]:
         yield problem(
             "mac-in-use",
             _domain(guest) or str(guest["device"]),
-            what="airtapd keeps this guest's device down: what others have for the owner of its"
-            " MAC address would reach it",
+            what="this guest has no network, or only broadcasts: its MAC address is another's",
             evidence=f"airtap status: {why}",
-            remedy="give the guest a MAC address of its own, and start it anew",
+            remedy="give the guest a MAC address of its own (QEMU: mac=, another for each), and"
+            " start it anew",
         )
 
 
@@ -190,17 +205,15 @@ def _refused(guest: dict[str, object]) -> Iterator[Finding]:
     refused = guest.get("refused")
     if not isinstance(refused, dict):
         return
-    counts = [(refused.get(each.key), why) for each, why in _REFUSED.items()]
-    found = [f"{count} {why}" for count, why in counts if count]
-    if found:
-        yield warning(
-            "guest-refused",
-            _domain(guest) or str(guest["device"]),
-            what="frames of this guest are dropped",
-            evidence=f"airtap status --json, {guest['device']}: {'; '.join(found)}",
-            remedy="give the guest an address of its own, or have it ask for a lease; behind a"
-            " bridge in the guest no other MAC can be used",
-        )
+    for cause, (why, remedy) in _REFUSED.items():
+        if count := refused.get(cause.key):
+            yield warning(
+                "guest-refused",
+                _domain(guest) or str(guest["device"]),
+                what="frames of this guest are dropped",
+                evidence=f"airtap status --json, {guest['device']}: {count} {why}",
+                remedy=remedy,
+            )
 
 
 def _domain(guest: dict[str, object]) -> str:
