@@ -1,9 +1,11 @@
 """What one user's flood costs another: 128 connections without any right, and somebody else's
 status and attach, beside the same without a flood, in the same run; on a host with few devices and
-on one with many.
+on one with many. "busy" is no flood: as many processes as there are processors, which never sleep
+and do not ask airtapd, so what is slower beside them waits for a processor.
 """
 
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
@@ -40,8 +42,8 @@ def compare(crowd: Crowd, devices: int) -> None:
     print(f"{devices} devices; another user waits, ms: median, worst of {ROUNDS}, ratio of medians")
     idle = measured(crowd)
     print(f"{'':10}{_row('status', idle['status'])}{_row('attach', idle['attach'])}")
-    for kind in KINDS:
-        with _flood(crowd.airtapd.socket, kind):
+    for kind in ("busy", *KINDS):
+        with _busy() if kind == "busy" else _flood(crowd.airtapd.socket, kind):
             took = measured(crowd)
         rows = [
             f"{_row(what, took[what])}{_median(took[what]) / _median(idle[what]):7.1f}"
@@ -74,6 +76,19 @@ def _row(what: str, times: list[float]) -> str:
 
 
 _median = statistics.median
+
+
+@contextlib.contextmanager
+def _busy() -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for _ in os.sched_getaffinity(0):
+            argv = dying_with_us(["/usr/bin/python3", "-I", "-S", "-c", "while True: pass"])
+            process = subprocess.Popen(
+                argv, user=STRANGER, group=STRANGER, extra_groups=[], cwd="/"
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        yield
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -217,8 +218,8 @@ class Demo:
             lease = self._lan.leases().get(guest.mac)
             if lease != address:
                 raise DemoError(f"{guest.name} has {address}, and the DHCP server says {lease}")
-            if not self._lan.fetched(address):
-                raise DemoError(f"{guest.name} booted, and the TFTP server does not know of it")
+            # It runs what it has fetched before the server has logged that.
+            wait_for(partial(self._lan.fetched, address), 5, f"the TFTP server to log {guest.name}")
             self._addresses[guest.name] = address
             self._say(f"{guest.name}  {guest.mac}  leased {address}, fetched its boot file")
 
