@@ -1,9 +1,13 @@
 """DHCP clients as guests run them."""
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from lab.airtap import Airtapd
 from lab.pump import PumpGuest
+from lab.traffic import pump, running
 
 _DHCLIENT_SCRIPT = """#!/bin/sh
 case "$reason" in
@@ -52,7 +56,19 @@ def networkd(directory: Path, broadcast: bool) -> list[str]:
     return shell(_NETWORKD, "yes" if broadcast else "no")
 
 
-CLIENTS = (dhclient, dhcpcd, networkd)
+@contextmanager
+def each_client(
+    airtapd: Airtapd, directory: Path, broadcast: bool
+) -> Iterator[dict[PumpGuest, subprocess.Popen[str]]]:
+    """All at the same time, each in a guest of its own. broadcast: whether it asks for that."""
+    with ExitStack() as stack:
+        guests = {}
+        for number, client in enumerate((dhclient, dhcpcd, networkd)):
+            mac = f"52:54:00:00:01:{number:02x}"
+            guest = stack.enter_context(pump(airtapd, mac, name=client.__name__))
+            argv = client(directory, broadcast)
+            guests[guest] = stack.enter_context(running(guest, argv))
+        yield guests
 
 
 def leased(guest: PumpGuest, client: subprocess.Popen[str]) -> list[str]:

@@ -6,10 +6,10 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from lab import sandbox
-from lab.airtap import BIN
+from lab.airtap import BIN, Airtapd
 from lab.lan import wait_for
 
 Finding = dict[str, str]
@@ -22,6 +22,11 @@ class Doctor:
     """airtap doctor with the environment of one host."""
 
     env: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, airtapd: Airtapd) -> Self:
+        """Of a daemon's host, with its configuration."""
+        return cls({**airtapd.env, "AIRTAP_CONFIG": str(airtapd.config)})
 
     def run(self, *argv: str, uid: int = 0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

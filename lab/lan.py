@@ -21,7 +21,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -253,8 +253,6 @@ class Lan(Running):
         """
         self._far("link", "set", self.far, "down")
         self._end_server()
-        for name in ("log", "leases"):
-            (self._directory / name).unlink(missing_ok=True)
         self._far("address", "flush", "dev", self.far, "scope", "global")
         command("ip", "address", "flush", "dev", self.uplink, "scope", "global")
         command("ip", "-6", "route", "flush", "default", "dev", self.uplink)
@@ -266,9 +264,7 @@ class Lan(Running):
     def serve_from_host(self) -> None:
         """From now on the host is the LAN's DHCP server, and nobody else is."""
         self._end_server()
-        for name in ("log", "leases"):
-            (self._directory / name).unlink(missing_ok=True)
-        self._serve([], self.uplink)
+        self._serve(on_host=True)
 
     def frames(self) -> socket.socket:
         """Open a packet socket at the far end: for what arrives there, and to send from there.
@@ -342,13 +338,16 @@ class Lan(Running):
         prefix = sandbox.netns_exec_prefix(self.namespace)
         command(*prefix, "nft", "-f", str(rules))
 
-    def _serve(self, where: Sequence[str] | None = None, link: str = "") -> None:
-        """Serve in the LAN, or, by other words before the command, on a link elsewhere."""
-        prefix = sandbox.netns_exec_prefix(self.namespace) if where is None else where
+    def _serve(self, *, on_host: bool = False) -> None:
+        """Serve anew, at the far end or at the host's."""
+        prefix = [] if on_host else sandbox.netns_exec_prefix(self.namespace)
+        link = self.uplink if on_host else self.far
+        for name in ("log", "leases"):
+            (self._directory / name).unlink(missing_ok=True)
         complaints = self._directory / "dnsmasq.stderr"
         with complaints.open("wb") as stderr:
             server = subprocess.Popen(
-                sandbox.dying_with_us([*prefix, *self._dnsmasq(link or self.far)]),
+                sandbox.dying_with_us([*prefix, *self._dnsmasq(link)]),
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,

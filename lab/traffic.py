@@ -203,6 +203,13 @@ def claim(address: str, mac: str, to: str = BROADCAST, vlan: int = 0) -> Packet:
     return ether / IPv6(src=address, dst="ff02::1", hlim=255) / advert
 
 
+def tagged(head: Packet, tags: Sequence[Packet]) -> Packet:
+    """A frame's beginning, with tags behind it."""
+    for tag in tags:
+        head = head / tag.copy()
+    return head
+
+
 def status_of(airtapd: Airtapd, mac: str) -> dict[str, Any]:
     """What airtap status says of the guest with this MAC."""
     [guest] = [guest for guest in airtapd.guests() if guest["mac"] == mac]

@@ -1,6 +1,7 @@
 """Being another user for a while, as the kernel notes it and as it lets them."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,16 @@ def acting_as(uid: int) -> Iterator[None]:
         yield
     finally:
         _become(before)
+
+
+@contextmanager
+def connected_as(uid: int, path: str) -> Iterator[socket.socket]:
+    """A connection to airtapd that a user has made, who may pass it on."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+        with acting_as(uid):
+            peer.connect(path)
+        peer.settimeout(20)
+        yield peer
 
 
 def _become(uid: int) -> None:

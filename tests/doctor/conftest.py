@@ -35,4 +35,4 @@ def airtapd(lan: Lan, config: str) -> Iterator[Airtapd]:
 @pytest.fixture
 def doctor(airtapd: Airtapd) -> Doctor:
     """On that host."""
-    return Doctor({**airtapd.env, "AIRTAP_CONFIG": str(airtapd.config)})
+    return Doctor.of(airtapd)

@@ -140,7 +140,7 @@ def test_airtapd_of_another_version(lan: Lan) -> None:
     daemon.program = [sys.executable, "-c", start]
     try:
         with daemon:
-            doctor = Doctor({**daemon.env, "AIRTAP_CONFIG": str(daemon.config)})
+            doctor = Doctor.of(daemon)
             found = doctor.only("airtapd-version")
             assert "airtapd 0.0.7" in found["evidence"]
     finally:

@@ -122,7 +122,7 @@ def test_hooks_that_libvirtd_has_not_seen(airtapd: Airtapd) -> None:
     libvirtd = Libvirtd()
     shutil.move(HOOKS, "/run/hooks")
     with libvirtd, running("libvirtd", uid=GUEST_UID):
-        doctor = Doctor({**airtapd.env, "AIRTAP_CONFIG": str(airtapd.config)})
+        doctor = Doctor.of(airtapd)
         assert set(doctor.bad()) == {"hook-missing"}
         started = time.monotonic()
         wait_for(lambda: time.monotonic() > started + 1.5, 5, "a time that files show")

@@ -314,7 +314,7 @@ def knows_bridges() -> bool:
 def test_firewall_on_a_bridge() -> None:
     """Docker's forward policy, for one. On a bridge with a guest by the helper."""
     with Lan(bridge="br0"), Airtapd() as airtapd:
-        doctor = Doctor({**airtapd.env, "AIRTAP_CONFIG": str(airtapd.config)})
+        doctor = Doctor.of(airtapd)
         with airtapd.attach("br0"):
             assert not doctor.bad()
             with nft(FORWARD % "inet"):

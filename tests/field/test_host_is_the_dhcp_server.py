@@ -5,17 +5,16 @@ NixOS/nixpkgs#271453, containers/netavark#690, pi-hole/docker-pi-hole#546; also 
 "shared" and hotspots.
 """
 
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from lab.airtap import Airtapd
-from lab.dhcp_clients import CLIENTS, leased
+from lab.dhcp_clients import each_client, leased
 from lab.kinds import BOTH_KINDS
 from lab.lan import HOST4, Lan, wait_for
-from lab.traffic import pump, running
+from lab.traffic import pump
 
 MAC = "52:54:00:00:02:01"
 
@@ -42,13 +41,7 @@ def served(lan: Lan, airtapd: Airtapd, options: list[str]) -> None:
 
 def test_whichever_client_they_run(lan: Lan, airtapd: Airtapd, tmp_path: Path) -> None:
     lan.serve_from_host()
-    with ExitStack() as stack:
-        guests = {}
-        for number, client in enumerate(CLIENTS):
-            guest = stack.enter_context(
-                pump(airtapd, f"52:54:00:00:01:{number:02x}", name=client.__name__)
-            )
-            guests[guest] = stack.enter_context(running(guest, client(tmp_path, False)))
+    with each_client(airtapd, tmp_path, broadcast=False) as guests:
         for guest, process in guests.items():
             wait_for(partial(leased, guest, process), 20, f"the address of {guest.namespace}")
             assert lan.leases()[guest.mac] == guest.addresses()[0]

@@ -28,8 +28,7 @@ def test_the_second_one_is_told(macnat: str) -> None:
             second = airtapd.guests()[1]["device"]
             says = f"{QEMUS} is the MAC address of {first['device']}"
             wait_for(lambda: in_use(airtapd) == {first["device"]: None, second: says}, 5, says)
-            environment = {**airtapd.env, "AIRTAP_CONFIG": str(airtapd.config)}
-            finding = Doctor(environment).bad("up0")["mac-in-use"]
+            finding = Doctor.of(airtapd).bad("up0")["mac-in-use"]
             assert finding["subject"] == second
             assert says in finding["evidence"]
         one.close()  # the MAC is free, and another one's

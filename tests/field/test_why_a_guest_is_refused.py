@@ -6,28 +6,22 @@ cockpit-project/cockpit-machines#1968. A guest that is the host's router: IceWha
 """
 
 import pytest
-from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
 from lab.airtap import Airtapd
 from lab.doctor import Doctor
 from lab.lan import HOST4, ROUTER4, Lan
-from lab.traffic import BROADCAST, GUEST4, ROGUE4, ROGUE_MAC, pump, raw_guest
+from lab.traffic import GUEST4, ROGUE4, ROGUE_MAC, claim, pump, raw_guest
 
 CHANGED_MAC = "52:54:00:00:0c:0c"
-
-
-def announcement(mac: str, address: str) -> Packet:
-    arp = ARP(op=1, hwsrc=mac, psrc=address, hwdst="00:00:00:00:00:00", pdst=ROUTER4)
-    return Ether(src=mac, dst=BROADCAST) / arp
 
 
 @pytest.mark.parametrize(
     ("frame", "evidence", "remedy"),
     [
-        (announcement(ROGUE_MAC, GUEST4), "another guest's address", "/etc/machine-id"),
-        (announcement(CHANGED_MAC, ROGUE4), "another source MAC", "trustGuestRxFilters"),
-        (announcement(ROGUE_MAC, HOST4), "of the host", "bridge"),
+        (claim(GUEST4, ROGUE_MAC), "another guest's address", "/etc/machine-id"),
+        (claim(ROGUE4, CHANGED_MAC), "another source MAC", "trustGuestRxFilters"),
+        (claim(HOST4, ROGUE_MAC), "of the host", "bridge"),
     ],
     ids=["clone", "changed-mac", "router"],
 )
@@ -38,7 +32,7 @@ def test_the_cause_has_its_remedy(
         assert guest.ping(ROUTER4)
         rogue.send(frame)
         rogue.mark()
-        doctor = Doctor({**airtapd.env, "AIRTAP_CONFIG": str(airtapd.config)})
+        doctor = Doctor.of(airtapd)
         finding = doctor.only("guest-refused", "up0")
         assert evidence in finding["evidence"]
         assert remedy in finding["remedy"]

@@ -53,8 +53,6 @@ def test_what_is_installed(system: System) -> None:
     assert system.run("systemd-analyze", "verify", *units).stderr == ""
     report = system.run("systemd-analyze", "security", "airtapd.service", "--no-pager").stdout
     assert float(report.rpartition("airtapd.service: ")[2].split()[0]) <= 2.0
-    bounds = system.run("systemctl", "show", "-p", "MemoryMax", "-p", "TasksMax", "airtapd.service")
-    assert set(bounds.stdout.split()) == {f"MemoryMax={512 << 20}", "TasksMax=640"}
     for program in ("airtapd", "airtap-bridge-helper"):
         profile = f"/etc/apparmor.d/usr.bin.{program}"
         system.run("apparmor_parser", "--skip-kernel-load", "--skip-cache", profile)

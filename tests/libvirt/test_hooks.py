@@ -210,15 +210,14 @@ def test_a_hook_changes_nothing_by_itself(lan: Lan, airtapd: Airtapd) -> None:
 
 def test_leftovers_make_room(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:
     """libvirtd has lost all memory of a guest that ended, and so its release hook never ran."""
-    uuid = "0c0ffee0-0000-4000-8000-000000000001"
-    xml = marked_xml(libvirtd, *prepared_card(), uuid=uuid)
+    xml = marked_xml(libvirtd, *prepared_card(), uuid=UUID)
     with connected(libvirtd) as connection:
         connection.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
     libvirtd.stop()
     shutil.rmtree("/run/libvirt/qemu")
     assert DEVICE in host_links()
     libvirtd.start()
-    copy = xml.replace(uuid, uuid[:-1] + "2").replace(GUEST_MAC, GUEST_MAC[:-1] + "2")
+    copy = xml.replace(UUID, UUID[:-1] + "2").replace(GUEST_MAC, GUEST_MAC[:-1] + "2")
     with connected(libvirtd) as connection:
         with pytest.raises(libvirt.libvirtError, match=f"{DEVICE} is in use by domain guest"):
             connection.createXML(copy)

@@ -15,7 +15,7 @@ from lab.airtap import Airtapd
 from lab.kinds import BOTH_IN_MACHINE
 from lab.lan import FAR_MAC, NEAR_MAC, Lan, wait_for
 from lab.sandbox import command
-from lab.traffic import BROADCAST, ROGUE_MAC, RawGuest, collect
+from lab.traffic import BROADCAST, ROGUE_MAC, RawGuest, collect, tagged
 
 GROUP = "33:33:00:00:00:01"
 ROUTERS = {ROGUE_MAC: "fe80::5054:ff:fe00:3", FAR_MAC: "fe80::1"}
@@ -24,9 +24,7 @@ BAD, GOOD = "2001:db8:bad::", "2001:db8:900d::"
 
 
 def advertisement(source: str, to: str, prefix: str, tags: tuple[Packet, ...]) -> bytes:
-    frame: Packet = Ether(src=source, dst=to)
-    for tag in tags:
-        frame = frame / tag.copy()
+    frame = tagged(Ether(src=source, dst=to), tags)
     says = ICMPv6ND_RA(prf=1) / ICMPv6NDOptPrefixInfo(prefix=prefix)
     return raw(frame / IPv6(src=ROUTERS[source], dst="ff02::1", hlim=255) / says)
 

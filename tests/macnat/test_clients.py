@@ -1,29 +1,22 @@
 """DHCP clients as guests run them: each gets a lease of its own behind the uplink's one MAC."""
 
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from lab.airtap import Airtapd
-from lab.dhcp_clients import CLIENTS, leased
+from lab.dhcp_clients import each_client, leased
 from lab.dhcp_server import OFFERED, answering_unicast
 from lab.lan import Lan, wait_for
 from lab.pump import PumpGuest
-from lab.traffic import known, pump, running
+from lab.traffic import known, pump
 
 
 @pytest.mark.parametrize("broadcast", [False, True], ids=["unicast", "broadcast"])
 def test_clients(lan: Lan, airtapd: Airtapd, tmp_path: Path, broadcast: bool) -> None:
     """All at the same time, each in a guest of its own."""
-    with ExitStack() as stack:
-        guests = {}
-        for number, client in enumerate(CLIENTS):
-            mac = f"52:54:00:00:01:{number:02x}"
-            guest = stack.enter_context(pump(airtapd, mac, name=client.__name__))
-            argv = client(tmp_path, broadcast)
-            guests[guest] = stack.enter_context(running(guest, argv))
+    with each_client(airtapd, tmp_path, broadcast) as guests:
         with pump(airtapd, name="udhcpc") as guest:
             guest.dhcp(5, *(["-B"] if broadcast else []))
             holds_its_lease(lan, airtapd, guest)

@@ -38,6 +38,7 @@ from lab.traffic import (
     known,
     mark,
     raw_guest,
+    tagged,
 )
 from tests.macnat.test_host_access import deceive
 
@@ -149,9 +150,7 @@ def foreign() -> list[Packet]:
 def addressed(guest: RawGuest, payload: Packet, tags: Sequence[Packet]) -> Iterator[Packet]:
     """A payload at the uplink's MAC, to everybody and to a group, behind tags."""
     for to in (NEAR_MAC, BROADCAST, ALL6):
-        frame = Ether(src=guest.mac, dst=to)
-        for tag in tags:
-            frame = frame / tag.copy()
+        frame = tagged(Ether(src=guest.mac, dst=to), tags)
         if isinstance(payload, Ether):
             frame.lastlayer().type, inner = payload.type, payload.payload
             yield frame / inner
@@ -309,9 +308,7 @@ def test_what_the_lan_sends_back(lan: Lan, airtapd: Airtapd) -> None:
     Path("/proc/sys/net/ipv6/conf/up0/accept_ra").write_text("1")
 
     def advertise(source: str, to: str, prefix: str, *tags: Packet) -> bytes:
-        frame = Ether(src=source, dst=to)
-        for tag in tags:
-            frame = frame / tag.copy()
+        frame = tagged(Ether(src=source, dst=to), tags)
         option = ICMPv6NDOptPrefixInfo(prefix=prefix)
         return raw(frame / IPv6(src=OWN6, dst="ff02::1", hlim=255) / ICMPv6ND_RA() / option)
 
@@ -337,9 +334,6 @@ def test_the_hosts_lease(lan: Lan, airtapd: Airtapd) -> None:
         far.send(bytes(mark(STRANGER)))
         guest.received()
         for tags in TAGS.values():
-            head: Packet = Ether(src=FAR_MAC, dst=NEAR_MAC)
-            for tag in tags:
-                head = head / tag.copy()
-            far.send(raw(head / offer))
+            far.send(raw(tagged(Ether(src=FAR_MAC, dst=NEAR_MAC), tags) / offer))
         far.send(bytes(mark(STRANGER)))
         assert not [frame for frame in guest.received() if BOOTP in Ether(frame)]

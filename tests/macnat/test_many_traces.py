@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -12,7 +11,7 @@ from scapy.layers.l2 import Ether
 from lab.airtap import Airtapd
 from lab.lan import FAR_MAC, NEAR_MAC, ROUTER4, Lan, wait_for
 from lab.traffic import GUEST4, GUEST_MAC, SIBLING4, SIBLING_MAC, RawGuest, claim
-from lab.users import acting_as
+from lab.users import connected_as
 from tests.macnat.test_trace import tracing
 
 USERS = range(10001, 10006)
@@ -24,10 +23,7 @@ NOBODYS = "192.0.2.99"
 @contextmanager
 def asked(airtapd: Airtapd, guest: str, uid: int) -> Iterator[str]:
     """A trace that a user asks for, and what became of that: the problem, if there is one."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
-        with acting_as(uid):
-            peer.connect(airtapd.socket)
-        peer.settimeout(20)
+    with connected_as(uid, airtapd.socket) as peer:
         peer.send(json.dumps({"op": "trace", "guest": guest}).encode())
         yield json.loads(peer.recv(1 << 14)).get("problem", "")
 

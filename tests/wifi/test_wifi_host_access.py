@@ -51,7 +51,7 @@ def test_the_doctor(airtapd: Airtapd, tmp_path: Path) -> None:
     """Content with a station and its guest; and not with an airtap.toml that leaves them mute."""
     with pump(airtapd, ipv4=GUEST4) as guest:
         meet(guest, UPLINK)
-        doctor = Doctor({**airtapd.env, "AIRTAP_CONFIG": str(airtapd.config)})
+        doctor = Doctor.of(airtapd)
         findings = doctor.findings(UPLINK)
         assert {f["level"] for f in findings} == {"ok"}, findings
         assert "wifi-station: takes one MAC only" in str(findings)

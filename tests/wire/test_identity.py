@@ -17,7 +17,7 @@ from lab.airtap import Airtapd, Attached, run_helper
 from lab.lan import Lan
 from lab.links import guest_devices, link, wait_gone
 from lab.sandbox import command, host_links
-from lab.users import acting_as
+from lab.users import acting_as, connected_as
 from tests.wire.strangers import says, stranger
 
 USER, NEIGHBOUR = 10001, 10002
@@ -35,16 +35,6 @@ _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _SIOCSIFHWADDR = 0x8924
 _RTMGRP_LINK = 1
 MARKS = ("ifname", "ifalias", "group")
-
-
-@contextmanager
-def connected(airtapd: Airtapd, uid: int = 0) -> Iterator[socket.socket]:
-    """A connection that a user has made, who may pass it on."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
-        with acting_as(uid):
-            peer.connect(airtapd.socket)
-        peer.settimeout(20)
-        yield peer
 
 
 def ask(peer: socket.socket, request: dict[str, object]) -> dict[str, Any]:
@@ -82,7 +72,7 @@ def test_root_of_a_users_own_namespace_is_that_user(lan: Lan, airtapd: Airtapd) 
 
 def test_who_connected_counts_not_who_sends(lan: Lan, airtapd: Airtapd) -> None:
     """A connection may be passed on, and a message may say what it likes."""
-    with connected(airtapd, USER) as peer:
+    with connected_as(USER, airtapd.socket) as peer:
         assert ask(peer, CREATE)["problem"] == "access-denied"
         for name, value in ("uid", 0), ("pid", 1), ("groups", [0]), ("peer", {"uid": 0}):
             assert ask(peer, {**ATTACH, name: value})["problem"] == "bad-message"

@@ -20,7 +20,7 @@ from lab.airtap import IMPATIENT, Airtapd, run_helper
 from lab.lan import Lan, wait_for
 from lab.links import guest_devices
 from lab.sandbox import dying_with_us
-from lab.users import acting_as
+from lab.users import connected_as
 
 Json = dict[str, Any]
 
@@ -184,7 +184,7 @@ def test_connections_of_all_users_leave_room_for_root() -> None:
 
         def holds(uid: int, number: int) -> bool:
             """Have a user connect so often. Returns whether the last one was let in."""
-            peers = [held.enter_context(connected_as(airtapd, uid)) for _ in range(number)]
+            peers = [held.enter_context(connected_as(uid, airtapd.socket)) for _ in range(number)]
             try:
                 peers[-1].send(b"x")
                 return b"bad-message" in peers[-1].recv(1 << 14)
@@ -199,15 +199,6 @@ def test_connections_of_all_users_leave_room_for_root() -> None:
         assert not holds(0, 1)
         held.pop_all().close()
         wait_for(lambda: holds(10005, 1), 20, "room again")
-
-
-@contextlib.contextmanager
-def connected_as(airtapd: Airtapd, uid: int) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
-        with acting_as(uid):
-            peer.connect(airtapd.socket)
-        peer.settimeout(20)
-        yield peer
 
 
 def test_peers_that_vanish_in_the_middle(lan: Lan, airtapd: Airtapd) -> None:

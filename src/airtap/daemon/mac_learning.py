@@ -7,7 +7,7 @@ does not carry that. Until the guest speaks the device has a random one.
 import asyncio
 import errno
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from socket import socket
 
@@ -37,7 +37,7 @@ class MacLearning:
         self._lan_user = lan_user
         self._on_learned = on_learned
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._refused: dict[int, str] = {}
+        self._refused: dict[int, tuple[str, str]] = {}  # the MAC, and who on the LAN uses it
 
     def start(self, guest: Guest) -> None:
         """Watch from now on for the first usable frame of guest. Raises OSError."""
@@ -51,9 +51,17 @@ class MacLearning:
         if task := self._tasks.pop(index, None):
             task.cancel()
 
-    def refused(self, index: int) -> str:
-        """Tell in words whose MAC the guest of a device speaks with; "" if it may have its own."""
-        return self._refused.get(index, "")
+    def refused(self, device: Link, links: Iterable[Link]) -> str:
+        """Tell in words whose MAC a device's guest speaks with; "" if it may have its own.
+
+        links: those among which a sibling is, or the parent, that has it.
+        """
+        mac, lan_user = self._refused.get(device.index, ("", ""))
+        if not mac or lan_user:
+            return lan_user
+        beside = (each for each in links if device.parent in (each.index, each.parent))
+        bearers = (each.name for each in beside if each.mac == mac)
+        return f"{mac} is the MAC address of {next(bearers, 'its parent or another guest')}"
 
     async def close(self) -> None:
         """Stop all watching."""
@@ -92,14 +100,16 @@ class MacLearning:
                 return False  # a host program's own frame: the guest cannot know this MAC
             if why := await self._lan_user(link.parent, mac):
                 raise Problem("mac-in-use", why)
-            await self._set_mac(link, mac_address(mac))
+            await self._links.set_mac(guest.index, mac_address(mac))
         except LinkNotFound:
             return True
         except (OSError, Problem) as exc:
-            if isinstance(exc, Problem) and exc.code == "mac-in-use":
-                self._refused[guest.index] = str(exc)
+            busy = isinstance(exc, LinkError) and exc.errno in (errno.EADDRINUSE, errno.EBUSY)
+            if busy or (isinstance(exc, Problem) and exc.code == "mac-in-use"):
+                self._refused[guest.index] = mac, "" if busy else str(exc)
             if log_refusal:
-                log.warning("%s: the guest speaks as %s and may not: %s", guest.name, mac, exc)
+                why = "its parent or another guest has it" if busy else str(exc)
+                log.warning("%s: the guest speaks as %s and may not: %s", guest.name, mac, why)
             return False
         learned = replace(guest, owner=replace(guest.owner, learning=False))
         try:
@@ -109,15 +119,3 @@ class MacLearning:
         log.info("%s: the guest is %s", guest.name, mac)
         self._on_learned(learned, mac)
         return True
-
-    async def _set_mac(self, link: Link, mac: str) -> None:
-        """Raises LinkError; Problem mac-in-use with who has it."""
-        try:
-            await self._links.set_mac(link.index, mac)
-        except LinkError as exc:
-            if exc.errno not in (errno.EADDRINUSE, errno.EBUSY):
-                raise
-            beside = [each for each in await self._links.dump() if each.mac == mac]
-            names = [e.name for e in beside if link.parent in (e.index, e.parent)]
-            who = names[0] if names else "its parent or another guest"
-            raise Problem("mac-in-use", f"{mac} is the MAC address of {who}") from exc

@@ -53,7 +53,7 @@ async def packets(
                 shown = _guest(guest, owner, own, counters.get(guest.index))
                 stranded = active is not None and active.needs_renew(guest.index)
                 held_for = active.lan_macs.held_for(guest.index) if active else ""
-                mac_in_use = held_for or broker.learning.refused(guest.index) or None
+                mac_in_use = held_for or broker.learning.refused(guest, dump) or None
                 states = {"stranded": stranded, "mac_in_use": mac_in_use}
                 yield {"guest": {**shown, **states}}
     for device in broker.registry.lost_devices():

@@ -241,11 +241,11 @@ class UplinkState:
             if mac and known == mac and other not in {index, *dict(socket.if_nameindex())}:
                 self._forget(other)
         self._nat.guests.add(index, mac)
-        if mac and self.role.kind == "ipvtap" and self.role.translate:
-            self._nat.bearers.add(index, mac)  # of macvtaps, lan_macs does
         self._nat.probed.add_guest(index)
         self._children[index] = mac
         if mac and self.role.translate:
+            if self.role.kind == "ipvtap":
+                self._nat.bearers.add(index, mac)  # of macvtaps, lan_macs does
             bindings = self._bindings.take(self.link.index, mac)
             self._nat.addresses.restore_bindings(index, mac, bindings)
 
