@@ -115,9 +115,15 @@ def dying_with_us(argv: Sequence[str]) -> list[str]:
 
 
 def children(pid: int | str = "self") -> set[int]:
-    """Return the ids of a process's children; of this one's, detached daemons included."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+    """Return the ids of a process's children; of this one's, detached daemons included.
+
+    Raises FileNotFoundError if it has ended.
+    """
+    while True:
+        tasks = [*Path(f"/proc/{pid}/task").iterdir()]
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+        # A thread has ended meanwhile, and its children are another's.
 
 
 def host_links() -> set[str]:

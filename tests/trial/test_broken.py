@@ -9,7 +9,8 @@ import pytest
 
 from lab.airtap import Airtapd
 from lab.dhcp_server import OFFERED, answering_unicast
-from lab.lan import HOST4, ROUTER4, Lan
+from lab.lan import HOST4, ROUTER4, Lan, wait_for
+from lab.links import link
 from lab.sandbox import command
 from lab.trial import Tried, deaf, drop_at_lan, firewall, run_try
 
@@ -147,6 +148,7 @@ def test_link_down(lan: Lan, airtapd: Airtapd) -> None:
 def test_no_carrier(lan: Lan, airtapd: Airtapd) -> None:
     lan.run("ip", "link", "set", "lan0", "down")
     try:
+        wait_for(lambda: "NO-CARRIER" in link("up0")["flags"], 5, "up0 to lose its carrier")
         seen, hint = failed(run_try(airtapd, "up0"), "uplink")
         assert seen == "up0 has no carrier"
         assert "plug a cable in" in hint
