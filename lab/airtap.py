@@ -30,6 +30,13 @@ HELPER = sandbox.TREE / ".venv/bin/airtap-bridge-helper"
 IMPATIENT = {"daemon.server.IDLE_S": 1.0}
 
 
+@dataclass(frozen=True)
+class Function:
+    """A value of airtapd's constants that is written as an expression: think of a lambda."""
+
+    source: str
+
+
 class Airtapd(Running):
     """One airtapd in the foreground, with a configuration of its own.
 
@@ -191,9 +198,13 @@ def _changed(constants: Mapping[str, object]) -> list[str]:
     """airtapd with other values of constants: what it runs."""
     modules = {"daemon.main", *(name.rpartition(".")[0] for name in constants)}
     imports = [f"import airtap.{module}" for module in sorted(modules)]
-    settings = [f"airtap.{name} = {value!r}" for name, value in constants.items()]
+    settings = [f"airtap.{name} = {_source(value)}" for name, value in constants.items()]
     lines = [*imports, *settings, "airtap.daemon.main.main()"]
     return [str(BIN / "python"), "-c", "\n".join(lines)]
+
+
+def _source(value: object) -> str:
+    return value.source if isinstance(value, Function) else repr(value)
 
 
 def listener_of(path: str) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from airtap.kernel import threads
-from lab.airtap import BIN, Airtapd
+from lab.airtap import BIN, Airtapd, Function
 from lab.lan import Lan, wait_for
 from tests.wire.strangers import says, seconds_for_status, stranger
 
@@ -170,10 +170,11 @@ print(sum(is_refused() for _ in range(128)), flush=True)
 
 
 def test_a_connection_keeps_its_place_until_they_are_closed() -> None:
-    """Else who sends them has any number of connections. A thread looks on for seconds here."""
-    constants = {**BEFORE_LINUX_6_16, "kernel.threads._LOOK_S": 8.0}
+    """Else who sends them has any number of connections. A thread that closes takes a minute here."""
+    slow = Function("lambda kept: airtap.kernel.threads.threading.Event().wait(60)")
+    constants = {**BEFORE_LINUX_6_16, "kernel.threads._close_all_but": slow}
     with Airtapd(constants=constants) as airtapd, stranger(CLUNG, airtapd.socket) as process:
-        assert int(says(process)) > 64
+        assert int(says(process)) == 128
 
 
 def test_nor_do_threads_that_close_wait_for_what_others_close(
