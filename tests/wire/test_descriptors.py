@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
+from airtap.ipc import listen
 from airtap.kernel import threads
 from lab.airtap import BIN, Airtapd, Function
 from lab.lan import Lan, wait_for
@@ -28,7 +29,7 @@ import os, select, socket, struct, sys
 path, port, connections, most = sys.argv[1], *map(int, sys.argv[2:])
 null = os.open("/dev/null", os.O_RDONLY)
 
-held = []
+held, peers = [], []
 
 def slow():
     tcp = socket.create_connection(("127.0.0.1", port))
@@ -40,10 +41,12 @@ def slow():
         tcp.send(bytes(65536))
     return tcp
 
-for number in range(connections):
-    peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    peer.connect(path)
-    held.append(peer)
+for _ in range(connections):
+    peers.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    peers[-1].connect(path)
+print("connected", flush=True)
+sys.stdin.readline()
+for number, peer in enumerate(peers):
     try:
         for packet in range(number % 6):
             peer.send(b'{"op": "status"}' if packet % 2 else b"")
@@ -77,15 +80,26 @@ def far() -> Iterator[socket.socket]:
         yield server
 
 
-def lingering(path: str, far: socket.socket, connections: int, most: int) -> None:
+def lingering(
+    path: str,
+    far: socket.socket,
+    connections: int,
+    most: int,
+    meanwhile: AbstractContextManager[None] | None = None,
+) -> None:
     """Have a stranger queue up descriptors, of which airtapd has the last copies then.
 
-    Two of a connection's take 20 s to close, each.
+    Two of a connection's take 20 s to close, each. meanwhile: entered when all are connected.
     """
     arguments = path, str(far.getsockname()[1]), str(connections), str(most)
     with stranger(LINGER, *arguments) as process:
-        assert says(process) == "sent"
-        process.communicate("end\n", 10)
+        assert says(process) == "connected"
+        with meanwhile or nullcontext():
+            assert process.stdin
+            process.stdin.write("send\n")
+            process.stdin.flush()
+            assert says(process) == "sent"
+            process.communicate("end\n", 10)
 
 
 def lingers(far: socket.socket) -> socket.socket:
@@ -118,8 +132,7 @@ def test_descriptors_that_are_slow_to_close_block_nobody(
 ) -> None:
     with Airtapd(constants=constants) as airtapd:
         before = len(airtapd.settled_fds())
-        with stopped(airtapd):
-            lingering(airtapd.socket, far, 40, most)
+        lingering(airtapd.socket, far, 40, most, stopped(airtapd))
         assert seconds_for_status(airtapd) < 2
         assert threads_of(airtapd) < 20
         wait_for(lambda: len(airtapd.settled_fds()) <= before, 5, "the descriptors to go")
@@ -135,7 +148,7 @@ def test_nor_do_those_of_connections_that_are_too_many(
         wait_for(lambda: len(airtapd.settled_fds()) > 128, 10, "airtapd to be full")
         before = len(airtapd.settled_fds())
         with stopped(airtapd):
-            lingering(airtapd.socket, far, 40, 1)
+            lingering(airtapd.socket, far, listen._BACKLOG, 1)
         assert seconds_for_status(airtapd) < 2
         wait_for(lambda: len(airtapd.settled_fds()) <= before, 5, "the descriptors to go")
 
@@ -170,7 +183,7 @@ print(sum(is_refused() for _ in range(128)), flush=True)
 
 
 def test_a_connection_keeps_its_place_until_they_are_closed() -> None:
-    """Else who sends them has any number of connections. A thread that closes takes a minute here."""
+    """Else who sends them has any number of connections. One that closes takes a minute here."""
     slow = Function("lambda kept: airtap.kernel.threads.threading.Event().wait(60)")
     constants = {**BEFORE_LINUX_6_16, "kernel.threads._close_all_but": slow}
     with Airtapd(constants=constants) as airtapd, stranger(CLUNG, airtapd.socket) as process:

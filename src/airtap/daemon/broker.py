@@ -5,7 +5,6 @@ attach() is where to start reading.
 
 import asyncio
 import logging
-from collections import defaultdict
 from functools import partial
 
 from pyroute2 import AsyncIPRoute
@@ -24,7 +23,6 @@ from .dispatcher import Dispatcher
 from .libvirt_hooks import LibvirtHooks
 from .mac_learning import MacLearning
 from .registry import Guest, Registry
-from .shares import Shares
 from .taps import DeviceSpec, GuestDevices
 
 log = logging.getLogger(__name__)
@@ -51,11 +49,9 @@ class Broker:
         self._dispatcher = dispatcher
         self._links = links
         self.learning = MacLearning(links, self._mac_learned, self.mac_nat.lan_user)
-        self.shares = Shares()
-        self.registry = Registry(links, self.shares, on_forgotten=self.learning.stop)
+        self.registry = Registry(links, on_forgotten=self.learning.stop)
         self._devices = GuestDevices(current, links, self.registry, self.mac_nat, self.learning)
         self.hooks = LibvirtHooks(current, links, self.registry, self.mac_nat, self._devices)
-        self._reading_acl: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def recover(self) -> None:
         """Take over from an earlier daemon, whatever ended it. Raises Problem, OSError."""
@@ -119,9 +115,9 @@ class Broker:
             link = await self._links.by_name(name)
         except LinkNotFound:
             link = None
-        # One at a time for each user: an include may be the user's own, and slow or large.
-        async with self._reading_acl[peer.uid]:
-            rules = await with_rights_of(peer, partial(acl.load, self.config.acl))
+        # An include may be the user's own, and slow or large: of each user one is read at a time,
+        # as one request is at work.
+        rules = await with_rights_of(peer, partial(acl.load, self.config.acl))
         names = {name} if link is None else {name, link.name}
         if not rules.allows(names, also_known_as=link.altnames if link else frozenset()):
             shown = name if name == asked else f"{name} (alias {asked})"

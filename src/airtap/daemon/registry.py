@@ -29,7 +29,6 @@ from ..errors import Problem
 from ..kernel import tap
 from ..kernel.inotify import NodeWatch
 from ..kernel.links import FAMILY, GROUP, IFF_LOWER_UP, Link, LinkNotFound, Links
-from .shares import Shares
 
 log = logging.getLogger(__name__)
 
@@ -75,18 +74,15 @@ class Reservation:
 class Registry:
     """All guest devices of this network namespace. Needs a running event loop.
 
-    shares: where removals take turns with requests, as the event loop waits 20 to 40 ms for each.
     on_forgotten: called with the ifindex of a device that is off the list.
     """
 
     def __init__(
         self,
         links: Links,
-        shares: Shares,
         on_forgotten: Callable[[int], None] = lambda index: None,
     ) -> None:
         self._links = links
-        self._shares = shares
         self._on_forgotten = on_forgotten
         self._by_index: dict[int, Guest] = {}
         self._users: Counter[int] = Counter()
@@ -265,14 +261,15 @@ class Registry:
 
     async def _remove(self, guest: Guest) -> None:
         self._removing.add(guest.index)
+        began = time.monotonic()
         try:
-            # Beside the user's requests, which may be at work as long as they like.
-            async with self._shares.turn(~guest.owner.uid):
-                await self._links.delete(guest.index)
+            await self._links.delete(guest.index)
         finally:
             self._removing.discard(guest.index)
         log.info("%s is removed: its guest is gone", guest.name)
         self.forget(guest.index)
+        # All requests have waited for that; they have as long until the next one.
+        await asyncio.sleep(time.monotonic() - began)
 
 
 def _runs(pid: int) -> bool:

@@ -61,6 +61,14 @@ class Reply:
     endless: bool = False
 
 
+@dataclass
+class _User:
+    """One who has connections. turn: held by the request at work, so another user waits for one."""
+
+    connections: int = 0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 class Server:
     """Serves a listening SEQPACKET socket, from start() to close()."""
 
@@ -68,12 +76,11 @@ class Server:
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._connections: set[asyncio.Task[None]] = set()
-        self._by_user: Counter[int] = Counter()
+        self._users: dict[int, _User] = {}
         self._idle: set[asyncio.Task[None]] = set()
         self._traces = Traces(links, broker.mac_nat)
         self._requests = Requests(links, broker, self._traces)
         self._closer = seqpacket.Closer()
-        self._shares = broker.shares
         self.accepted = 0
         self._closing = False
 
@@ -158,20 +165,20 @@ class Server:
         self.accepted += 1
         task = self._loop.create_task(self._serve(connection, peer))
         self._connections.add(task)
-        self._by_user[peer.uid] += 1
+        self._users.setdefault(peer.uid, _User()).connections += 1
         task.add_done_callback(lambda task: self._gone(task, peer))
 
     def _crowded(self, peer: Peer) -> bool:
         if peer.uid == 0:
             return self.connections >= MAX_CONNECTIONS + KEPT_FOR_ROOT
-        own = self._by_user[peer.uid]
-        return own >= MAX_CONNECTIONS_PER_USER or self.connections >= MAX_CONNECTIONS
+        user = self._users.get(peer.uid, _User())
+        return user.connections >= MAX_CONNECTIONS_PER_USER or self.connections >= MAX_CONNECTIONS
 
     def _gone(self, task: asyncio.Task[None], peer: Peer) -> None:
         self._connections.discard(task)
-        self._by_user[peer.uid] -= 1
-        if not self._by_user[peer.uid]:
-            del self._by_user[peer.uid]
+        self._users[peer.uid].connections -= 1
+        if not self._users[peer.uid].connections:
+            del self._users[peer.uid]
         self._idle.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a connection of user %d failed", peer.uid, exc_info=error)
@@ -197,7 +204,9 @@ class Server:
 
     async def _answer(self, connection: socket.socket, packet: bytes, peer: Peer) -> None:
         async with AsyncExitStack() as turn:
-            await turn.enter_async_context(self._shares.turn(peer.uid))
+            if peer.uid:  # libvirtd asks as root for all domains
+                await turn.enter_async_context(self._users[peer.uid].turn)
+                await asyncio.sleep(0)  # the event loop sees to all else between two requests
             async with aclosing(self._requests.replies(packet, peer)) as replies:
                 async for reply in replies:
                     if reply.endless:  # it has begun, and what follows costs little

@@ -12,7 +12,6 @@ from ..ipc.listen import answers
 from ..kernel.links import open_links, rtnetlink
 from ..macnat.uplink import detach_all
 from .registry import Registry
-from .shares import Shares
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ async def clean_up(path: str) -> None:
         hint = "systemctl stop airtapd.socket airtapd.service, or end it otherwise"
         raise Problem("already-running", f"an airtapd answers at {path}", hint)
     async with open_links() as links, rtnetlink() as ipr:
-        registry = Registry(links, Shares())
+        registry = Registry(links)
         try:
             for guest in await registry.recover():
                 log.warning(

@@ -17,7 +17,7 @@ from pathlib import Path
 from . import protocol
 
 # What is in it has a place before all who come: few, so that those who only connect delay nobody.
-_BACKLOG = 64
+_BACKLOG = 8
 _SO_PASSRIGHTS = 83  # include/uapi/asm-generic/socket.h; since Linux 6.16
 
 
