@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 
 from lab.adversary.choices import Choices
 
-_PATIENCE_S = 0.5
+_PATIENCE_US = 500_000
 _LINGER_S = 20
 _SCM_MAX_FD = 253
 _UNTOUCHED = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE
@@ -35,7 +35,8 @@ _path = ""
 
 def _connect() -> socket.socket | None:
     peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    peer.settimeout(_PATIENCE_S)
+    # The kernel's time-out: with Python's a full backlog is an error.
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, _PATIENCE_US))
     try:
         peer.connect(_path)
     except OSError:

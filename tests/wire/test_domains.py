@@ -36,8 +36,8 @@ def reloaded(airtapd: Airtapd, more: str) -> Iterator[None]:
 
 def ask(airtapd: Airtapd, request: Json) -> Json:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
-        peer.settimeout(10)
         peer.connect(airtapd.socket)
+        peer.settimeout(10)
         peer.send(json.dumps(request).encode())
         answer: Json = json.loads(peer.recv(65536))
         return answer

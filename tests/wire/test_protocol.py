@@ -35,8 +35,8 @@ def bare() -> Iterator[Airtapd]:
 @contextlib.contextmanager
 def connected(airtapd: Airtapd, timeout: float = 5) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+        peer.connect(airtapd.socket)  # before the time-out, with which a full backlog is an error
         peer.settimeout(timeout)
-        peer.connect(airtapd.socket)
         yield peer
 
 
@@ -86,7 +86,8 @@ def test_bad_requests_get_an_answer_and_cost_nothing(bare: Airtapd, request_: by
 )
 @given(packet=st.one_of(st.binary(min_size=1, max_size=5000), st.text().map(str.encode)))
 def test_any_bytes_at_all(bare: Airtapd, packet: bytes) -> None:
-    if packet:
+    """But for what asks for the status, which hypothesis finds in this very file."""
+    if packet and b"status" not in packet:
         with connected(bare) as peer:
             assert ask(peer, packet)["ok"] is False
 
