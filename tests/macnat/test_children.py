@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
+from scapy.layers.inet6 import ICMPv6ND_NS
 from scapy.layers.l2 import ARP, Ether
 
 from lab.airtap import Airtapd
@@ -230,7 +230,8 @@ def nth_probe(number: int, address: str) -> Callable[[bytes], bool]:
         if ARP in ether:
             probes += (ether[ARP].psrc, ether[ARP].pdst) == ("0.0.0.0", address)
         elif ICMPv6ND_NS in ether:
-            probes += (ether[IPv6].src, ether[ICMPv6ND_NS].tgt) == ("::", address)
+            # The host's own are to the group of those who may have it.
+            probes += ether[ICMPv6ND_NS].tgt == address and not int(ether.dst[:2], 16) & 1
         return probes == number
 
     return last

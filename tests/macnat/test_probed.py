@@ -48,7 +48,7 @@ def asked(frame: bytes) -> str:
     ether = Ether(frame)
     if ARP in ether and ether[ARP].psrc == "0.0.0.0":
         return str(ether[ARP].pdst)
-    if ICMPv6ND_NS in ether and ether[IPv6].src == "::":
+    if ICMPv6ND_NS in ether and not int(ether.dst[:2], 16) & 1:  # the host's own are to a group
         return str(ether[ICMPv6ND_NS].tgt)
     return ""
 

@@ -3,7 +3,13 @@
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
-from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, IPv6
+from scapy.layers.inet6 import (
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    ICMPv6NDOptDstLLAddr,
+    ICMPv6NDOptSrcLLAddr,
+    IPv6,
+)
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
@@ -55,5 +61,7 @@ def test_probe_of_ipv4() -> None:
 def test_probe_of_ipv6() -> None:
     packet = read(probe(IPV6, 0, MAC, HOLDER))
     assert (packet.src, packet.dst) == (MAC, HOLDER)
-    assert (packet[IPv6].src, packet[IPv6].dst) == ("::", "ff02::1:ffcd:1234")
+    own = "fe80::5054:ff:fe00:1"
+    assert (packet[IPv6].src, packet[IPv6].dst) == (own, "ff02::1:ffcd:1234")
     assert packet[ICMPv6ND_NS].tgt == str(IPV6)
+    assert packet[ICMPv6NDOptSrcLLAddr].lladdr == MAC

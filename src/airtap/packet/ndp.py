@@ -8,7 +8,6 @@ from .ethernet import ETH_P_IPV6, frame
 
 _ALL_NODES = IPv6Address("ff02::1")
 _SOLICITED_NODES = IPv6Address("ff02::1:ff00:0")
-_NOBODY = IPv6Address(0)
 _ICMPV6 = 58
 _SOLICITATION, _ADVERTISEMENT = 135, 136
 _OVERRIDE = 0x20000000
@@ -22,19 +21,17 @@ def unsolicited_advertisement(address: IPv6Address, vlan: int, mac: bytes) -> by
     return frame(_group_mac(_ALL_NODES), mac, vlan, ETH_P_IPV6, advert)
 
 
-def dad_solicitation(address: IPv6Address, vlan: int, source: bytes, holder: bytes) -> bytes:
-    """Return a solicitation of duplicate address detection (RFC 4862, 5.4.2) to holder alone."""
-    nodes = _solicited_nodes(address)
-    solicit = _message(_SOLICITATION, 0, address, b"", _NOBODY, nodes)
-    return frame(holder, source, vlan, ETH_P_IPV6, solicit)
+def solicitation(
+    address: IPv6Address, vlan: int, source: bytes, holder: bytes | None = None
+) -> bytes:
+    """Return a solicitation (7.2.2) from source's own link-local address, to holder alone if given.
 
-
-def solicitation(address: IPv6Address, mac: bytes) -> bytes:
-    """Return a solicitation (7.2.2) from mac's own link-local address."""
+    Who still detects whether address is free does not take it for a rival's (RFC 4862, 5.4.3).
+    """
     nodes = _solicited_nodes(address)
-    option = bytes((_SOURCE_LINK_LAYER, 1)) + mac
-    solicit = _message(_SOLICITATION, 0, address, option, link_local(mac), nodes)
-    return frame(_group_mac(nodes), mac, 0, ETH_P_IPV6, solicit)
+    option = bytes((_SOURCE_LINK_LAYER, 1)) + source
+    solicit = _message(_SOLICITATION, 0, address, option, link_local(source), nodes)
+    return frame(holder or _group_mac(nodes), source, vlan, ETH_P_IPV6, solicit)
 
 
 def is_advertisement(answer: bytes, address: IPv6Address) -> bool:

@@ -21,19 +21,19 @@ def gratuitous(address: Address, vlan: int, mac: str) -> bytes:
 def probe(address: Address, vlan: int, source: str, holder: str) -> bytes:
     """Return a frame from source to holder (MACs) alone, who answers if address is its own.
 
-    So a newcomer asks before it uses an address: by an ARP probe, or the solicitation of duplicate
-    address detection.
+    It is an ARP probe, as of a newcomer who is about to use an address, or a neighbour
+    solicitation.
     """
     if isinstance(address, IPv4Address):
         return arp.probe(address, vlan, octets(source), octets(holder))
-    return ndp.dad_solicitation(address, vlan, octets(source), octets(holder))
+    return ndp.solicitation(address, vlan, octets(source), octets(holder))
 
 
 def solicitation(address: Address, mac: str) -> bytes:
     """Return a frame from mac to everybody that asks who has address; mac alone is answered."""
     if isinstance(address, IPv4Address):
         return arp.who_has(address, octets(mac))
-    return ndp.solicitation(address, octets(mac))
+    return ndp.solicitation(address, 0, octets(mac))
 
 
 def is_answer(frame: bytes, address: Address, mac: str) -> bool:
