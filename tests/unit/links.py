@@ -20,4 +20,5 @@ ETH0 = Link(
     altnames=frozenset(),
     rx_bytes=0,
     tx_bytes=0,
+    carrier_ups=0,
 )

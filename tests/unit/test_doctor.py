@@ -323,6 +323,21 @@ def test_driver(driver: str, settings: Parent, flags: int, id: str) -> None:
     assert set(found) == ({id} if id else set())
 
 
+@pytest.mark.parametrize(
+    ("driver", "found"),
+    [
+        ("vmxnet3", {"driver-one-mac"}),
+        ("ipheth", {"driver-one-mac"}),
+        ("virtio_net", set()),
+        ("e1000e", set()),
+    ],
+)
+def test_driver_of_what_takes_one_mac(driver: str, found: set[str]) -> None:
+    assert set(looked_at(an_uplink(type="ethernet", driver=driver))) == found
+    told = an_uplink(type="ethernet", driver=driver, needs_macnat=True)
+    assert "driver-one-mac" not in looked_at(told)
+
+
 def test_iwd() -> None:
     station = an_uplink(type="wifi-station")
     running = Managers(frozenset({"iwd"}), False)

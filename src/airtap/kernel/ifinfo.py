@@ -13,7 +13,7 @@ _IFINFO = struct.Struct("=BxHiII")
 _BYTE_COUNTS = struct.Struct("=16xQQ")
 GETLINK = 18
 _ADDRESS, IFNAME, _MTU, _LINK, _MASTER, _LINKINFO = 1, 3, 4, 5, 10, 18
-_IFALIAS, _STATS64, _GROUP, _LINK_NETNSID, _PROP_LIST = 20, 23, 27, 37, 52
+_IFALIAS, _STATS64, _GROUP, _LINK_NETNSID, _CARRIER_UPS, _PROP_LIST = 20, 23, 27, 37, 47, 52
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND = 1, 2, 4
 _MACVLAN_MODE, _IPVLAN_MODE, _IPVLAN_FLAGS = 1, 1, 2
 _MACVLAN_MODES = {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16: "source"}
@@ -54,6 +54,7 @@ def link_fields(payload: bytes) -> dict[str, Any]:
         mode=_mode(kind, attributes(info.get(_INFO_DATA, b""))),
         rx_bytes=rx_bytes,
         tx_bytes=tx_bytes,
+        carrier_ups=number(found.get(_CARRIER_UPS, b"")),
     )
 
 

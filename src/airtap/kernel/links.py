@@ -90,6 +90,7 @@ class Link:
     for none. parent_here: whether the parent is in this network namespace.
     mode: of a macvtap or an ipvlan in L2 mode, as in the configuration; "l3" for other ipvlans.
     rx_bytes, tx_bytes: as the host counts them.
+    carrier_ups: how often it has had its carrier back.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Link:
     mode: str
     rx_bytes: int
     tx_bytes: int
+    carrier_ups: int
 
     @property
     def up(self) -> bool:

@@ -77,6 +77,8 @@ class UplinkState:
         self._has_many_routes = False
         self._host_known: HostNetwork | None = None  # as the programs have it
         self._subnets: frozenset[Subnet] = frozenset()
+        self._carrier_ups: int | None = None
+        self._had_network: bool | None = None  # None until it is looked at
         self._children: dict[int, str | None] = {}
         self.children: Mapping[int, str | None] = self._children
         self.tracer = nat.tracer
@@ -184,20 +186,28 @@ class UplinkState:
         log.info("%s is off for %s", self.role, self.link.name)
 
     async def update_network(self) -> bool:
-        """Find out where the uplink is, and return whether that is another network.
+        """Find out where the uplink is, and return whether that is another network than before.
 
-        All that guests have used is forgotten then; call roaming.settle() once they have been seen
-        to.
+        So is the first one, for guests who have waited for it: many ask for a lease only minutes
+        later. All that guests have used is forgotten then; call roaming.settle() once they have
+        been seen to. Where it is the same but the carrier was away, guests are announced: a station
+        may have come to an access point that knows none of them, and asks no station.
         """
         if not self.link.flags & IFF_RUNNING:
+            self._had_network = bool(self._had_network)
             return False
+        is_first, self._had_network = self._had_network is False, True
         name = await asyncio.to_thread(network_name, self.link)
-        moved = self.roaming.update(name, self._subnets, self._children)
+        moved = self.roaming.update(name, self._subnets, self._children, is_first=is_first)
         if moved:
-            log.info("%s is on another network now", self.link.name)
+            which = "its first" if is_first else "another"
+            log.info("%s is on %s network now", self.link.name, which)
             self._bindings.clear(self.link.index)
             self._probes.forget()
             self.lan_macs.begin()
+        elif self.role.translate and self._carrier_ups not in (None, self.link.carrier_ups):
+            self._announce(self.link, translate=True)
+        self._carrier_ups = self.link.carrier_ups
         return moved
 
     async def sync_children(self, children: list[Link], devices: Devices) -> None:

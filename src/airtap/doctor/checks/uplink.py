@@ -17,6 +17,19 @@ from ..sources.user import User
 _IFF_PROMISC = 0x100  # include/uapi/linux/if.h
 # Out-of-tree Realtek drivers with a bridge of their own in the driver (BR_EXT).
 _BR_EXT = ("r8188eu", "rtl8188eu", "8188eu", "rtl88x2bu", "88x2bu", "8821cu", "rtl8821cu", "8812au")
+# What stands behind these forgets frames from other MACs, unless it was told otherwise.
+_ONE_MAC = {
+    "vmxnet3": "ESXi (forged transmits)",
+    "hv_netvsc": "Hyper-V (MAC address spoofing)",
+    "mana": "Azure",
+    "ena": "EC2",
+    "gve": "Google's cloud",
+    "ipheth": "an iPhone",
+    "rndis_host": "a telephone",
+    "cdc_mbim": "a mobile network",
+}
+# The same of a virtual machine's network card, which stands on a bridge more often than not.
+_VIRTUAL = ("virtio_net", "xen-netfront")
 
 _ALLOWS = {
     "wifi-station": "takes one MAC only: guests need MAC NAT",
@@ -219,9 +232,11 @@ def macnat_wanted(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding
 def driver(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """Tell what is known of the uplink's driver.
 
-    Yields ok; warning driver-arp-offload or driver-br-ext.
+    Yields ok; warning driver-arp-offload, driver-br-ext or driver-one-mac.
     """
     name, link = uplink.driver, uplink.link
+    takes_any = uplink.inspected.type == "ethernet" and not uplink.needs_macnat
+    one_mac = f'airtap.toml, {parent_table(link.name)}: macnat = "on"'
     carried = FAMILY[uplink.child.kind] if uplink.child else ""
     if name == "brcmfmac" and not link.flags & _IFF_PROMISC:
         yield warning(
@@ -239,6 +254,17 @@ def driver(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
             evidence=f"driver {name}",
             remedy=f'airtap.toml, {parent_table(link.name)}: kind = "macvtap"',
         )
+    elif name in _ONE_MAC and takes_any:
+        yield warning(
+            "driver-one-mac",
+            link.name,
+            what=f"{_ONE_MAC[name]} is known to take one MAC only: guests may be deaf and mute",
+            evidence=f"driver {name}, and no MAC NAT",
+            remedy=one_mac,
+        )
+    elif name in _VIRTUAL and takes_any:
+        what = f"this host is a virtual machine; if its own host takes one MAC only: {one_mac}"
+        yield ok("driver", link.name, what=what)
     elif name:
         yield ok("driver", link.name, what=f"no trouble is known of the driver {name}")
 
