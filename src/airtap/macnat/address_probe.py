@@ -27,8 +27,6 @@ IDLE_S = 60.0
 # it leaves a solicitation from an address unanswered. Then the waits until it is probed again.
 _CLAIM_S = (3.0, 1.0, 2.0, 4.0, 8.0)
 _CLAIMS = 4096
-# The waits before each probe of a guest that has wanted an address which is free now.
-_NEWCOMER_S = (0.0, 1.0, 2.0, 4.0)
 
 
 class AddressProbes:
@@ -43,22 +41,19 @@ class AddressProbes:
         self._idle = self._loop.call_later(IDLE_S / 2, self._probe_idle)
         self.sweep()
 
-    def probe(
-        self, address: Address, vlan: int, patience: float, newcomer: int | None = None
-    ) -> None:
+    def probe(self, address: Address, vlan: int, patience: float) -> None:
         """Probe the guest that has an address; forget the address if no answer comes in a second.
 
         patience is for how many seconds it must not have been seen in use before that. Only that
         guest hears the probe. The answer needs no reader: from_guest notes that the address is in
-        use. newcomer is the ifindex of another guest's device, which is probed once the address is
-        free: it may have announced it already (keepalived, Pacemaker), and say no more.
+        use.
         """
         held = self._nat.addresses.find(address, vlan)
         if held is None or (address, vlan) in self._open:
             return
         self._send(held.ifindex, address, vlan, held.mac)
         self._open[address, vlan] = self._loop.call_later(
-            _ANSWER_S, self._decide, address, vlan, time.monotonic() - patience, newcomer
+            _ANSWER_S, self._decide, address, vlan, time.monotonic() - patience
         )
 
     def probe_later(self, ifindex: int, address: Address, vlan: int) -> None:
@@ -68,6 +63,8 @@ class AddressProbes:
         behind an access point that answers for its stations nobody asks. A probe may be lost, or
         come when the guest is busy, so there are several.
         """
+        if former := self._claims.pop((ifindex, address, vlan), None):
+            former.cancel()
         self._probe_in(_CLAIM_S, ifindex, address, vlan)
 
     def sweep(self) -> None:
@@ -87,37 +84,22 @@ class AddressProbes:
         self._claims.clear()
 
     def _probe_in(
-        self,
-        waits: tuple[float, ...],
-        ifindex: int,
-        address: Address,
-        vlan: int,
-        is_sure: bool = False,
+        self, waits: tuple[float, ...], ifindex: int, address: Address, vlan: int
     ) -> None:
-        if former := self._claims.pop((ifindex, address, vlan), None):
-            former.cancel()
         if len(self._claims) < _CLAIMS:  # else at the next sweep
-            call = partial(self._probe_claimant, waits[1:], ifindex, address, vlan, is_sure)
+            call = partial(self._probe_claimant, waits[1:], ifindex, address, vlan)
             self._claims[ifindex, address, vlan] = self._loop.call_later(waits[0], call)
 
     def _probe_claimant(
-        self,
-        waits: tuple[float, ...],
-        ifindex: int,
-        address: Address,
-        vlan: int,
-        is_sure: bool,
+        self, waits: tuple[float, ...], ifindex: int, address: Address, vlan: int
     ) -> None:
         del self._claims[ifindex, address, vlan]
         mac = self._nat.guests.mac(ifindex)
-        held = self._nat.addresses.find(address, vlan)
-        if held is not None and held.ifindex != ifindex:
-            self.probe(address, vlan, 0.0, ifindex)
-        elif held is None and mac is not None:
+        if mac is not None and self._nat.addresses.find(address, vlan) is None:
             self._send(ifindex, address, vlan, mac)
             # A guest that goes through many addresses is asked once for most of them.
-            if waits and (is_sure or (address, vlan) in self._nat.probed.of(ifindex)):
-                return self._probe_in(waits, ifindex, address, vlan, is_sure)
+            if waits and (address, vlan) in self._nat.probed.of(ifindex):
+                return self._probe_in(waits, ifindex, address, vlan)
         self._nat.probed.remove(ifindex, address, vlan)
 
     def close(self) -> None:
@@ -142,15 +124,10 @@ class AddressProbes:
         frame = probe(address, vlan, self._nat.config.parent_mac(), mac)
         self._nat.programs.inject(ifindex, frame)
 
-    def _decide(self, address: Address, vlan: int, since: float, newcomer: int | None) -> None:
+    def _decide(self, address: Address, vlan: int, since: float) -> None:
         del self._open[address, vlan]
         held = self._nat.addresses.find(address, vlan)
-        if held is None or held.last_seen >= since:
-            return
-        if held.last_seen < since - REFRESH_S:
+        # That an address is in use is noted once in REFRESH_S.
+        if held is not None and held.last_seen < since - REFRESH_S:
             self._nat.addresses.forget(address, vlan)
             log.info("%s: %s is free: its guest does not answer", self._uplink, address)
-            if newcomer is not None:
-                self._probe_in(_NEWCOMER_S, newcomer, address, vlan, is_sure=True)
-        elif newcomer is not None:  # an answer is not noted so soon after another
-            self.probe(address, vlan, 0.0, newcomer)

@@ -8,7 +8,7 @@ nor when a laptop wakes up where it fell asleep.
 import asyncio
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_network
 
@@ -110,16 +110,10 @@ class Roaming:
         """Tell whether a child's guest was not heard with an IPv4 address on this network yet."""
         return index in self._needs_renew
 
-    def update(
-        self, ssid: bytes, subnets: Subnets, children: Collection[int], *, is_first: bool = False
-    ) -> bool:
-        """Note where the uplink is with its children; return whether that is another network.
-
-        is_first tells that it was on none before, as far as is known here.
-        """
+    def update(self, ssid: bytes, subnets: Subnets, children: Iterable[int]) -> bool:
+        """Note where the uplink is with its children; return whether that is another network."""
         before = self._attachment
         self._attachment, moved = before.update(ssid, subnets)
-        moved = moved or (is_first and before == Attachment() and bool(children))
         self._is_settled = self._is_settled and not moved
         if self._is_settled and self._attachment != before:
             self.settle()

@@ -78,7 +78,6 @@ class UplinkState:
         self._host_known: HostNetwork | None = None  # as the programs have it
         self._subnets: frozenset[Subnet] = frozenset()
         self._carrier_ups: int | None = None
-        self._had_network: bool | None = None  # None until it is looked at
         self._children: dict[int, str | None] = {}
         self.children: Mapping[int, str | None] = self._children
         self.tracer = nat.tracer
@@ -186,22 +185,18 @@ class UplinkState:
         log.info("%s is off for %s", self.role, self.link.name)
 
     async def update_network(self) -> bool:
-        """Find out where the uplink is, and return whether that is another network than before.
+        """Find out where the uplink is, and return whether that is another network.
 
-        So is the first one, for guests who have waited for it: many ask for a lease only minutes
-        later. All that guests have used is forgotten then; call roaming.settle() once they have
-        been seen to. Where it is the same but the carrier was away, guests are announced: a station
-        may have come to an access point that knows none of them, and asks no station.
+        All that guests have used is forgotten then; call roaming.settle() once they have been seen
+        to. Where it is the same but the carrier was away, guests are announced: a station may have
+        come to an access point that knows none of them, and asks no station.
         """
         if not self.link.flags & IFF_RUNNING:
-            self._had_network = bool(self._had_network)
             return False
-        is_first, self._had_network = self._had_network is False, True
         name = await asyncio.to_thread(network_name, self.link)
-        moved = self.roaming.update(name, self._subnets, self._children, is_first=is_first)
+        moved = self.roaming.update(name, self._subnets, self._children)
         if moved:
-            which = "its first" if is_first else "another"
-            log.info("%s is on %s network now", self.link.name, which)
+            log.info("%s is on another network now", self.link.name)
             self._bindings.clear(self.link.index)
             self._probes.forget()
             self.lan_macs.begin()
@@ -320,7 +315,7 @@ class UplinkState:
         if self.roaming.reject(event) or event.address is None:
             return
         if event.reason == "guest-address":
-            self._probes.probe(event.address, event.vlan, 0.0, newcomer=event.ifindex)
+            self._probes.probe(event.address, event.vlan, patience=0.0)
         if event.what == "probed":
             self._probes.probe_later(event.ifindex, event.address, event.vlan)
 
