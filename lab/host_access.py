@@ -10,9 +10,9 @@ from lab.pump import PumpGuest
 from lab.sandbox import command
 
 
-def reaches(address: str, seconds: int = 8) -> bool:
-    """Whether the host reaches an address, asked until answered."""
-    argv = ["ping", "-n", "-q", "-i", "0.1", "-c", "1", "-w", str(seconds), address]
+def reaches(address: str, seconds: int = 8, *options: str) -> bool:
+    """Whether the host reaches an address, asked until answered. options: of ping."""
+    argv = ["ping", "-n", "-q", "-i", "0.1", "-c", "1", "-w", str(seconds), *options, address]
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 

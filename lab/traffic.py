@@ -17,7 +17,7 @@ from ipaddress import ip_address, ip_network
 from types import TracebackType
 from typing import Any
 
-from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
@@ -140,6 +140,16 @@ def two_guests(airtapd: Airtapd) -> Iterator[tuple[PumpGuest, PumpGuest]]:
         pump(airtapd, SIBLING_MAC, SIBLING4, SIBLING6, name="sibling") as sibling,
     ):
         yield guest, sibling
+
+
+def asked(frame: bytes) -> str:
+    """The address about which a frame asks its holder, or ""."""
+    ether = Ether(frame)
+    if ARP in ether and ether[ARP].psrc == "0.0.0.0":
+        return str(ether[ARP].pdst)
+    if ICMPv6ND_NS in ether and not int(ether.dst[:2], 16) & 1:  # the host's own are to a group
+        return str(ether[ICMPv6ND_NS].tgt)
+    return ""
 
 
 class RawGuest:

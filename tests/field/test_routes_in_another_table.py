@@ -5,21 +5,20 @@ IceWhaleTech/ZimaOS#574 (two cards, sorted out by policy routing), canonical/lxd
 NixOS/nixpkgs#271453.
 """
 
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 
 import pytest
 
 from lab.airtap import Airtapd
+from lab.host_access import reaches
 from lab.kinds import BOTH_IN_MACHINE
-from lab.lan import HOST4, HOST6, Lan, wait_for
+from lab.lan import HOST4, HOST6, ROUTER4, ROUTER6, Lan
 from lab.sandbox import command
 from lab.traffic import GUEST4, GUEST6, GUEST_MAC, pump
 
 Way = Callable[[Lan], AbstractContextManager[list[str]]]
-NETWORKS = (("-4", "192.0.2.0/24", "192.0.2.1"), ("-6", "2001:db8::/64", "2001:db8::1"))
+NETWORKS = (("-4", "192.0.2.0/24", ROUTER4), ("-6", "2001:db8::/64", ROUTER6))
 
 
 @contextmanager
@@ -49,15 +48,10 @@ def by_vrf(lan: Lan) -> Iterator[list[str]]:
         command("ip", "link", "delete", "blue")
 
 
-def pings(options: list[str], address: str) -> bool:
-    argv = ["ping", "-n", "-c", "1", "-W", "1", *options, address]
-    return subprocess.run(argv, capture_output=True).returncode == 0
-
-
 @BOTH_IN_MACHINE
 @pytest.mark.parametrize("way", [by_rules, by_vrf])
 def test_host_and_guest_meet(lan: Lan, airtapd: Airtapd, way: Way) -> None:
     with way(lan) as options, pump(airtapd, GUEST_MAC, GUEST4, GUEST6) as guest:
         for own, address in ((HOST4, GUEST4), (HOST6, GUEST6)):
-            wait_for(partial(guest.ping, own), 10, "the guest to reach the host")
-            wait_for(partial(pings, options, address), 10, "the host to reach the guest")
+            assert guest.ping(own, timeout=10)
+            assert reaches(address, 10, *options)

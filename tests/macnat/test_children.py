@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from scapy.layers.inet6 import ICMPv6ND_NS
-from scapy.layers.l2 import ARP, Ether
 
 from lab.airtap import Airtapd
 from lab.kinds import BOTH_KINDS
@@ -29,6 +27,7 @@ from lab.traffic import (
     SIBLING4,
     SIBLING6,
     SIBLING_MAC,
+    asked,
     collect,
     configure,
     known,
@@ -226,12 +225,7 @@ def nth_probe(number: int, address: str) -> Callable[[bytes], bool]:
 
     def last(frame: bytes) -> bool:
         nonlocal probes
-        ether = Ether(frame)
-        if ARP in ether:
-            probes += (ether[ARP].psrc, ether[ARP].pdst) == ("0.0.0.0", address)
-        elif ICMPv6ND_NS in ether:
-            # The host's own are to the group of those who may have it.
-            probes += ether[ICMPv6ND_NS].tgt == address and not int(ether.dst[:2], 16) & 1
+        probes += asked(frame) == address
         return probes == number
 
     return last

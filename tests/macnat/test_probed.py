@@ -25,6 +25,7 @@ from lab.traffic import (
     SIBLING6,
     SIBLING_MAC,
     RawGuest,
+    asked,
     claim,
     known,
     raw_guest,
@@ -41,16 +42,6 @@ def question(address: str, vlan: int = 0, mac: str = ROGUE_MAC) -> Packet:
     if ":" in address:
         return ether / IPv6(src="::", dst="ff02::1:ff00:23", hlim=255) / ICMPv6ND_NS(tgt=address)
     return ether / ARP(op=1, hwsrc=mac, psrc="0.0.0.0", pdst=address)
-
-
-def asked(frame: bytes) -> str:
-    """The address about which a frame asks its holder, or ""."""
-    ether = Ether(frame)
-    if ARP in ether and ether[ARP].psrc == "0.0.0.0":
-        return str(ether[ARP].pdst)
-    if ICMPv6ND_NS in ether and not int(ether.dst[:2], 16) & 1:  # the host's own are to a group
-        return str(ether[ICMPv6ND_NS].tgt)
-    return ""
 
 
 def await_question(guest: RawGuest, address: str) -> None:

@@ -195,9 +195,9 @@ def test_a_file_that_never_opens_keeps_its_user_waiting_alone(lan: Lan, airtapd:
 
 def test_requests_have_their_time_between_removals(lan: Lan) -> None:
     """A removal, which the event loop waits for, takes half a second here."""
-    in_use = "airtap.daemon.registry._in_use"
-    slow = f"(lambda f: lambda *a: f(*a) or bool(airtap.daemon.registry.time.sleep(0.5)))({in_use})"
-    with Airtapd(constants={"daemon.registry._in_use": Function(slow)}) as airtapd:
+    sleep = "what == 'del link' and airtap.daemon.registry.time.sleep(0.5)"
+    slow = f"(lambda f: lambda what: ({sleep}, f(what))[1])(airtap.kernel.links.link_errors)"
+    with Airtapd(constants={"kernel.links.link_errors": Function(slow)}) as airtapd:
         ended = [airtapd.attach(lan.near) for _ in range(6)]
         names = [tap.device for tap in ended]
         for tap in ended:
