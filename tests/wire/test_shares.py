@@ -207,3 +207,15 @@ def test_requests_have_their_time_between_removals(lan: Lan) -> None:
         assert len(guest_devices()) > 3
         for name in names:
             wait_gone(name)
+
+
+def test_guests_that_have_ended_take_nobodys_place(lan: Lan) -> None:
+    """A removal counts for a hundred times as long here, so the next one waits for seconds."""
+    clock = "lambda: 100 * __import__('time').monotonic()"
+    slow = Function(f"__import__('types').SimpleNamespace(monotonic={clock})")
+    config = "[limits]\ndevices_per_user = 4\n"
+    with Airtapd(config=config, constants={"daemon.registry.time": slow}) as airtapd:
+        for _ in range(2):
+            for tap in [airtapd.attach(lan.near) for _ in range(4)]:
+                tap.close()
+        wait_for(lambda: not guest_devices(), 60, "the devices to go")

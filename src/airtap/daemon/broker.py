@@ -98,7 +98,7 @@ class Broker:
         settings = uplink.with_kind(parent, self.config.parent(link.name), request.kind)
         kind = uplink.child_kind(parent, settings, child)
         owner = Owner(peer.uid, requester(peer.pid))
-        with self.registry.reserve(peer.uid, self.config.limits) as reservation:
+        async with self.registry.reserve(peer.uid, self.config.limits) as reservation:
             spec = DeviceSpec(link, kind, mac, owner, request.vnet_hdr)
             guest, descriptor = await self._devices.create(spec, reservation)
         assert descriptor is not None

@@ -84,7 +84,7 @@ class LibvirtHooks:
         inspected = await asyncio.to_thread(uplink.inspect, link)
         if uplink.child_kind(inspected, settings, child) == "tap":
             raise Problem("bad-parent", f"{link.name} is a bridge and takes no {kind}")
-        with self._registry.reserve(owner.uid, config.limits) as reservation:
+        async with self._registry.reserve(owner.uid, config.limits) as reservation:
             spec = DeviceSpec(link, kind, mac, owner, vnet_hdr=None, name=name)
             await self._devices.create(spec, reservation)
         log.info("%s on %s is made for domain %s", name, link.name, request.domain)

@@ -19,8 +19,8 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from ..alias import Owner
@@ -103,15 +103,15 @@ class Registry:
     def __len__(self) -> int:
         return len(self._by_index)
 
-    @contextmanager
-    def reserve(self, uid: int, limits: Limits) -> Iterator[Reservation]:
+    @asynccontextmanager
+    async def reserve(self, uid: int, limits: Limits) -> AsyncIterator[Reservation]:
         """Reserve a place for one more device of user uid, for add() to take.
 
         Root is no user in this sense: libvirtd asks as root for every domain of the host.
-        Raises Problem too-many-devices.
+        Raises Problem too-many-devices, LinkError.
         """
         if self._full(uid, limits):
-            self.forget_vanished()
+            await self._make_room(uid, limits)
         if full := self._full(uid, limits):
             hint = "stop a guest, or raise [limits] in airtap.toml"
             raise Problem("too-many-devices", full, hint)
@@ -211,6 +211,14 @@ class Registry:
             parent = self._links.name_of(link.master or link.parent)
         self.add(Guest(link.index, link.name, link.kind, owner, node, parent), reservation=None)
 
+    async def _make_room(self, uid: int, limits: Limits) -> None:
+        """Remove devices of the user's whose guests have ended, until one more has a place."""
+        self.forget_vanished()
+        for index in list(self._candidates):
+            guest = self._by_index.get(index)
+            if guest is not None and guest.owner.uid == uid and self._full(uid, limits):
+                await self._look(index, _RETRIES_S)
+
     def _full(self, uid: int, limits: Limits) -> str:
         if uid != 0 and self._users[uid] >= limits.devices_per_user:
             return f"user {uid} has {self._users[uid]} guest devices, the limit for one user"
@@ -231,33 +239,41 @@ class Registry:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            candidates, self._candidates = self._candidates, {}
             try:
-                await self._reap(candidates)
+                await self._reap(self._candidates)
             except Exception:
                 log.exception("cannot remove devices; they will be looked at again")
-                self._candidates = candidates | self._candidates
                 await asyncio.sleep(1)
                 self._wake.set()
 
     async def _reap(self, candidates: dict[int, tuple[float, ...]]) -> None:
-        """Delete those of the candidates whose tap nobody holds."""
-        for index, retries in candidates.items():
-            guest = self._by_index.get(index)
-            if guest is None or index in self._removing:
-                continue
+        """Delete those of the candidates whose tap nobody holds, and take all out of the dict."""
+        while candidates:
+            index, retries = next(iter(candidates.items()))
+            del candidates[index]
             try:
-                link = await self._links.by_index(index)
-            except LinkNotFound:
-                self._lose(index)
-                continue
-            if link.group != GROUP:
-                continue
-            if not _in_use(link, guest):
-                await self._remove(guest)
-            elif retries:
-                wait, *rest = retries
-                asyncio.get_running_loop().call_later(wait, self._enqueue, index, tuple(rest))
+                await self._look(index, retries)
+            except Exception:
+                candidates.setdefault(index, retries)
+                raise
+
+    async def _look(self, index: int, retries: tuple[float, ...]) -> None:
+        """Delete a device if nobody holds its tap; else look again, after the first of retries."""
+        guest = self._by_index.get(index)
+        if guest is None or index in self._removing:
+            return
+        try:
+            link = await self._links.by_index(index)
+        except LinkNotFound:
+            self._lose(index)
+            return
+        if link.group != GROUP:
+            return
+        if not _in_use(link, guest):
+            await self._remove(guest)
+        elif retries:
+            wait, *rest = retries
+            asyncio.get_running_loop().call_later(wait, self._enqueue, index, tuple(rest))
 
     async def _remove(self, guest: Guest) -> None:
         self._removing.add(guest.index)
@@ -268,8 +284,9 @@ class Registry:
             self._removing.discard(guest.index)
         log.info("%s is removed: its guest is gone", guest.name)
         self.forget(guest.index)
-        # All requests have waited for that; they have as long until the next one.
-        await asyncio.sleep(time.monotonic() - began)
+        # All requests have waited for that; they have as long until the next one of a user's.
+        if guest.owner.uid:
+            await asyncio.sleep(time.monotonic() - began)
 
 
 def _runs(pid: int) -> bool:
