@@ -143,7 +143,7 @@ class Model:
         place = (target, view.vlan)
         if self._is_elsewhere(place) or (target in self.broadcasts and not view.vlan):
             return
-        if place not in self.held:
+        if place not in self.held or self.guests.get(self.held[place].ifindex) is not guest:
             guest.probes = [*guest.probes, place][-PROBES:]
 
     def _can_be_a_guests(self, mac: bytes) -> bool:

@@ -272,14 +272,17 @@ static __always_inline void keep_probe(const struct claim *c)
 /*
  * A guest asks whether an address is free: an ARP probe (RFC 5227) or duplicate address detection
  * (RFC 4862 5.4). That claims nothing: the address's holder should hear it. But the guest will have
- * the address soon if there is none, and may not speak: user space is told, so that it may ask.
+ * the address soon if there is none, or none any more, and may not speak: user space is told, so
+ * that it may ask.
  * An access point that answers for its stations knows the address from here on, and the LAN will
  * not ask the guest itself.
  */
 static __noinline int note_probe(struct claim *c, struct table *table)
 {
+	struct entry *entry = bpf_map_lookup_elem(&addresses, &c->key);
+
 	if (c->learn && !is_unassignable(&c->key) && !is_reserved(&c->key) &&
-	    !bpf_map_lookup_elem(&addresses, &c->key)) {
+	    (!entry || (entry->ifindex && entry->ifindex != c->ifindex))) {
 		keep_probe(c);
 		report(c, table, &c->key, PROBED, 0);
 	}

@@ -27,6 +27,8 @@ IDLE_S = 60.0
 # it leaves a solicitation from an address unanswered. Then the waits until it is probed again.
 _CLAIM_S = (3.0, 1.0, 2.0, 4.0, 8.0)
 _CLAIMS = 4096
+# The waits before each probe of a guest that has wanted an address which is free now.
+_NEWCOMER_S = (0.0, 1.0, 2.0, 4.0)
 
 
 class AddressProbes:
@@ -41,19 +43,22 @@ class AddressProbes:
         self._idle = self._loop.call_later(IDLE_S / 2, self._probe_idle)
         self.sweep()
 
-    def probe(self, address: Address, vlan: int, patience: float) -> None:
+    def probe(
+        self, address: Address, vlan: int, patience: float, newcomer: int | None = None
+    ) -> None:
         """Probe the guest that has an address; forget the address if no answer comes in a second.
 
         patience is for how many seconds it must not have been seen in use before that. Only that
         guest hears the probe. The answer needs no reader: from_guest notes that the address is in
-        use.
+        use. newcomer is the ifindex of another guest's device, which is probed once the address is
+        free: it may have announced it already (keepalived, Pacemaker), and say no more.
         """
         held = self._nat.addresses.find(address, vlan)
         if held is None or (address, vlan) in self._open:
             return
         self._send(held.ifindex, address, vlan, held.mac)
         self._open[address, vlan] = self._loop.call_later(
-            _ANSWER_S, self._decide, address, vlan, time.monotonic() - patience
+            _ANSWER_S, self._decide, address, vlan, time.monotonic() - patience, newcomer
         )
 
     def probe_later(self, ifindex: int, address: Address, vlan: int) -> None:
@@ -63,8 +68,6 @@ class AddressProbes:
         behind an access point that answers for its stations nobody asks. A probe may be lost, or
         come when the guest is busy, so there are several.
         """
-        if former := self._claims.pop((ifindex, address, vlan), None):
-            former.cancel()
         self._probe_in(_CLAIM_S, ifindex, address, vlan)
 
     def sweep(self) -> None:
@@ -84,22 +87,37 @@ class AddressProbes:
         self._claims.clear()
 
     def _probe_in(
-        self, waits: tuple[float, ...], ifindex: int, address: Address, vlan: int
+        self,
+        waits: tuple[float, ...],
+        ifindex: int,
+        address: Address,
+        vlan: int,
+        is_sure: bool = False,
     ) -> None:
+        if former := self._claims.pop((ifindex, address, vlan), None):
+            former.cancel()
         if len(self._claims) < _CLAIMS:  # else at the next sweep
-            call = partial(self._probe_claimant, waits[1:], ifindex, address, vlan)
+            call = partial(self._probe_claimant, waits[1:], ifindex, address, vlan, is_sure)
             self._claims[ifindex, address, vlan] = self._loop.call_later(waits[0], call)
 
     def _probe_claimant(
-        self, waits: tuple[float, ...], ifindex: int, address: Address, vlan: int
+        self,
+        waits: tuple[float, ...],
+        ifindex: int,
+        address: Address,
+        vlan: int,
+        is_sure: bool,
     ) -> None:
         del self._claims[ifindex, address, vlan]
         mac = self._nat.guests.mac(ifindex)
-        if mac is not None and self._nat.addresses.find(address, vlan) is None:
+        held = self._nat.addresses.find(address, vlan)
+        if mac is not None and held is None:
             self._send(ifindex, address, vlan, mac)
             # A guest that goes through many addresses is asked once for most of them.
-            if waits and (address, vlan) in self._nat.probed.of(ifindex):
-                return self._probe_in(waits, ifindex, address, vlan)
+            if waits and (is_sure or (address, vlan) in self._nat.probed.of(ifindex)):
+                return self._probe_in(waits, ifindex, address, vlan, is_sure)
+        elif mac is not None and held is not None and held.ifindex != ifindex:
+            self.probe(address, vlan, 0.0, ifindex)
         self._nat.probed.remove(ifindex, address, vlan)
 
     def close(self) -> None:
@@ -124,10 +142,15 @@ class AddressProbes:
         frame = probe(address, vlan, self._nat.config.parent_mac(), mac)
         self._nat.programs.inject(ifindex, frame)
 
-    def _decide(self, address: Address, vlan: int, since: float) -> None:
+    def _decide(self, address: Address, vlan: int, since: float, newcomer: int | None) -> None:
         del self._open[address, vlan]
         held = self._nat.addresses.find(address, vlan)
-        # That an address is in use is noted once in REFRESH_S.
-        if held is not None and held.last_seen < since - REFRESH_S:
+        if held is None or held.last_seen >= since:
+            return
+        if held.last_seen < since - REFRESH_S:
             self._nat.addresses.forget(address, vlan)
             log.info("%s: %s is free: its guest does not answer", self._uplink, address)
+            if newcomer is not None:
+                self._probe_in(_NEWCOMER_S, newcomer, address, vlan, is_sure=True)
+        elif newcomer is not None:  # an answer is not noted so soon after another
+            self.probe(address, vlan, 0.0, newcomer)

@@ -315,7 +315,7 @@ class UplinkState:
         if self.roaming.reject(event) or event.address is None:
             return
         if event.reason == "guest-address":
-            self._probes.probe(event.address, event.vlan, patience=0.0)
+            self._probes.probe(event.address, event.vlan, 0.0, newcomer=event.ifindex)
         if event.what == "probed":
             self._probes.probe_later(event.ifindex, event.address, event.vlan)
 
