@@ -143,6 +143,11 @@ class Libvirtd(Running):
         os.kill(daemon, signal.SIGTERM)
         wait_for(lambda: not Path(f"/proc/{daemon}").exists(), 30, "libvirtd to end")
         wait_for(self._answers, 60, "libvirtd to answer again")
+        with contextlib.closing(self.connect()) as connection:
+            for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+                # It takes its turn after the reconnection. Who ends a guest before that has libvirtd
+                # forget it, and say that there is none.
+                domain.memoryStats()
 
     def stop(self) -> None:
         """End it, and with it its PID namespace: guests and dnsmasq. Stopping twice is fine."""
