@@ -145,8 +145,8 @@ class Libvirtd(Running):
         wait_for(self._answers, 60, "libvirtd to answer again")
         with contextlib.closing(self.connect()) as connection:
             for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
-                # It takes its turn after the reconnection. Who ends a guest before that has libvirtd
-                # forget it, and say that there is none.
+                # This waits for the reconnection. Who ends a guest before that has libvirtd forget
+                # it, and say that there is none.
                 domain.memoryStats()
 
     def stop(self) -> None:

@@ -30,6 +30,7 @@ class Parent:
     mode: str = "bridge"
     macnat: str = "auto"
     host_access: bool = True
+    dhcp: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def parse(document: Mapping[str, Any]) -> Config:
 
 def _parent(table: Mapping[str, Any], name: str) -> Parent:
     where = f"parents.{name}."
-    _known(table, where, {"kind", "mode", "macnat", "host_access"})
+    _known(table, where, {"kind", "mode", "macnat", "host_access", "dhcp"})
     kind = _choice(table, where, "kind", ("auto", *MODES), Parent.kind)
     modes = MODES.get(kind, MODES["macvtap"])
     mode = _choice(table, where, "mode", modes, Parent.mode)
@@ -130,7 +131,8 @@ def _parent(table: Mapping[str, Any], name: str) -> Parent:
     host_access = table.get("host_access", Parent.host_access)
     if not isinstance(host_access, bool):
         raise _invalid(f"{where}host_access = {_shown(host_access)} is neither true nor false")
-    return Parent(kind, mode, macnat, host_access)
+    dhcp = _choice(table, where, "dhcp", ("auto", "keep", "uplink"), Parent.dhcp)
+    return Parent(kind, mode, macnat, host_access, dhcp)
 
 
 def _targets(value: object, where: str) -> tuple[str, ...]:

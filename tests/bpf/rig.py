@@ -88,6 +88,7 @@ class Rig:
         for mac in self.macnat.host_access.all():
             self.macnat.host_access.remove(mac)
         self.macnat.config.set_timing(alive=HOUR, refresh=HOUR)
+        self.macnat.dhcp.choose("keep")
 
     def records(self) -> bytes:
         """What the programs have written of frames, on all processors, told or not."""

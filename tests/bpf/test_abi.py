@@ -52,6 +52,7 @@ MIRRORS = [
     (records._BEARER, "bearer", "last_seen address.address address.vlan address.family ifindex"),
     (records._PREFIX, "prefix", "address mask family"),
     (records._ROUTE, "route", "bits family address"),
+    (records._DHCP, "dhcp", "since unanswered in_uplinks_name settled choice"),
     (records._EVENT, "event", f"time {_KEY} ifindex other mac.w what reason"),
     (tracer._STATE, "tracing", "generation lost"),
     (tracer._WHO, "who", "ifindex mac.w"),
@@ -69,6 +70,8 @@ HEADS = [
 # upgrade, with the loss of what it held, as are all beside it: not to be changed without need.
 PINNED = {
     "config": (4, 40),
+    "dhcp_state": (4, 24),
+    "transactions": (4, 16),
     "hosts": (20, 4),
     "on_links": (4, 1152),
     "routes": (24, 4),

@@ -135,6 +135,22 @@ struct bearer {
 	__u32 ifindex; /* of the guest's device; 0: nobody any more */
 };
 
+/* How guests ask for leases. */
+struct dhcp {
+	__u64 since; /* when it was asked first without an answer */
+	__u32 unanswered; /* requests */
+	__u32 in_uplinks_name; /* the next ones */
+	__u32 settled; /* by an answer, or by user space */
+	__u32 choice; /* user space's */
+};
+
+/* Of a guest's that asks for a lease in the uplink's name. */
+struct transaction {
+	struct mac client;
+	__be32 number; /* that it has given it */
+	__u32 is_named; /* by us: it has no client identifier itself */
+};
+
 enum what { LEARNED, MOVED, EVICTED, REFUSED, SUPPRESSED, MAC_LEARNED, PROBED, MAC_SEEN };
 
 struct event {

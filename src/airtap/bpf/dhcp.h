@@ -69,39 +69,6 @@ static __noinline bool is_answer_to(struct __sk_buff *skb, const struct mac *mac
 	return answers(skb, f.l3 + ip.ihl * 4, mac);
 }
 
-/*
- * Ask the DHCP server to broadcast its answers (RFC 2131 4.1): a unicast OFFER goes to the
- * client's hardware address, which the uplink does not carry. The checksum helper leaves a
- * checksum of 0 and CHECKSUM_PARTIAL as they are.
- */
-static __noinline int egress_dhcp(struct __sk_buff *skb, __u32 l3, const struct mac *parent)
-{
-	struct bootp m;
-	struct iphdr ip;
-	__u32 header, l4;
-	__be16 flags;
-
-	if (bpf_skb_load_bytes(skb, l3, &ip, sizeof(ip)))
-		return 0;
-	header = ip.ihl * 4;
-	l4 = l3 + header;
-	if (answers(skb, l4, parent)) {
-		note_handed(SAID_CONFIGURES);
-		return -1;
-	}
-	if (ip.version != 4 || header < sizeof(ip) || bpf_ntohs(ip.tot_len) < header + UP_TO(flags) ||
-	    bpf_skb_load_bytes(skb, l4, &m, UP_TO(flags)))
-		return 0;
-	flags = m.flags | bpf_htons(BROADCAST_FLAG);
-	if (m.udp.dest != bpf_htons(BOOTPS) || m.op != BOOTREQUEST ||
-	    bpf_ntohs(m.udp.len) < UP_TO(flags) || flags == m.flags)
-		return 0;
-	if (bpf_skb_store_bytes(skb, l4 + offsetof(struct bootp, flags), &flags, sizeof(flags), 0))
-		return -1;
-	return bpf_l4_csum_replace(skb, l4 + offsetof(struct udphdr, check), m.flags, flags,
-				   sizeof(flags) | BPF_F_MARK_MANGLED_0);
-}
-
 /* False where it certainly is no message to a DHCP client. */
 static __always_inline bool may_be_dhcp_reply(struct iphdr *ip, void *end)
 {

@@ -6,6 +6,7 @@
 
 #include "arp.h"
 #include "configures.h"
+#include "dhcp_client.h"
 
 /* An access point may send a group's packet to each station's own MAC: RFC 1112 6.4 backwards. */
 static __always_inline int ingress_ipv4(struct __sk_buff *skb, struct frame *f,
@@ -99,12 +100,13 @@ static __noinline int note_source(struct __sk_buff *skb, struct frame *f)
 static __always_inline int handle_from_uplink(struct __sk_buff *skb)
 {
 	struct config *cfg = configuration();
-	bool to_us, from_us;
+	bool to_us, from_us, dhcp;
 	struct ipv6hdr *ip6;
 	struct ethhdr *eth;
 	struct iphdr *ip;
 	struct frame f;
 	struct in6_addr to;
+	__u32 destination;
 	void *end;
 
 	if (skb->tc_index == MARK_FROM_GUEST) { /* and for the host: see host_access.h */
@@ -130,9 +132,13 @@ static __always_inline int handle_from_uplink(struct __sk_buff *skb)
 	ip = (void *)eth + f.l3;
 	ip6 = (void *)eth + f.l3;
 	if (f.proto == bpf_htons(ETH_P_IP)) {
-		if (!to_us || (void *)(ip + 1) > end || ip->version != 4)
+		if (!(to_us || is_group((__u16 *)eth->h_dest)) || (void *)(ip + 1) > end || ip->version != 4)
 			return PASS;
-		return ingress_ipv4(skb, &f, cfg, ip->daddr, may_be_dhcp_reply(ip, end));
+		dhcp = may_be_dhcp_reply(ip, end);
+		destination = ip->daddr;
+		if (dhcp && hear_answer(skb, f.l3, &cfg->parent))
+			return DROP;
+		return to_us ? ingress_ipv4(skb, &f, cfg, destination, dhcp) : PASS;
 	}
 	if (f.proto != bpf_htons(ETH_P_IPV6) || (void *)(ip6 + 1) > end || ip6->version != 6)
 		return PASS;

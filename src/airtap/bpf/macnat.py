@@ -21,7 +21,7 @@ from .object import Object
 from .pins import load, remove_pins
 from .probed import ProbeTable
 from .records import UNKNOWN_MAC, unpack_event
-from .tables import AddressTable, GuestTable, HostTable, Note, UplinkConfig
+from .tables import AddressTable, DhcpTable, GuestTable, HostTable, Note, UplinkConfig
 from .tracer import Tracer
 
 
@@ -43,6 +43,7 @@ class Macnat:
         self.host_access = HostAccessTable(loaded.map("macs"), loaded.map("listeners"))
         self.probed = ProbeTable(loaded.map("probed"))
         self.bearers = BearerTable(loaded.map("bearers"), loaded.map("held"))
+        self.dhcp = DhcpTable(loaded.map("dhcp_state"))
         self.note = Note(loaded.map("note"))
         self.events = Ring(loaded.map("events"), unpack_event)
         self.programs = Programs(loaded)

@@ -81,6 +81,16 @@ TABLE(bearers, 4 * GUESTS, struct mac, struct bearer);
 /* Devices that user space keeps down, as the LAN uses their MAC. */
 TABLE(held, GUESTS, __u32, __u32);
 
+SINGLE(dhcp_state, struct dhcp);
+
+/* By the number that they have outside. Guests that ask in masses lose each other's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4 * GUESTS);
+	__type(key, __be32);
+	__type(value, struct transaction);
+} transactions SEC(".maps");
+
 SINGLE(statistics, struct statistics);
 
 /* What user space wants to find again, if it ends and comes back. */

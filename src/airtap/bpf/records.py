@@ -29,6 +29,7 @@ _TABLE = struct.Struct("=8x8xQ5QQQQQ")
 _BEARER = struct.Struct("=Q16sHHI")
 _PREFIX = struct.Struct("=16s16sI")
 _ROUTE = struct.Struct("=II16s")
+_DHCP = struct.Struct("=QIIII")
 _EVENT = struct.Struct("=Q16sHHII6s2xBB2x")
 
 _PROBES = range(0, PROBES * _KEY.size, _KEY.size)  # where the keys of a struct probes are
@@ -99,6 +100,26 @@ class Bearer(NamedTuple):
     def unpack(cls, value: bytes) -> "Bearer":
         last_seen, *key, ifindex = _BEARER.unpack(value)
         return cls(last_seen, _KEY.pack(*key), ifindex)
+
+
+class Dhcp(NamedTuple):
+    """struct dhcp: how guests ask for leases.
+
+    choice: user space's; 0 for none yet.
+    """
+
+    since: int = 0
+    unanswered: int = 0
+    in_uplinks_name: int = 0
+    settled: int = 0
+    choice: int = 0
+
+    def pack(self) -> bytes:
+        return _DHCP.pack(*self)
+
+    @classmethod
+    def unpack(cls, value: bytes) -> "Dhcp":
+        return cls._make(_DHCP.unpack(value))
 
 
 @dataclass(frozen=True)

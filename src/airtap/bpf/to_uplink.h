@@ -5,7 +5,7 @@
 #pragma once
 
 #include "arp.h"
-#include "dhcp.h"
+#include "dhcp_client.h"
 #include "ndp.h"
 
 static __always_inline int drop_malformed(void)

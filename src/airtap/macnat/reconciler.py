@@ -315,7 +315,7 @@ class Reconciler:
         current = self._uplinks.get(link.index)
         uplink = current or await self._open(link, role)
         try:
-            await uplink.set_up(link, role, mode)
+            await uplink.set_up(link, role, mode, self._config().parent(link.name).dhcp)
         except BaseException:
             if current is None:
                 uplink.close()

@@ -135,15 +135,17 @@ class UplinkState:
         """Return each guest's counters, by ifindex. Raises BpfError."""
         return self._nat.guests.counters()
 
-    async def set_up(self, link: Link, role: Role, mode: str) -> None:
+    async def set_up(self, link: Link, role: Role, mode: str, dhcp: str) -> None:
         """Put the programs for a role on the uplink, once they know all that they must know.
 
-        mode is that of the children; "" leaves it as it is. Raises BpfError, LinkError.
+        mode is that of the children; "" leaves it as it is. dhcp is the uplink's in airtap.toml.
+        Raises BpfError, LinkError.
         """
         nat = self._nat
         is_other = not self._is_on or self.role != role
         before = nat.config.parent_mac(), nat.config.translates()
         nat.config.set_role(role, mode)
+        nat.dhcp.choose(dhcp)
         await self._tell_of_host(link.index)
         nat.config.set_parent(link.index, link.mac)
         await nat.programs.attach(self._ipr, link.index, role.on_parent)
@@ -198,6 +200,7 @@ class UplinkState:
         if moved:
             log.info("%s is on another network now", self.link.name)
             self._bindings.clear(self.link.index)
+            self._nat.dhcp.restart()
             self._probes.forget()
             self.lan_macs.begin()
         elif self.role.translate and self._carrier_ups not in (None, self.link.carrier_ups):

@@ -11,7 +11,10 @@ async def get_lease(context: TrialContext) -> str:
     try:
         context.lease = await lease.get(context.guest, context.seconds, context.progress.waits)
     except NoLease as exc:
-        raise Failed(f"{exc}; {await context.frames()}", gateway.one_mac_hint(context)) from exc
+        hint = gateway.one_mac_hint(context)
+        if context.mac_nat:
+            hint += ' If other frames pass, see dhcp in airtap.toml: DHCP snooping wants "uplink"'
+        raise Failed(f"{exc}; {await context.frames()}", hint) from exc
     answer = context.lease.answer
     await context.guest.take_address(answer.address, answer.network)
     if answer.routers:
