@@ -82,7 +82,11 @@ async def _device(links: Links, config: Config, name: str) -> Link:
 
 
 def _is_on(link: Link) -> bool:
-    kind = uplink.inspect(link).type
+    found = uplink.inspect(link)
+    kind = found.type
+    if found.station:
+        what = f"{link.name} is no Wi-Fi station itself"
+        raise Problem("not-wifi", what, f"name the station below it: {found.station.name}")
     if kind not in ("wifi-station", "wifi-4addr"):
         raise Problem("not-wifi", f"{link.name} is no Wi-Fi station, but of type {kind}")
     return kind == "wifi-4addr"

@@ -18,23 +18,39 @@ from .kernel.links import (
     LinkError,
     LinkNotFound,
     Links,
+    lowers,
     rtnetlink,
 )
 from .kernel.routes import default_devices
 
 # Masters that take a port's rx_handler, of which a device has one. A VRF does not.
 _RX_HANDLER_MASTERS = ("bridge", "bond", "team", "openvswitch", "hsr", "batadv")
+# What sends Ethernet frames as they are by the devices below.
+STACKED = ("bond", "team", "vlan")
 
 
 @dataclass(frozen=True)
 class Uplink:
     """A device that guests are to be attached to.
 
-    type: "wifi-station", "wifi-4addr", "wifi-ap", "ethernet", "bridge" or "other".
+    type: "wifi-station", "wifi-4addr", "wifi-ap", "ethernet", "bridge" or "other". A bond, team or
+    VLAN that sends by a station now has that one's.
+    station: the station below a bond, team or VLAN, by which it may not send now.
     """
 
     link: Link
     type: str
+    station: Link | None = None
+
+    @property
+    def takes_one_mac(self) -> bool:
+        """Whether it takes frames from its own MAC only, as far as is known without settings."""
+        return self.type == "wifi-station"
+
+    @property
+    def may_take_one_mac(self) -> bool:
+        """The same, now or as soon as it sends by another of its ports."""
+        return self.takes_one_mac or self.station is not None
 
 
 async def choose(links: Links, config: Config, name: str) -> str:
@@ -94,12 +110,31 @@ def absent(device: str) -> Problem:
 
 
 def inspect(link: Link) -> Uplink:
-    """Find out what a device is as an uplink. Blocks, for Wi-Fi. Raises Problem no-nl80211."""
+    """Find out what a device is as an uplink. Blocks. Raises Problem no-nl80211, no-device."""
     if link.flags & IFF_LOOPBACK or link.arptype != ARPHRD_ETHER:
         return Uplink(link, "other")
     if link.kind == "bridge":
         return Uplink(link, "bridge")
+    if link.kind in STACKED:
+        return _inspect_stack(link)
     return Uplink(link, nl80211.uplink_type(link.name, link.index) or "ethernet")
+
+
+def _inspect_stack(link: Link) -> Uplink:
+    """Find out what a bond, team or VLAN is by what is below.
+
+    Any port of a team may be its active one, which is teamd's affair; and any of a bond's that has
+    none yet.
+    """
+    try:
+        ports = [inspect(each) for each in lowers(link.name)]
+    except LinkError as exc:
+        raise Problem("no-device", f"cannot tell what {link.name} stands on: {exc}") from exc
+    stations = [port for port in ports if port.may_take_one_mac]
+    for port in stations:
+        if port.takes_one_mac and link.active_port in (0, port.link.index):
+            return Uplink(link, port.type, port.station or port.link)
+    return Uplink(link, "ethernet", stations[0].station or stations[0].link if stations else None)
 
 
 def is_guest(link: Link) -> bool:

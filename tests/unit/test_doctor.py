@@ -304,6 +304,9 @@ def test_remedies_mean_the_libvirt_that_was_asked(uri: str, connect: str) -> Non
 def test_station_without_mac_nat() -> None:
     off = an_uplink(type="wifi-station", settings=Parent(macnat="off"))
     assert set(looked_at(off)) == {"macnat-off-station"}
+    standby = uplinks.Uplink(replace(UP, name="bond0", kind="bond"), "ethernet", UP)
+    found = looked_at(replace(off, inspected=standby))
+    assert "sends by eth0" in found["macnat-off-station"].what
     assert looked_at(an_uplink(type="wifi-4addr", settings=Parent(macnat="off"))) == {}
 
 

@@ -218,6 +218,7 @@ def network(name: str, kind: str, parent: str, *, active: bool = True) -> networ
 
 
 BRIDGE = up("br0", "bridge", kind="bridge")
+WLAN1 = replace(ETH, name="wlan1")
 PORT: dict[str, Any] = {"slave_kind": "bridge", "master": 2}
 HOST = Host(
     settings=Config(parents={"off0": Parent(macnat="off"), "up0": Parent(macnat="on")}),
@@ -242,6 +243,7 @@ HOST = Host(
         "up0": HostDevice(up("up0")),
         "off0": HostDevice(up("off0", "wifi-station")),
         "wlan0": HostDevice(up("wlan0", "wifi-station")),
+        "bond0": HostDevice(uplink.Uplink(replace(ETH, name="bond0"), "ethernet", WLAN1)),
         "wds0": HostDevice(up("wds0", "wifi-4addr")),
         "lo": HostDevice(up("lo", "other", flags=IFF_LOOPBACK)),
         "port0": HostDevice(up("port0", **PORT)),
@@ -260,6 +262,7 @@ SESSION = replace(HOST, session=True)
         (HOST, "macvtap", "eth0", True, ""),
         (HOST, "macvtap", "wds0", True, ""),
         (HOST, "macvtap", "wlan0", True, "with airtapd"),
+        (HOST, "macvtap", "bond0", True, "with airtapd"),
         (HOST, "macvtap", "up0", True, "with airtapd"),
         (HOST, "macvtap", "off0", False, "off0 takes one MAC only, and macnat is off"),
         (HOST, "macvtap", "usb0", False, "there is no device usb0"),

@@ -7,8 +7,50 @@ import pytest
 from airtap.config import Parent
 from airtap.errors import Problem
 from airtap.kernel.links import Link
-from airtap.uplink import Uplink, child_kind
+from airtap.uplink import Uplink, child_kind, inspect
 from tests.unit.links import ETH0
+
+CABLE = replace(ETH0, name="eth1", index=5)
+WLAN = replace(ETH0, name="wlan0", index=6)
+BOND = replace(ETH0, name="bond0", kind="bond")
+
+
+@pytest.mark.parametrize(
+    ("link", "ports", "station", "type", "below"),
+    [
+        (
+            replace(BOND, active_port=WLAN.index),
+            [CABLE, WLAN],
+            "wifi-station",
+            "wifi-station",
+            WLAN,
+        ),
+        (replace(BOND, active_port=5), [CABLE, WLAN], "wifi-station", "ethernet", WLAN),
+        (BOND, [CABLE, WLAN], "wifi-station", "wifi-station", WLAN),
+        (BOND, [CABLE, WLAN], "wifi-4addr", "ethernet", None),
+        (BOND, [CABLE], "", "ethernet", None),
+        (BOND, [], "", "ethernet", None),
+        (replace(ETH0, kind="team"), [CABLE, WLAN], "wifi-station", "wifi-station", WLAN),
+        (replace(ETH0, kind="vlan"), [WLAN], "wifi-station", "wifi-station", WLAN),
+        (replace(ETH0, kind="vlan"), [WLAN], "wifi-ap", "ethernet", None),
+        (replace(ETH0, kind="macsec"), [WLAN], "wifi-station", "ethernet", None),
+    ],
+)
+def test_what_a_stack_is_by_what_is_below(
+    monkeypatch: pytest.MonkeyPatch,
+    link: Link,
+    ports: list[Link],
+    station: str,
+    type: str,
+    below: Link | None,
+) -> None:
+    monkeypatch.setattr("airtap.uplink.lowers", lambda _name: ports)
+    types = {WLAN.name: station}
+    monkeypatch.setattr("airtap.kernel.nl80211.uplink_type", lambda name, _index: types.get(name))
+    found = inspect(link)
+    assert (found.type, found.station) == (type, below)
+    assert found.takes_one_mac == (type == "wifi-station")
+    assert found.may_take_one_mac == (below is not None)
 
 
 def child(kind: str, mode: str = "bridge") -> Link:

@@ -88,7 +88,7 @@ class Role:
     def __str__(self) -> str:
         names = ["MAC NAT"] if self.translate else []
         names += ["host access"] if self.host_access else []
-        return " and ".join(names) or "delivery"
+        return " and ".join(names) or ("observation" if self.observes else "delivery")
 
     @property
     def observes(self) -> bool:

@@ -16,6 +16,8 @@ _ADDRESS, IFNAME, _MTU, _LINK, _MASTER, _LINKINFO = 1, 3, 4, 5, 10, 18
 _IFALIAS, _STATS64, _GROUP, _LINK_NETNSID, _CARRIER_UPS, _PROP_LIST = 20, 23, 27, 37, 47, 52
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND = 1, 2, 4
 _MACVLAN_MODE, _IPVLAN_MODE, _IPVLAN_FLAGS = 1, 1, 2
+_BOND_MODE, _BOND_ACTIVE_SLAVE = 1, 2
+_ACTIVE_BACKUP = 1  # include/uapi/linux/if_bonding.h: BOND_MODE_ACTIVEBACKUP
 _MACVLAN_MODES = {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16: "source"}
 
 # An ipvlan's ways to treat siblings, by its flags, in L2 mode (IPVLAN_F_*, IPVLAN_MODE_L2).
@@ -34,6 +36,7 @@ def link_fields(payload: bytes) -> dict[str, Any]:
     found = attributes(payload[_IFINFO.size :])
     info = attributes(found.get(_LINKINFO, b""))
     kind = _text(info.get(_INFO_KIND, b""))
+    data = attributes(info.get(_INFO_DATA, b""))
     stats = found.get(_STATS64)
     rx_bytes, tx_bytes = _BYTE_COUNTS.unpack_from(stats) if stats else (0, 0)
     return dict(
@@ -51,15 +54,23 @@ def link_fields(payload: bytes) -> dict[str, Any]:
         group=number(found.get(_GROUP, b"")),
         alias=_text(found.get(_IFALIAS, b"")),
         altnames=frozenset(_text(name) for _, name in attribute_parts(found.get(_PROP_LIST, b""))),
-        mode=_mode(kind, attributes(info.get(_INFO_DATA, b""))),
+        mode=_mode(kind, data),
         rx_bytes=rx_bytes,
         tx_bytes=tx_bytes,
         carrier_ups=number(found.get(_CARRIER_UPS, b"")),
+        active_port=_active_port(kind, data),
     )
 
 
 def _text(octets: bytes) -> str:
     return octets.rstrip(b"\0").decode(errors="surrogateescape")
+
+
+def _active_port(kind: str, data: Attributes) -> int:
+    """Of a bond that sends by one port; others that have an active port send by all of them
+    (drivers/net/bonding/bond_main.c: bond_mode_uses_primary)."""
+    single = kind == "bond" and number(data.get(_BOND_MODE, b"")) == _ACTIVE_BACKUP
+    return number(data.get(_BOND_ACTIVE_SLAVE, b"")) if single else 0
 
 
 def _mode(kind: str, data: Attributes) -> str:

@@ -35,7 +35,6 @@ IFF_ALLMULTI = 0x200
 IFF_LOWER_UP = 0x10000
 ARPHRD_ETHER = 1
 
-
 _LOOPBACK = 1  # include/net/net_namespace.h: LOOPBACK_IFINDEX
 # How many devices to read before others in the event loop have a turn.
 _BATCH = 16
@@ -91,6 +90,7 @@ class Link:
     mode: of a macvtap or an ipvlan in L2 mode, as in the configuration; "l3" for other ipvlans.
     rx_bytes, tx_bytes: as the host counts them.
     carrier_ups: how often it has had its carrier back.
+    active_port: ifindex of the one port by which a bond sends; 0 for none, or for several.
     """
 
     name: str
@@ -111,6 +111,7 @@ class Link:
     rx_bytes: int
     tx_bytes: int
     carrier_ups: int
+    active_port: int = 0
 
     @property
     def up(self) -> bool:
@@ -135,7 +136,7 @@ class Links:
 
     async def by_name(self, name: str) -> Link:
         """The device called name, which may be an alternative name. Raises LinkNotFound."""
-        return self._get(0, attribute(IFNAME, name.encode() + b"\0"))
+        return _get(self._asking, 0, _named(name))
 
     def index_of(self, name: str) -> int:
         """Raises LinkNotFound."""
@@ -153,13 +154,7 @@ class Links:
 
     async def by_index(self, index: int) -> Link:
         """Raises LinkNotFound."""
-        return self._get(index)
-
-    def _get(self, index: int, name: bytes = b"") -> Link:
-        with link_errors("get link"):
-            body = ifinfo(index) + name
-            [(_kind, payload)] = ask(self._asking, GETLINK, body, ACK)
-        return Link(**link_fields(payload))
+        return _get(self._asking, index)
 
     async def dump(self) -> list[Link]:
         """Every device of the network namespace: about 0.05 ms each, so not on hot paths.
@@ -190,11 +185,7 @@ class Links:
 
         From sysfs, since rtnetlink would have to dump them all.
         """
-        try:
-            entries = os.listdir(f"/sys/class/net/{name}")
-        except FileNotFoundError:
-            return []
-        return [entry[6:] for entry in entries if entry.startswith("upper_")]
+        return _adjacent(name, "upper_")
 
     async def add_child(
         self, kind: str, name: str, parent: int, mode: str, mac: str | None, index: int
@@ -288,6 +279,34 @@ class Links:
         with link_errors(f"{command} link"):
             answer: list[Any] = await self._ipr.link(command, **attributes)
         return answer
+
+
+def lowers(name: str) -> list[Link]:
+    """The devices here that a device stands on or has as ports. Blocks. Raises LinkError."""
+    found = []
+    with asking(f"see what {name} stands on") as opened:
+        for lower in _adjacent(name, "lower_"):
+            with suppress(LinkNotFound):  # gone meanwhile
+                found.append(_get(opened, 0, _named(lower)))
+    return found
+
+
+def _adjacent(name: str, prefix: str) -> list[str]:
+    try:
+        entries = os.listdir(f"/sys/class/net/{name}")
+    except FileNotFoundError:
+        return []
+    return [entry.removeprefix(prefix) for entry in entries if entry.startswith(prefix)]
+
+
+def _named(name: str) -> bytes:
+    return attribute(IFNAME, name.encode() + b"\0")
+
+
+def _get(opened: socket.socket, index: int, name: bytes = b"") -> Link:
+    with link_errors("get link"):
+        [(_kind, payload)] = ask(opened, GETLINK, ifinfo(index) + name, ACK)
+    return Link(**link_fields(payload))
 
 
 @contextmanager

@@ -143,7 +143,7 @@ def _on_parent(nic: Nic, host: Host) -> Verdict:
     if host.settings.parent(link.name).macnat == "off":
         if nic.kind == "ipvtap" and nic.mac != link.mac:
             return False, f"with macnat off, its MAC has to be that of {link.name}"
-        if nic.kind == "macvtap" and parent.type == "wifi-station":
+        if nic.kind == "macvtap" and parent.may_take_one_mac:
             return False, f"{link.name} takes one MAC only, and macnat is off"
     translated = takes_one_mac(parent, host.settings)
     for part in _unfit(nic, translated):
@@ -216,4 +216,4 @@ def expect_parent(parent: Uplink, kind: str, instead: str = "") -> None:
 def takes_one_mac(parent: Uplink, settings: Config) -> bool:
     """Return whether guests on this parent need airtapd's MAC NAT."""
     wish = settings.parent(parent.link.name).macnat
-    return wish == "on" or (wish == "auto" and parent.type == "wifi-station")
+    return wish == "on" or (wish == "auto" and parent.may_take_one_mac)

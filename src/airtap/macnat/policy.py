@@ -40,8 +40,14 @@ class Children:
 
     async def parents(self) -> set[int]:
         """Return all devices that have children, looked up anew. Raises LinkError."""
-        self._parents.clear()
-        return {link.parent for link in await self._links.dump() if is_child(link)}
+        there = await self._links.dump()
+        self._parents = {link.index: link.parent for link in there if is_child(link)}
+        return set(self._parents.values())
+
+    async def stacked(self) -> set[int]:
+        """Return the parents whose need may change with another device. Raises LinkError."""
+        found = [await self.find(index) for index in {*self._parents.values()} - {0}]
+        return {link.index for link in found if link and link.kind in uplink.STACKED}
 
     async def parent_of(self, index: int) -> int:
         """Return what a child stands on; 0 for other devices. The kernel is asked once.
@@ -138,7 +144,8 @@ def desired(
     kind = FAMILY[children[0].kind] if children else former_kind
     role = role_for(link, kind, config)
     if role.observes:
-        children = _observable(children, is_reached) if role.host_access else []
+        macvtaps = [child for child in children if child.kind == "macvtap"]
+        children = macvtaps if _observes(link, macvtaps, role, config, is_reached) else []
     return Desired(link, role, children)
 
 
@@ -162,17 +169,21 @@ def gives_its_mac(link: Link, kind: str, config: Config) -> bool:
     setting = config.parent(link.name).macnat
     if setting != "auto":
         return setting == "on"
-    return kind == "ipvtap" or uplink.inspect(link).type == "wifi-station"
+    return kind == "ipvtap" or uplink.inspect(link).takes_one_mac
 
 
-def _observable(children: list[Link], is_reached: bool) -> list[Link]:
-    """Return those children that from_guest is to observe, without MAC NAT.
+def _observes(
+    link: Link, macvtaps: list[Link], role: Role, config: Config, is_reached: bool
+) -> bool:
+    """Tell whether from_guest is to observe macvtaps, of whichever mode, without MAC NAT. Blocks.
 
-    These are macvtaps of whichever mode, while the host may reach one of them: nobody shall
-    pass for the host. is_reached tells whether it reaches one already.
+    While the host may reach one of them, for nobody shall pass for the host; is_reached tells
+    whether it reaches one already. And where MAC NAT may come, as it announces only whom it knows.
     """
-    macvtaps = [child for child in children if child.kind == "macvtap"]
-    return macvtaps if is_reached or any(map(supports_host_access, macvtaps)) else []
+    if role.host_access and (is_reached or any(map(supports_host_access, macvtaps))):
+        return True
+    automatic = config.parent(link.name).macnat == "auto"
+    return automatic and uplink.inspect(link).may_take_one_mac
 
 
 def supports_host_access(child: Link) -> bool:

@@ -214,11 +214,12 @@ class Reconciler:
             await self._try(index, frozenset(some))
 
     async def _uplinks_of(self, index: int) -> set[int]:
-        """Return the uplink of a device: itself, or what it stands on, or stood: it may be anew."""
+        """Return a device's uplinks: itself; what it stands on, or stood; else those above it."""
         if index in self._uplinks or index in self._queue.failing:
             return {index}
         found = {parent for parent, uplink in self._uplinks.items() if index in uplink.children}
-        return (found | {await self._children.parent_of(index)}) - {0}
+        found |= {await self._children.parent_of(index)} - {0}
+        return found or await self._children.stacked()
 
     def _note_link(self, index: int, mac: str | None) -> None:
         if mac is None:

@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_network
 
+from .. import uplink
 from ..bpf.macnat import Macnat
 from ..bpf.records import Event
+from ..errors import Problem
 from ..kernel import nl80211
 from ..kernel.addresses import Address, Subnet, overlap
 from ..kernel.links import Link
@@ -164,10 +166,15 @@ class Roaming:
 
 
 def network_name(link: Link) -> bytes:
-    """Return the SSID of a station's network; b"" for none, and for one that hides it. Blocks."""
+    """Return the SSID of a station's network; b"" for none, and for one that hides it. Blocks.
+
+    Of a bond, team or VLAN, that of the station by which it sends.
+    """
     try:
-        name = nl80211.station_ssid(link.index) if nl80211.is_wifi(link.name) else None
-    except OSError as exc:
+        found = uplink.inspect(link)
+        station = (found.station or link) if found.type.startswith("wifi") else None
+        name = nl80211.station_ssid(station.index) if station else None
+    except (Problem, OSError) as exc:
         log.warning("cannot ask for the network of %s: %s", link.name, exc)
         name = None
     return (name or b"").strip(b"\0")

@@ -77,7 +77,7 @@ class UplinkState:
         self._has_many_routes = False
         self._host_known: HostNetwork | None = None  # as the programs have it
         self._subnets: frozenset[Subnet] = frozenset()
-        self._carrier_ups: int | None = None
+        self._way: tuple[int, int] | None = None
         self._children: dict[int, str | None] = {}
         self.children: Mapping[int, str | None] = self._children
         self.tracer = nat.tracer
@@ -190,22 +190,24 @@ class UplinkState:
         """Find out where the uplink is, and return whether that is another network.
 
         All that guests have used is forgotten then; call roaming.settle() once they have been seen
-        to. Where it is the same but the carrier was away, guests are announced: a station may have
-        come to an access point that knows none of them, and asks no station.
+        to. Where it is the same but the carrier was away, or a bond sends by another port, guests
+        are announced: a station may have come to an access point that knows none of them, and asks
+        no station.
         """
         if not self.link.flags & IFF_RUNNING:
             return False
         name = await asyncio.to_thread(network_name, self.link)
         moved = self.roaming.update(name, self._subnets, self._children)
+        way = self.link.carrier_ups, self.link.active_port
         if moved:
             log.info("%s is on another network now", self.link.name)
             self._bindings.clear(self.link.index)
             self._nat.dhcp.restart()
             self._probes.forget()
             self.lan_macs.begin()
-        elif self.role.translate and self._carrier_ups not in (None, self.link.carrier_ups):
-            self._announce(self.link, translate=True)
-        self._carrier_ups = self.link.carrier_ups
+        elif self._way not in (None, way):
+            self._announce(self.link, translate=self.role.translate)
+        self._way = way
         return moved
 
     async def sync_children(self, children: list[Link], devices: Devices) -> None:

@@ -50,6 +50,6 @@ async def look_at_mac_nat(context: TrialContext) -> str:
             f"{off}, so a guest on an ipvtap has to use the MAC, and gets the lease, of the host",
             'set macnat = "auto" in airtap.toml',
         )
-    if host.type == "wifi-station":
+    if host.takes_one_mac:
         raise Failed(f"{off}, and {_ONE_MAC}", 'set macnat = "auto" in airtap.toml')
     return f"not needed on {host.type}: frames leave with the guest's own MAC"

@@ -34,7 +34,7 @@ def one_mac_hint(context: TrialContext) -> str:
             f"do the ports of {host.name} lead to the LAN, and does that take any MAC? With STP on,"
             " a new port forwards after half a minute only: --timeout 60"
         )
-    if host.type == "wifi-station" or context.mac_nat:
+    if host.takes_one_mac or context.mac_nat:
         return f"does the host itself get through on {host.name}?"
     return (
         f"if the LAN takes one MAC only from {host.name} (port security, a rented server), set"

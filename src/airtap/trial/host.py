@@ -29,6 +29,7 @@ class TrialHost:
         self._index = found.link.index
         self.name = found.link.name
         self.type = found.type
+        self.takes_one_mac = found.takes_one_mac
 
     async def link(self) -> Link:
         """Return the device as it is now. Raises LinkNotFound."""

@@ -66,6 +66,9 @@ def type_of(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     what = _ALLOWS.get(type, "is none that guests can use")
     if uplink.needs_macnat and type == "ethernet":
         what = "takes one MAC only, by airtap.toml: guests need MAC NAT"
+    elif station := uplink.inspected.station:
+        now = "" if uplink.inspected.takes_one_mac else "takes any MAC, but not once it "
+        what = f"{now}sends by {station.name}, which takes one MAC only: guests need MAC NAT then"
     yield ok("uplink-type", uplink.name, what=f"{type}: {what}", evidence=uplink.link.mac)
 
 
@@ -93,11 +96,12 @@ def carrier(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
         )
     else:
         wifi = uplink.inspected.type.startswith("wifi")
+        itself = wifi and not uplink.inspected.station
         yield Finding(
             level=level,
             id="no-carrier",
             subject=link.name,
-            what="is not associated with an access point" if wifi else "has no carrier",
+            what="is not associated with an access point" if itself else "has no carrier",
             evidence=f"/sys/class/net/{link.name}/carrier: 0",
             remedy="join the Wi-Fi network" if wifi else f"plug in the cable of {link.name}",
         )
@@ -218,12 +222,14 @@ def macnat_wanted(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding
 
     Yields problem macnat-off-station.
     """
-    station = uplink.inspected.type == "wifi-station"
-    if station and uplink.settings.macnat == "off" and uplink.settings.kind != "ipvtap":
+    inspected, settings = uplink.inspected, uplink.settings
+    below = f"it sends by {inspected.station.name}, and " if inspected.station else ""
+    if inspected.may_take_one_mac and settings.macnat == "off" and settings.kind != "ipvtap":
         yield problem(
             "macnat-off-station",
             uplink.name,
-            what="a Wi-Fi station sends for its own MAC only, and MAC NAT is switched off for it",
+            what=f"{below}a Wi-Fi station sends for its own MAC only, and MAC NAT is switched off"
+            " for it",
             evidence=f'airtap.toml, {parent_table(uplink.name)}: macnat = "off"',
             remedy=f'airtap.toml, {parent_table(uplink.name)}: macnat = "auto"',
         )
@@ -274,7 +280,7 @@ def iwd(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
 
     Yields warning iwd-recreates.
     """
-    wifi = uplink.inspected.type.startswith("wifi")
+    wifi = uplink.inspected.type.startswith("wifi") and uplink.link.kind not in ("bond", "team")
     if wifi and "iwd" in context.managers.running and not context.managers.iwd_keeps:
         yield warning(
             "iwd-recreates",

@@ -1,0 +1,95 @@
+"""A host with a cable and a station in one LAN, and a bond, team or VLAN above them.
+
+    sandbox (the host)                            network namespace "ap"
+    cable0 <----------------------------------->  cable1 \\
+      \\_ bond0  192.0.2.10, 2001:db8::10                   br-ap  192.0.2.1, 2001:db8::1   dnsmasq
+    wlan1 - - - - - - - - - - - - - - - - - - ->  wlan0  /  hostapd
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from socket import if_nametoindex
+
+from airtap.kernel.genetlink import Family
+from airtap.kernel.netlink import attribute
+from lab.lan import LAB, make_host, no_router_advertisements
+from lab.sandbox import command
+from lab.wifi import AccessPoint, Station
+
+CABLE, STATION = "cable0", "wlan1"
+_FAR = "cable1"
+
+# include/uapi/linux/if_team.h; include/net/netlink.h: NLA_U32, NLA_STRING
+_OPTIONS_SET, _TEAM_IFINDEX, _LIST_OPTION, _ITEM_OPTION = 1, 1, 2, 1
+_NAME, _TYPE, _DATA = 1, 3, 4
+_U32, _STRING = 3, 5
+
+
+@contextmanager
+def cable(lan: AccessPoint) -> Iterator[None]:
+    """A cable between the host and the access point, which has a bridge."""
+    peer = ("peer", "name", _FAR, "netns", lan.namespace)
+    command("ip", "link", "add", CABLE, "type", "veth", *peer)
+    try:
+        lan.run("ip", "link", "set", _FAR, "master", lan.far, "up")
+        yield
+    finally:
+        command("ip", "link", "delete", CABLE)
+
+
+@contextmanager
+def unplugged(lan: AccessPoint) -> Iterator[None]:
+    lan.run("ip", "link", "set", _FAR, "down")
+    try:
+        yield
+    finally:
+        lan.run("ip", "link", "set", _FAR, "up")
+
+
+@contextmanager
+def above(lan: AccessPoint, link: str, *options: str, ports: tuple[str, ...]) -> Iterator[Station]:
+    """A bond or team, of whose ports the station may be one, and which is the host's on the LAN.
+
+    options: of ip link add, as ("type", "bond", ...).
+    """
+    command("ip", "link", "add", link, *options)
+    try:
+        if "team" in options:
+            _team(link, "mode", _STRING, b"activebackup\0")
+        for port in ports:
+            join(port, link)
+        no_router_advertisements(link)
+        command("ip", "link", "set", link, "up")
+        make_host(link, LAB)
+        with Station([lan], link=STATION, host=False) as station:
+            yield station
+    finally:
+        command("ip", "link", "delete", link)
+        command("ip", "link", "set", STATION, "down")
+
+
+def join(port: str, link: str) -> None:
+    """Make a device a port of a bond or team, for which a bond wants it down."""
+    command("ip", "link", "set", port, "down")
+    command("ip", "link", "set", port, "master", link)
+    command("ip", "link", "set", port, "up")
+
+
+def activate(team: str, port: str) -> None:
+    """Have a team send by a port, with that one's MAC: teamd's "hwaddr_policy": "by_active"."""
+    command("ip", "link", "set", team, "address", mac(port))
+    _team(team, "activeport", _U32, if_nametoindex(port).to_bytes(4, "little"))
+
+
+def _team(link: str, name: str, kind: int, value: bytes) -> None:
+    option = attribute(_NAME, name.encode() + b"\0") + attribute(_TYPE, bytes([kind]))
+    option = attribute(_ITEM_OPTION, option + attribute(_DATA, value))
+    of_it = attribute(_TEAM_IFINDEX, if_nametoindex(link).to_bytes(4, "little"))
+    # It is done before it is told, which fails without a teamd that listens.
+    with Family("team") as team, suppress(ProcessLookupError):
+        team.request(_OPTIONS_SET, of_it + attribute(_LIST_OPTION, option))
+
+
+def mac(link: str) -> str:
+    return Path(f"/sys/class/net/{link}/address").read_text().strip()

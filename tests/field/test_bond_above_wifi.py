@@ -1,0 +1,167 @@
+"""Guests on a bond of cable and Wi-Fi work while the cable is in, and are deaf and mute without;
+on a team, or on a VLAN above Wi-Fi, they always are.
+
+https://rafalgolarz.com/blog/2018/01/10/bonding_wifi_and_ethernet_interfaces/
+https://wiki.archlinux.org/index.php/Special:Diff/459238 (Wireless bonding)
+https://lastlog.de/blog/bonding_eth0_wlan0_together_to_get_an_active_backup_link.html
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from lab.airtap import Airtapd
+from lab.cable import CABLE, STATION, above, activate, cable, join, mac, unplugged
+from lab.kinds import BOTH_IN_MACHINE
+from lab.lan import wait_for
+from lab.pump import PumpGuest
+from lab.sandbox import command
+from lab.traffic import GUEST4, GUEST6, GUEST_MAC, known, neighbour, pump
+from lab.wifi import AccessPoint, Radios, Station
+
+UPLINKS = ("bond0", "team0", "vlan7")
+# Ipvtaps have MAC NAT everywhere.
+MACVTAP_IN_MACHINE = pytest.mark.parametrize(
+    "device_kind",
+    [pytest.param("macvtap", marks=pytest.mark.machine("um"), id="um-macvtap")],
+    indirect=True,
+)
+BOND = ("type", "bond", "mode", "active-backup", "miimon", "50", "primary", CABLE)
+
+
+@pytest.fixture(scope="module")
+def lan() -> Iterator[AccessPoint]:
+    """An access point and a cable into the same LAN."""
+    Radios(3)
+    with AccessPoint(bridged=True) as lan, cable(lan):
+        yield lan
+
+
+@pytest.fixture
+def more_config() -> str:
+    return ""
+
+
+@pytest.fixture
+def airtapd(lan: AccessPoint, device_kind: str, more_config: str) -> Iterator[Airtapd]:
+    """With nothing said of MAC NAT, on a LAN that knows of no earlier guest."""
+    lan.run("ip", "neigh", "flush", "all")
+    table = f'[parents.{{}}]\nkind = "{device_kind}"\n{more_config}'
+    with Airtapd(config="".join(map(table.format, UPLINKS))) as daemon:
+        yield daemon
+        print(daemon.log())  # shown with a test that fails
+
+
+@contextmanager
+def vlan(lan: AccessPoint, below: str) -> Iterator[None]:
+    """A VLAN, 198.51.100.0/24 and 2001:db8:1::/64, above a device of the host's."""
+    tag = ("type", "vlan", "id", "7")
+    command("ip", "link", "add", "link", below, "name", "vlan7", *tag)
+    try:
+        command("ip", "link", "set", "vlan7", "up")
+        lan.run("ip", "link", "add", "link", lan.far, "name", "far7", *tag)
+        for address in ("198.51.100.1/24", "2001:db8:1::1/64"):
+            lan.run("ip", "address", "add", address, "dev", "far7")
+        lan.run("ip", "link", "set", "far7", "up")
+        yield
+    finally:
+        lan.run("ip", "link", "delete", "far7", check=False)
+        command("ip", "link", "delete", "vlan7")
+
+
+def meet(
+    lan: AccessPoint, guest: PumpGuest, at: str, own: tuple[str, ...] = (GUEST4, GUEST6)
+) -> None:
+    """LAN and guest find each other, the guest at this MAC."""
+    for address in own:
+        router = address.removesuffix("21") + "1"
+
+        def met(address: str = address, router: str = router) -> bool:
+            there = lan.ping(address) and guest.ping(router)
+            return there and neighbour(lan.namespace, address) == at
+
+        wait_for(met, 10, f"{address} to be reached at {at}, and to reach {router}")
+
+
+def known_and_met(
+    lan: AccessPoint,
+    airtapd: Airtapd,
+    guest: PumpGuest,
+    at: str,
+    own: tuple[str, ...] = (GUEST4, GUEST6),
+) -> None:
+    """They meet, until airtapd has heard both addresses of the guest."""
+
+    def heard() -> bool:
+        meet(lan, guest, at, own)
+        return {*own} <= known(airtapd, GUEST_MAC)
+
+    wait_for(heard, 10, "airtapd to know the guest")
+
+
+@BOTH_IN_MACHINE
+@pytest.mark.parametrize(
+    ("fail_over_mac", "more_config"),
+    [("active", ""), ("none", 'mode = "private"\nhost_access = false\n')],
+)
+def test_guests_follow_the_active_port(
+    lan: AccessPoint, airtapd: Airtapd, device_kind: str, fail_over_mac: str
+) -> None:
+    options = (*BOND, "fail_over_mac", fail_over_mac)
+    with (
+        above(lan, "bond0", *options, ports=(CABLE, STATION)),
+        pump(airtapd, GUEST_MAC, GUEST4, GUEST6, uplink="bond0") as guest,
+    ):
+        own = GUEST_MAC if device_kind == "macvtap" else mac(CABLE)
+        known_and_met(lan, airtapd, guest, own)
+        for _ in range(2):
+            with unplugged(lan):
+                meet(lan, guest, mac(STATION))
+            meet(lan, guest, own)
+
+
+def uplink(airtapd: Airtapd, name: str) -> tuple[str, bool]:
+    """Its type, and whether MAC NAT is on for it."""
+    [found] = [entry for entry in airtapd.status()["uplinks"] if entry["name"] == name]
+    return found["type"], found["macnat"]
+
+
+@MACVTAP_IN_MACHINE
+def test_a_team_takes_one_mac_while_it_has_a_station(lan: AccessPoint, airtapd: Airtapd) -> None:
+    """Which port it sends by is teamd's affair, and not the kernel's to tell."""
+    with (
+        above(lan, "team0", "type", "team", ports=(CABLE,)) as station,
+        pump(airtapd, GUEST_MAC, GUEST4, GUEST6, uplink="team0") as guest,
+    ):
+        activate("team0", CABLE)
+        known_and_met(lan, airtapd, guest, GUEST_MAC)
+        join(STATION, "team0")
+        meet(lan, guest, mac(CABLE))
+        station.wait_associated()
+        activate("team0", STATION)
+        with unplugged(lan):
+            meet(lan, guest, mac(STATION))
+        activate("team0", CABLE)
+        command("ip", "link", "set", STATION, "nomaster")
+        meet(lan, guest, GUEST_MAC)
+
+
+@MACVTAP_IN_MACHINE
+@pytest.mark.parametrize("below", [STATION, "bond0"])
+def test_a_vlan_takes_what_is_below_it_takes(
+    lan: AccessPoint, airtapd: Airtapd, below: str
+) -> None:
+    own = "198.51.100.21", "2001:db8:1::21"
+    with ExitStack() as stack:
+        if below == STATION:
+            stack.enter_context(Station([lan], link=STATION, host=False))
+        else:
+            stack.enter_context(above(lan, below, *BOND, ports=(CABLE, STATION)))
+        stack.enter_context(vlan(lan, below))
+        guest = stack.enter_context(pump(airtapd, GUEST_MAC, *own, uplink="vlan7"))
+        if below != STATION:
+            known_and_met(lan, airtapd, guest, GUEST_MAC, own)
+            stack.enter_context(unplugged(lan))
+        meet(lan, guest, mac(STATION), own)
+        assert uplink(airtapd, "vlan7") == ("wifi-station", True)
