@@ -27,15 +27,17 @@ from .kernel.routes import default_devices
 _RX_HANDLER_MASTERS = ("bridge", "bond", "team", "openvswitch", "hsr", "batadv")
 # What sends Ethernet frames as they are by the devices below.
 STACKED = ("bond", "team", "vlan")
+# Those of Wi-Fi that send or hear with their own MAC only.
+_ONE_MAC = ("wifi-station", "wifi-adhoc")
 
 
 @dataclass(frozen=True)
 class Uplink:
     """A device that guests are to be attached to.
 
-    type: "wifi-station", "wifi-4addr", "wifi-ap", "ethernet", "bridge" or "other". A bond, team or
-    VLAN that sends by a station now has that one's.
-    station: the station below a bond, team or VLAN, by which it may not send now.
+    type: "wifi-station", "wifi-4addr", "wifi-ap", "wifi-mesh", "wifi-adhoc", "ethernet", "bridge"
+    or "other". A bond, team or VLAN that sends by a station now, or ad hoc, has that one's.
+    station: the one below a bond, team or VLAN, by which it may not send now.
     """
 
     link: Link
@@ -45,7 +47,7 @@ class Uplink:
     @property
     def takes_one_mac(self) -> bool:
         """Whether it takes frames from its own MAC only, as far as is known without settings."""
-        return self.type == "wifi-station"
+        return self.type in _ONE_MAC
 
     @property
     def may_take_one_mac(self) -> bool:

@@ -25,7 +25,7 @@ from .taps import DeviceSpec, GuestDevices
 
 log = logging.getLogger(__name__)
 
-_FIT = ("ethernet", "wifi-station", "wifi-4addr", "wifi-ap")
+_UNFIT = ("bridge", "other")
 
 
 @dataclass(eq=False)
@@ -47,7 +47,7 @@ class LibvirtHooks:
         if link is None:
             return
         inspected = await asyncio.to_thread(uplink.inspect, link)
-        if inspected.type not in _FIT:
+        if inspected.type in _UNFIT:
             return
         config = self._config()
         if not await asyncio.to_thread(gives_its_mac, link, "macvtap", config):
@@ -149,7 +149,7 @@ class LibvirtHooks:
             link = await self._find(name)
             if link is None or link.kind in FAMILY:
                 continue
-            if (await asyncio.to_thread(uplink.inspect, link)).type in _FIT:
+            if (await asyncio.to_thread(uplink.inspect, link)).type not in _UNFIT:
                 return link.name
         return ""
 

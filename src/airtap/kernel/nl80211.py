@@ -17,7 +17,11 @@ _BSS_ELEMENTS, _BSS_STATUS = 6, 9
 _BSS_ASSOCIATED = 1
 # enum nl80211_iftype
 _STATIONS = (2, 8)  # STATION, P2P_CLIENT
-_ACCESS_POINTS = (3, 4, 9)  # AP, AP_VLAN, P2P_GO
+_TYPES = {
+    1: "wifi-adhoc",
+    **dict.fromkeys((3, 4, 9), "wifi-ap"),  # AP, AP_VLAN, P2P_GO
+    7: "wifi-mesh",  # MESH_POINT
+}
 
 _SSID_ELEMENT = 0  # IEEE 802.11, 9.4.2.1
 _DEAUTHENTICATION = b"\xc0\0"  # IEEE 802.11, 9.2.4.1.3: frame control
@@ -28,8 +32,10 @@ def uplink_type(name: str, index: int) -> str | None:
     """Say what kind of 802.11 interface a device is; None if it is none.
 
     "wifi-station": may transmit with its own MAC only. "wifi-4addr": a station with 4-address
-    frames, which may transmit with any. "wifi-ap": an access point. "other": mesh, ad hoc,
-    monitor. Raises Problem no-nl80211 where the device is 802.11 and nl80211 does not answer.
+    frames, which may transmit with any. "wifi-ap": an access point. "wifi-mesh": a mesh point,
+    which is proxy for any (IEEE 802.11, 14.11.3). "wifi-adhoc": hears frames to its own MAC only.
+    "other": monitor, OCB. Raises Problem no-nl80211 where the device is 802.11 and nl80211 does not
+    answer.
     """
     if not is_wifi(name):
         return None
@@ -41,7 +47,7 @@ def uplink_type(name: str, index: int) -> str | None:
     iftype = number(interface[_IFTYPE])
     if iftype in _STATIONS:
         return "wifi-4addr" if number(interface.get(_4ADDR, b"")) else "wifi-station"
-    return "wifi-ap" if iftype in _ACCESS_POINTS else "other"
+    return _TYPES.get(iftype, "other")
 
 
 def is_wifi(name: str) -> bool:

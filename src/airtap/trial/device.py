@@ -7,8 +7,6 @@ from .context import TrialContext
 from .guest import TrialGuest
 from .steps import Failed
 
-_ONE_MAC = "a Wi-Fi station may send with its own MAC only"
-
 
 async def look_at_uplink(context: TrialContext) -> str:
     """See that the uplink is up and has a carrier.
@@ -51,5 +49,7 @@ async def look_at_mac_nat(context: TrialContext) -> str:
             'set macnat = "auto" in airtap.toml',
         )
     if host.takes_one_mac:
-        raise Failed(f"{off}, and {_ONE_MAC}", 'set macnat = "auto" in airtap.toml')
+        raise Failed(
+            f"{off}, and {host.type} takes one MAC only", 'set macnat = "auto" in airtap.toml'
+        )
     return f"not needed on {host.type}: frames leave with the guest's own MAC"

@@ -35,6 +35,8 @@ _ALLOWS = {
     "wifi-station": "takes one MAC only: guests need MAC NAT",
     "wifi-4addr": "a station with 4-address frames: takes any MAC",
     "wifi-ap": "an access point: takes any MAC",
+    "wifi-mesh": "a mesh point: takes any MAC",
+    "wifi-adhoc": "hears frames to one MAC only: guests need MAC NAT",
     "ethernet": "takes any MAC, unless its switch does not",
     "bridge": "guests get a tap as its port",
 }
@@ -96,7 +98,8 @@ def carrier(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
         )
     else:
         wifi = uplink.inspected.type.startswith("wifi")
-        itself = wifi and not uplink.inspected.station
+        associates = uplink.inspected.type in ("wifi-station", "wifi-4addr")
+        itself = associates and not uplink.inspected.station
         yield Finding(
             level=level,
             id="no-carrier",
@@ -223,13 +226,13 @@ def macnat_wanted(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding
     Yields problem macnat-off-station.
     """
     inspected, settings = uplink.inspected, uplink.settings
+    who = "ad hoc Wi-Fi hears" if inspected.type == "wifi-adhoc" else "a Wi-Fi station sends"
     below = f"it sends by {inspected.station.name}, and " if inspected.station else ""
     if inspected.may_take_one_mac and settings.macnat == "off" and settings.kind != "ipvtap":
         yield problem(
             "macnat-off-station",
             uplink.name,
-            what=f"{below}a Wi-Fi station sends for its own MAC only, and MAC NAT is switched off"
-            " for it",
+            what=f"{below}{who} for its own MAC only, and MAC NAT is switched off for it",
             evidence=f'airtap.toml, {parent_table(uplink.name)}: macnat = "off"',
             remedy=f'airtap.toml, {parent_table(uplink.name)}: macnat = "auto"',
         )
