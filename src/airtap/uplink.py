@@ -54,6 +54,12 @@ class Uplink:
         """The same, now or as soon as it sends by another of its ports."""
         return self.takes_one_mac or self.station is not None
 
+    @property
+    def keeps_its_mac(self) -> bool:
+        """Whether a guest in mode passthru needs the MAC that it has: Wi-Fi on a network takes no
+        other (net/mac80211/iface.c: ieee80211_can_powered_addr_change), nor what sends by it."""
+        return self.type.startswith("wifi") or self.may_take_one_mac
+
 
 async def choose(links: Links, config: Config, name: str) -> str:
     """The device that name stands for now; where it may be several, the first that is up.
@@ -237,6 +243,15 @@ def _expect_company(parent: Link, kind: str, mode: str, child: Link) -> None:
             f"stop what uses {child.name}"
             + ("" if child.mode == "l3" else f', or set mode = "{child.mode}" in airtap.toml'),
         )
+
+
+def mac_not_taken(parent: str, mac: str, error: OSError) -> Problem:
+    """The Problem wrong-mac of a parent that mode passthru could not give a guest's MAC."""
+    return Problem(
+        "wrong-mac",
+        f"mode passthru gives {parent} the guest's MAC, {mac}, which it does not take: {error}",
+        f"set another mode for {parent} in airtap.toml, or give the guest the MAC of {parent}",
+    )
 
 
 async def explain_refusal(

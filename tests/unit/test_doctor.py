@@ -105,6 +105,13 @@ def test_ipvlan_of_another_mode() -> None:
     assert 'mode = "private"' in found["parent-busy"].remedy
 
 
+def test_passthru_on_wifi() -> None:
+    settings = Parent(mode="passthru")
+    for type in ("wifi-station", "wifi-4addr", "wifi-ap"):
+        assert "passthru-on-wifi" in looked_at(an_uplink(type=type, settings=settings))
+    assert looked_at(an_uplink(settings=settings)) == {}
+
+
 @pytest.mark.parametrize(
     ("link", "id"),
     [

@@ -213,8 +213,10 @@ def up(name: str, type: str = "ethernet", **facts: Any) -> uplink.Uplink:
     return uplink.Uplink(replace(ETH, name=name, **facts), type)
 
 
-def network(name: str, kind: str, parent: str, *, active: bool = True) -> networks.ListedNetwork:
-    return networks.ListedNetwork(Network(name, kind, parent), UUID, active, True)
+def network(
+    name: str, kind: str, parent: str, *, active: bool = True, mode: str = ""
+) -> networks.ListedNetwork:
+    return networks.ListedNetwork(Network(name, kind, parent, mode), UUID, active, True)
 
 
 BRIDGE = up("br0", "bridge", kind="bridge")
@@ -228,6 +230,7 @@ HOST = Host(
         for entry in (
             network("wifi", "macvtap", "wlan0"),
             network("wired", "macvtap", "eth0"),
+            network("pass", "macvtap", "wlan0", mode="passthrough"),
             network("unplugged", "macvtap", "usb0"),
             network("pool", "macvtap", ""),
             network("stopped", "macvtap", "eth0", active=False),
@@ -305,6 +308,19 @@ SESSION = replace(HOST, session=True)
 def test_verdict(host: Host | None, kind: str, name: str, works: bool | None, why: str) -> None:
     nic = Nic(1, MAC, kind, name, prepared=kind == "ipvtap")
     assert check(nic, host) == (works, why)
+
+
+@pytest.mark.parametrize("name", ["wlan0", "wds0", "bond0", "pass"])
+def test_passthrough_on_wifi(name: str) -> None:
+    kind = "network" if name == "pass" else "macvtap"
+    nic = Nic(1, MAC, kind, name, mode="passthrough" if kind == "macvtap" else "")
+    works, why = check(nic, HOST)
+    assert (works, why.partition(" ")[2]) == (
+        False,
+        "cannot take its MAC, as mode passthrough wants",
+    )
+    assert check(replace(nic, mac=ETH.mac), HOST)[0] is True
+    assert check(replace(nic, kind="macvtap", name="eth0"), HOST) == (True, "")
 
 
 def test_an_ipvtap_with_the_mac_of_its_parent() -> None:

@@ -15,6 +15,7 @@ from ..errors import Problem
 from ..kernel.links import Link, LinkError, LinkNotFound, Links
 from ..kernel.packet_socket import open_frames, source_macs
 from ..names import mac_address
+from ..uplink import mac_not_taken
 from .registry import Guest
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class MacLearning:
         self._lan_user = lan_user
         self._on_learned = on_learned
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._refused: dict[int, tuple[str, str]] = {}  # the MAC, and who on the LAN uses it
+        self._refused: dict[int, tuple[str, str]] = {}  # the MAC, and why not if known
 
     def start(self, guest: Guest) -> None:
         """Watch from now on for the first usable frame of guest. Raises OSError."""
@@ -92,6 +93,16 @@ class MacLearning:
                 logged = True
             await asyncio.sleep(_RETRY_S)
 
+    async def _set_mac(self, link: Link, mac: str) -> None:
+        try:
+            await self._links.set_mac(link.index, mac)
+        except LinkNotFound:
+            raise
+        except LinkError as exc:
+            if link.mode != "passthru":
+                raise
+            raise mac_not_taken(self._links.name_of(link.parent), mac, exc) from exc
+
     async def _bear(self, guest: Guest, mac: str, log_refusal: bool) -> bool:
         """Set the device's MAC; false if the guest cannot have this one."""
         try:
@@ -100,12 +111,12 @@ class MacLearning:
                 return False  # a host program's own frame: the guest cannot know this MAC
             if why := await self._lan_user(link.parent, mac):
                 raise Problem("mac-in-use", why)
-            await self._links.set_mac(guest.index, mac_address(mac))
+            await self._set_mac(link, mac_address(mac))
         except LinkNotFound:
             return True
         except (OSError, Problem) as exc:
             busy = isinstance(exc, LinkError) and exc.errno in (errno.EADDRINUSE, errno.EBUSY)
-            if busy or (isinstance(exc, Problem) and exc.code == "mac-in-use"):
+            if busy or (isinstance(exc, Problem) and exc.code in ("mac-in-use", "wrong-mac")):
                 self._refused[guest.index] = mac, "" if busy else str(exc)
             if log_refusal:
                 why = "its parent or another guest has it" if busy else str(exc)

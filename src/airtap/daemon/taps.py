@@ -139,7 +139,10 @@ class GuestDevices:
         if spec.kind == "macvtap" and spec.mac is None:
             self._learning.start(guest)
         elif mode == "passthru" and spec.own_mac is not None:  # the kernel gave it the parent's
-            await self._links.set_mac(guest.index, spec.own_mac)
+            try:
+                await self._links.set_mac(guest.index, spec.own_mac)
+            except LinkError as exc:
+                raise uplink.mac_not_taken(spec.uplink.name, spec.own_mac, exc) from exc
 
     def _owner(self, spec: DeviceSpec, mode: str, one_mac: bool) -> Owner:
         """Whose a new child is, and which MAC its guest has."""

@@ -6,7 +6,7 @@ what is not ok: "Yields ok; problem ID or ID, REMARK; warning ID." A test compar
 code.
 """
 
-from .checks import daemon, devices, firewall, host, kernel, libvirt, macnat, uplink
+from .checks import daemon, devices, firewall, host, kernel, libvirt, macnat, uplink, wifi
 
 KERNEL = (kernel.kinds, kernel.clsact, kernel.programs, kernel.tun, kernel.vhost_net, kernel.dev)
 DAEMON = (daemon.configuration, daemon.answers, daemon.socket_mode, daemon.version, daemon.lost)
@@ -19,11 +19,12 @@ UPLINK = (
     uplink.strangers,
     uplink.kinds_agree,
     uplink.bridged,
-    uplink.macnat_wanted,
+    wifi.macnat_wanted,
+    wifi.passthru,
     macnat.on_uplink,
     macnat.on_devices,
     uplink.driver,
-    uplink.iwd,
+    wifi.iwd,
     uplink.arp,
     uplink.ipv6,
     uplink.acl,

@@ -105,7 +105,8 @@ def _on_network(nic: Nic, host: Host) -> Verdict:
     if kind in ("bridge", "session"):
         return _on_bridge(parent, host)
     if kind == "macvtap" and parent:
-        return _on_parent(replace(nic, kind=kind, name=parent), host)
+        there = replace(nic, kind=kind, name=parent, mode=entry.network.mode)
+        return _on_parent(there, host)
     if kind == "nat":
         lacking = parent and parent not in host.devices
         return (False, f"there is no device {parent}") if lacking else (True, "behind NAT")
@@ -140,17 +141,27 @@ def _on_parent(nic: Nic, host: Host) -> Verdict:
             return False if nic.prepared else None, f"{link.name} is a bridge"
     except Problem as problem:
         return False, problem.message
-    if host.settings.parent(link.name).macnat == "off":
-        if nic.kind == "ipvtap" and nic.mac != link.mac:
-            return False, f"with macnat off, its MAC has to be that of {link.name}"
-        if nic.kind == "macvtap" and parent.may_take_one_mac:
-            return False, f"{link.name} takes one MAC only, and macnat is off"
+    if why := _mac_trouble(nic, parent, host.settings.parent(link.name)):
+        return False, why
     translated = takes_one_mac(parent, host.settings)
     for part in _unfit(nic, translated):
         if part in nic.parts:
             return False, f"libvirt starts no guest on {nic.kind} with {part} here"
     needs_airtapd = nic.prepared or translated
     return True, "with airtapd" if needs_airtapd else ""
+
+
+def _mac_trouble(nic: Nic, parent: Uplink, settings: Parent) -> str:
+    """Return why a parent has no use for a NIC's MAC, "" if it has."""
+    name, is_its_own = parent.link.name, nic.mac == parent.link.mac
+    mode = settings.mode if nic.prepared else nic.mode
+    if mode in ("passthrough", "passthru") and parent.keeps_its_mac and nic.mac and not is_its_own:
+        return f"{name} cannot take its MAC, as mode {mode} wants"
+    if settings.macnat == "off" and nic.kind == "ipvtap" and not is_its_own:
+        return f"with macnat off, its MAC has to be that of {name}"
+    if settings.macnat == "off" and nic.kind == "macvtap" and parent.may_take_one_mac:
+        return f"{name} takes one MAC only, and macnat is off"
+    return ""
 
 
 def _unfit(nic: Nic, translated: bool) -> tuple[str, ...]:

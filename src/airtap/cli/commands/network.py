@@ -100,6 +100,9 @@ def _inspect_parent(network: Network, settings: Config, *, fatal: bool) -> bool:
                 " needed; for qemu:///session: --kind session"
             )
             connectivity.expect_parent(parent, "macvtap", instead)
+        if network.mode == "passthrough" and parent.keeps_its_mac:
+            what = f"{device} cannot take the MAC of a guest, as mode passthrough wants"
+            raise Problem("bad-mode", what, "on Wi-Fi, guests share it in mode bridge")
     except Problem as problem:
         if fatal:
             raise

@@ -220,24 +220,6 @@ def bridged(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
         )
 
 
-def macnat_wanted(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
-    """Tell whether MAC NAT is switched off where nothing works without it.
-
-    Yields problem macnat-off-station.
-    """
-    inspected, settings = uplink.inspected, uplink.settings
-    who = "ad hoc Wi-Fi hears" if inspected.type == "wifi-adhoc" else "a Wi-Fi station sends"
-    below = f"it sends by {inspected.station.name}, and " if inspected.station else ""
-    if inspected.may_take_one_mac and settings.macnat == "off" and settings.kind != "ipvtap":
-        yield problem(
-            "macnat-off-station",
-            uplink.name,
-            what=f"{below}{who} for its own MAC only, and MAC NAT is switched off for it",
-            evidence=f'airtap.toml, {parent_table(uplink.name)}: macnat = "off"',
-            remedy=f'airtap.toml, {parent_table(uplink.name)}: macnat = "auto"',
-        )
-
-
 def driver(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
     """Tell what is known of the uplink's driver.
 
@@ -276,22 +258,6 @@ def driver(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
         yield ok("driver", link.name, what=what)
     elif name:
         yield ok("driver", link.name, what=f"no trouble is known of the driver {name}")
-
-
-def iwd(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
-    """Tell whether iwd removes the uplink when it restarts.
-
-    Yields warning iwd-recreates.
-    """
-    wifi = uplink.inspected.type.startswith("wifi") and uplink.link.kind not in ("bond", "team")
-    if wifi and "iwd" in context.managers.running and not context.managers.iwd_keeps:
-        yield warning(
-            "iwd-recreates",
-            uplink.name,
-            what="iwd makes the device anew when it restarts, and all guests' devices go with it",
-            evidence="iwd runs without UseDefaultInterface=true in /etc/iwd/main.conf",
-            remedy="/etc/iwd/main.conf, [General]: UseDefaultInterface=true",
-        )
 
 
 def arp(uplink: UplinkSnapshot, _context: Context) -> Iterator[Finding]:
