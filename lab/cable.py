@@ -1,7 +1,7 @@
 """A host with a cable and a station in one LAN, and a bond, team or VLAN above them.
 
     sandbox (the host)                            network namespace "ap"
-    cable0 <----------------------------------->  cable1 \\
+    cable0 <----------------------------------->  far-cable0 \\
       \\_ bond0  192.0.2.10, 2001:db8::10                   br-ap  192.0.2.1, 2001:db8::1   dnsmasq
     wlan1 - - - - - - - - - - - - - - - - - - ->  wlan0  /  hostapd
 """
@@ -18,7 +18,6 @@ from lab.sandbox import command
 from lab.wifi import AccessPoint, Station
 
 CABLE, STATION = "cable0", "wlan1"
-_FAR = "cable1"
 
 # include/uapi/linux/if_team.h; include/net/netlink.h: NLA_U32, NLA_STRING
 _OPTIONS_SET, _TEAM_IFINDEX, _LIST_OPTION, _ITEM_OPTION = 1, 1, 2, 1
@@ -27,24 +26,28 @@ _U32, _STRING = 3, 5
 
 
 @contextmanager
-def cable(lan: AccessPoint) -> Iterator[None]:
+def cable(lan: AccessPoint, near: str = CABLE) -> Iterator[None]:
     """A cable between the host and the access point, which has a bridge."""
-    peer = ("peer", "name", _FAR, "netns", lan.namespace)
-    command("ip", "link", "add", CABLE, "type", "veth", *peer)
+    peer = ("peer", "name", _far(near), "netns", lan.namespace)
+    command("ip", "link", "add", near, "type", "veth", *peer)
     try:
-        lan.run("ip", "link", "set", _FAR, "master", lan.far, "up")
+        lan.run("ip", "link", "set", _far(near), "master", lan.far, "up")
         yield
     finally:
-        command("ip", "link", "delete", CABLE)
+        command("ip", "link", "delete", near)
+
+
+def _far(near: str) -> str:
+    return f"far-{near}"
 
 
 @contextmanager
 def unplugged(lan: AccessPoint) -> Iterator[None]:
-    lan.run("ip", "link", "set", _FAR, "down")
+    lan.run("ip", "link", "set", _far(CABLE), "down")
     try:
         yield
     finally:
-        lan.run("ip", "link", "set", _FAR, "up")
+        lan.run("ip", "link", "set", _far(CABLE), "up")
 
 
 @contextmanager

@@ -13,11 +13,12 @@ import pytest
 
 from lab.airtap import Airtapd
 from lab.cable import CABLE, STATION, above, activate, cable, join, mac, unplugged
+from lab.doctor import Doctor
 from lab.kinds import BOTH_IN_MACHINE
 from lab.lan import wait_for
 from lab.pump import PumpGuest
 from lab.sandbox import command
-from lab.traffic import GUEST4, GUEST6, GUEST_MAC, known, neighbour, pump
+from lab.traffic import GUEST4, GUEST6, GUEST_MAC, announcing, collect, known, neighbour, pump
 from lab.wifi import AccessPoint, Radios, Station
 
 UPLINKS = ("bond0", "team0", "vlan7")
@@ -115,10 +116,26 @@ def test_guests_follow_the_active_port(
     ):
         own = GUEST_MAC if device_kind == "macvtap" else mac(CABLE)
         known_and_met(lan, airtapd, guest, own)
+        doctor = Doctor.of(airtapd)
         for _ in range(2):
             with unplugged(lan):
                 meet(lan, guest, mac(STATION))
+                assert doctor.bad("bond0") == {}
             meet(lan, guest, own)
+            assert doctor.bad("bond0") == {}
+
+
+@MACVTAP_IN_MACHINE
+def test_guests_are_announced_at_a_bonds_other_cable(lan: AccessPoint, airtapd: Airtapd) -> None:
+    """Their own MAC is elsewhere at once, which no switch could know."""
+    with (
+        cable(lan, "cable2"),
+        above(lan, "bond0", *BOND, ports=(CABLE, "cable2")),
+        pump(airtapd, GUEST_MAC, GUEST4, GUEST6, uplink="bond0") as guest,
+    ):
+        known_and_met(lan, airtapd, guest, GUEST_MAC)
+        with lan.frames() as frames, unplugged(lan):
+            collect(frames, announcing(GUEST_MAC, GUEST4, GUEST6), 10)
 
 
 def uplink(airtapd: Airtapd, name: str) -> tuple[str, bool]:
