@@ -182,3 +182,16 @@ def test_a_vlan_takes_what_is_below_it_takes(
             stack.enter_context(unplugged(lan))
         meet(lan, guest, mac(STATION), own)
         assert uplink(airtapd, "vlan7") == ("wifi-station", True)
+
+
+@MACVTAP_IN_MACHINE
+def test_a_bridge_over_such_a_bond_leads_nowhere(lan: AccessPoint, airtapd: Airtapd) -> None:
+    """Not once the bond sends by the station, so doctor says it while it sends by the cable."""
+    with above(lan, "bond0", *BOND, ports=(CABLE, STATION)):
+        command("ip", "link", "add", "br0", "type", "bridge")
+        try:
+            command("ip", "link", "set", "bond0", "master", "br0")
+            found = Doctor.of(airtapd).bad("br0")
+            assert "port bond0" in found["bridge-on-one-mac"]["what"]
+        finally:
+            command("ip", "link", "delete", "br0")

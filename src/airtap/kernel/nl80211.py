@@ -14,7 +14,7 @@ from .netlink import DUMP, Attributes, attribute, attributes, number
 _GET_INTERFACE, _SET_INTERFACE, _GET_STATION, _GET_SCAN, _FRAME = 5, 6, 17, 32, 59
 _IFINDEX, _IFTYPE, _MAC, _BSS, _FRAME_OCTETS, _4ADDR = 3, 5, 6, 47, 51, 83
 _BSS_ELEMENTS, _BSS_STATUS = 6, 9
-_BSS_ASSOCIATED = 1
+_BSS_JOINED = (1, 2)  # ASSOCIATED, IBSS_JOINED
 # enum nl80211_iftype
 _STATIONS = (2, 8)  # STATION, P2P_CLIENT
 _TYPES = {
@@ -56,7 +56,7 @@ def is_wifi(name: str) -> bool:
 
 
 def station_ssid(index: int) -> bytes | None:
-    """The name of the network that a station is associated with; None if with none.
+    """The name of the network that a station is associated with, or in ad hoc; None for none.
 
     From the scan results: kernels do not tell it of the interface where wpa_supplicant does the
     authentication itself. Raises OSError, also where the device is no 802.11 one.
@@ -64,7 +64,7 @@ def station_ssid(index: int) -> bytes | None:
     with Family("nl80211") as family:
         for result in family.request(_GET_SCAN, _of(index), DUMP):
             bss = attributes(result.get(_BSS, b""))
-            if number(bss.get(_BSS_STATUS, b"")) == _BSS_ASSOCIATED and _BSS_STATUS in bss:
+            if number(bss.get(_BSS_STATUS, b"")) in _BSS_JOINED:
                 return ssid(bss.get(_BSS_ELEMENTS, b""))
     return None
 

@@ -178,8 +178,12 @@ class UplinkReader:
     def _one_mac_ports(self, inspected: Uplink) -> tuple[str, ...]:
         if inspected.type != "bridge":
             return ()
-        ports = [each for each in self.links if each.master == inspected.link.index]
-        return tuple([each.name for each in ports if self._needs_macnat(inspect(each))])
+        ports = [inspect(each) for each in self.links if each.master == inspected.link.index]
+        return tuple([port.link.name for port in ports if self._may_need_macnat(port)])
+
+    def _may_need_macnat(self, port: Uplink) -> bool:
+        automatic = self.config.parent(port.link.name).macnat == "auto"
+        return self._needs_macnat(port) or (automatic and port.may_take_one_mac)
 
     async def _devices(self, guests: Collection[Link]) -> list[DeviceSnapshot]:
         found = []
