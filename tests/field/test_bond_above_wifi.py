@@ -11,11 +11,14 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from airtap.ipc import protocol
 from lab.airtap import Airtapd
 from lab.cable import CABLE, STATION, above, activate, cable, join, mac, unplugged
 from lab.doctor import Doctor
+from lab.domains import booted, guest_on
 from lab.kinds import BOTH_IN_MACHINE
 from lab.lan import wait_for
+from lab.libvirt import Libvirtd
 from lab.pump import PumpGuest
 from lab.sandbox import command
 from lab.traffic import GUEST4, GUEST6, GUEST_MAC, announcing, collect, known, neighbour, pump
@@ -49,7 +52,8 @@ def airtapd(lan: AccessPoint, device_kind: str, more_config: str) -> Iterator[Ai
     """With nothing said of MAC NAT, on a LAN that knows of no earlier guest."""
     lan.run("ip", "neigh", "flush", "all")
     table = f'[parents.{{}}]\nkind = "{device_kind}"\n{more_config}'
-    with Airtapd(config="".join(map(table.format, UPLINKS))) as daemon:
+    config = "".join(map(table.format, UPLINKS))
+    with Airtapd(config=config, socket=protocol.DEFAULT_SOCKET) as daemon:
         yield daemon
         print(daemon.log())  # shown with a test that fails
 
@@ -123,6 +127,21 @@ def test_guests_follow_the_active_port(
                 assert doctor.bad("bond0") == {}
             meet(lan, guest, own)
             assert doctor.bad("bond0") == {}
+
+
+@MACVTAP_IN_MACHINE
+def test_libvirts_guest_follows_too(lan: AccessPoint, airtapd: Airtapd) -> None:
+    with above(lan, "bond0", *BOND, ports=(CABLE, STATION)), Libvirtd() as libvirtd:
+        done = libvirtd.airtap("network", "define", "both", "--parent", "bond0")
+        assert "bond0 takes one MAC only: airtapd has to run" in done.stdout
+        with guest_on(libvirtd, "both", GUEST_MAC):
+            address = booted(lan, libvirtd, GUEST_MAC)
+            wait_for(lambda: lan.ping(address) and address in known(airtapd, GUEST_MAC), 10, "it")
+            for _ in range(2):
+                with unplugged(lan):
+                    wait_for(lambda: lan.ping(address), 10, "the guest by Wi-Fi")
+                    assert neighbour(lan.namespace, address) == mac(STATION)
+                wait_for(lambda: lan.ping(address), 10, "the guest by cable")
 
 
 @MACVTAP_IN_MACHINE
