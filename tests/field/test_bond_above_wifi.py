@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from airtap.ipc import protocol
+from airtap.libvirt.connectivity import devices
+from airtap.macnat.roaming import network_name
 from lab.airtap import Airtapd
 from lab.cable import CABLE, STATION, above, activate, cable, join, mac, unplugged
 from lab.doctor import Doctor
@@ -130,6 +132,25 @@ def test_guests_follow_the_active_port(
 
 
 @MACVTAP_IN_MACHINE
+@pytest.mark.parametrize("more_config", ["", "host_access = false\n"])
+def test_a_failover_while_airtapd_is_down(lan: AccessPoint, airtapd: Airtapd) -> None:
+    with (
+        above(lan, "bond0", *BOND, "fail_over_mac", "active", ports=(CABLE, STATION)),
+        pump(airtapd, GUEST_MAC, GUEST4, GUEST6, uplink="bond0") as guest,
+    ):
+        known_and_met(lan, airtapd, guest, GUEST_MAC)
+        airtapd.kill()
+        with unplugged(lan):
+            wait_for(lambda: mac("bond0") == mac(STATION), 5, "the failover")
+            airtapd.start()
+            meet(lan, guest, mac(STATION))
+            airtapd.kill()
+        wait_for(lambda: mac("bond0") == mac(CABLE), 5, "the way back")
+        airtapd.start()
+        meet(lan, guest, GUEST_MAC)
+
+
+@MACVTAP_IN_MACHINE
 def test_libvirts_guest_follows_too(lan: AccessPoint, airtapd: Airtapd) -> None:
     with above(lan, "bond0", *BOND, ports=(CABLE, STATION)), Libvirtd() as libvirtd:
         done = libvirtd.airtap("network", "define", "both", "--parent", "bond0")
@@ -201,6 +222,7 @@ def test_a_vlan_takes_what_is_below_it_takes(
             stack.enter_context(unplugged(lan))
         meet(lan, guest, mac(STATION), own)
         assert uplink(airtapd, "vlan7") == ("wifi-station", True)
+        assert network_name(devices()["vlan7"]) == b"lab"  # by which another network is known
 
 
 @MACVTAP_IN_MACHINE
