@@ -39,6 +39,28 @@ def test_another_network(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd, kind: s
         wait_for(lambda: lan.leases().get(GUEST_MAC), PROMPTLY, "a lease of the first network")
 
 
+def plugged_in(lan: Lan) -> None:
+    """The carrier is back, and the router has the address that it lost with it."""
+    lan.run("ip", "link", "set", lan.far, "up")
+    lan.run("ip", "address", "replace", "2001:db8::1/64", "dev", lan.far)
+
+
+def test_a_guest_that_was_there_before_the_network(
+    lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd
+) -> None:
+    told = f"network card {GUEST_MAC}: link down and up"
+    lan.run("ip", "link", "set", lan.far, "down")
+    with guest_with(libvirtd, "network"):
+        assert not lan.leases()
+        plugged_in(lan)
+        wait_for(lambda: told in airtapd.log(), PROMPTLY, "the guest to be told")
+        reached(lan, booted(lan, libvirtd))
+        lan.run("ip", "link", "set", lan.far, "down")
+        plugged_in(lan)
+        reached(lan, lan.leases()[GUEST_MAC])
+        assert airtapd.log().count(told) == 1
+
+
 def test_a_guest_that_nobody_can_tell(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:
     with pump(airtapd) as guest:
         guest.dhcp()
@@ -71,8 +93,7 @@ def test_carrier_away(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd, seconds: i
         command("ip", "-n", lan.namespace, "link", "set", lan.far, "down")
         command("ip", "address", "del", "192.0.2.10/24", "dev", "up0")
         time.sleep(seconds)
-        command("ip", "-n", lan.namespace, "link", "set", lan.far, "up")
-        command("ip", "-n", lan.namespace, "address", "replace", "2001:db8::1/64", "dev", lan.far)
+        plugged_in(lan)
         command("ip", "address", "add", "192.0.2.10/24", "dev", "up0")
         reached(lan, address)
         assert lan.ping(GUEST4)

@@ -3,7 +3,7 @@
 from ipaddress import ip_address, ip_network
 
 from airtap.kernel.addresses import Subnet
-from airtap.macnat.roaming import Attachment
+from airtap.macnat.roaming import Attachment, Change
 
 
 def nets(*texts: str) -> frozenset[Subnet]:
@@ -17,38 +17,52 @@ NONE = nets()
 def told(*seen: tuple[bytes, frozenset[Subnet]]) -> tuple[Attachment, list[bool]]:
     where, moves = Attachment(), []
     for ssid, subnets in seen:
-        where, moved = where.update(ssid, subnets)
-        moves.append(moved)
+        where, change = where.update(ssid, subnets)
+        moves.append(change == Change.OTHER)
     return where, moves
+
+
+def on(ssid: bytes, subnets: frozenset[Subnet], left: frozenset[Subnet] = NONE) -> Attachment:
+    return Attachment(ssid, subnets, left, carrier=True)
 
 
 def test_the_first_network_is_no_other() -> None:
     assert told((b"", NONE), (b"A", NONE), (b"A", A))[1] == [False] * 3
 
 
+def test_the_first_carrier_counts_where_it_was_waited_for() -> None:
+    where, change = Attachment().without_carrier().update(b"", NONE)
+    assert change == Change.FIRST
+    assert where.without_carrier() == where
+    assert where.update(b"", A)[1] == Change.NONE
+    assert Attachment().update(b"", NONE)[1] == Change.NONE
+    renamed = on(b"A", A).without_carrier().update(b"B", NONE)
+    assert renamed[1] == Change.OTHER
+
+
 def test_carrier_lost_and_back() -> None:
     where, moves = told((b"A", A), (b"", A), (b"", NONE), (b"A", NONE), (b"A", A))
     assert not any(moves)
-    assert where == Attachment(b"A", A)
+    assert where == on(b"A", A)
 
 
 def test_another_name_then_its_addresses() -> None:
     seen = (b"A", A), (b"", NONE), (b"B", NONE), (b"B", B)
     where, moves = told(*seen)
     assert moves == [False, False, True, False]
-    assert where == Attachment(b"B", B, left=A)
+    assert where == on(b"B", B, A)
     assert where.is_stale(ip_address("192.0.2.7"))
     assert not where.is_stale(ip_address("198.51.100.7"))
     back, moves = told(*seen, (b"A", B), (b"A", A))
     assert moves[-2:] == [True, False]
-    assert back == Attachment(b"A", A, left=B)
+    assert back == on(b"A", A, B)
 
 
 def test_another_name_while_the_old_addresses_are_still_there() -> None:
     where, moves = told((b"A", A), (b"B", A))
     assert moves == [False, True]
     assert not where.is_stale(ip_address("192.0.2.7")), "B may have the same subnet"
-    assert where.update(b"B", B) == (Attachment(b"B", B, left=A), False)
+    assert where.update(b"B", B) == (on(b"B", B, A), Change.NONE)
 
 
 def test_another_socket_for_the_cable() -> None:
@@ -62,8 +76,8 @@ def test_subnets_within_each_other() -> None:
     assert told((b"", wide), (b"", narrow), (b"", wide))[1] == [False] * 3
     where, moves = told((b"", nets("192.168.0.0/16")), (b"", nets("10.0.0.0/8")))
     assert moves[-1]
-    where, moved = where.update(b"", nets("192.168.7.0/24"))
-    assert moved
+    where, change = where.update(b"", nets("192.168.7.0/24"))
+    assert change == Change.OTHER
     assert where.is_stale(ip_address("10.1.1.1"))
     where, _ = where.update(b"", nets("10.5.0.0/16"))
     assert not where.is_stale(ip_address("10.5.0.7"))

@@ -9,7 +9,8 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from ipaddress import IPv4Address, ip_network
 
 from .. import uplink
@@ -25,6 +26,14 @@ log = logging.getLogger(__name__)
 Subnets = frozenset[Subnet]
 
 
+class Change(StrEnum):
+    """Why guests are to ask for new leases, if they are; in words that follow "is on"."""
+
+    NONE = ""
+    FIRST = "its first network"
+    OTHER = "another network"
+
+
 @dataclass(frozen=True)
 class Attachment:
     """What was last known of an uplink's network.
@@ -33,18 +42,24 @@ class Attachment:
     subnets are those of the host's addresses there.
     left are the subnets of the network before.
     unsettled tells that the name is new, and that the host may not have its new addresses yet.
+    carrier tells whether there ever was one; None before anybody has looked.
     """
 
     ssid: bytes = b""
     subnets: Subnets = frozenset()
     left: Subnets = frozenset()
     unsettled: bool = False
+    carrier: bool | None = None
 
-    def update(self, ssid: bytes, subnets: Subnets) -> "tuple[Attachment, bool]":
-        """Return what is known once these were seen, and whether that is another network.
+    def without_carrier(self) -> "Attachment":
+        """Return what is known once no carrier was seen: all stays as it was."""
+        return replace(self, carrier=bool(self.carrier))
 
-        What is not there (the carrier is away, the name is hidden, the host has no lease of a
-        family yet) stays as it was.
+    def update(self, ssid: bytes, subnets: Subnets) -> "tuple[Attachment, Change]":
+        """Return what is known once these were seen, with carrier, and what has changed.
+
+        What is not there (the name is hidden, the host has no lease of a family yet) stays as it
+        was.
         """
         renamed = bool(self.ssid and ssid) and self.ssid != ssid
         resettled = self._is_resettled(subnets)
@@ -54,8 +69,11 @@ class Attachment:
             kept,
             (self.subnets if resettled else self.left) - subnets,
             (self.unsettled or renamed) and not resettled,
+            carrier=True,
         )
-        return known, renamed or (resettled and not self.unsettled)
+        if renamed or (resettled and not self.unsettled):
+            return known, Change.OTHER
+        return known, Change.FIRST if self.carrier is False else Change.NONE
 
     def _is_resettled(self, subnets: Subnets) -> bool:
         """Tell whether no subnet of a family that was there and is there is near one of before."""
@@ -71,6 +89,7 @@ class Attachment:
                 "subnets": sorted(map(str, self.subnets)),
                 "left": sorted(map(str, self.left)),
                 "unsettled": self.unsettled,
+                "carrier": self.carrier,
             }
         )
 
@@ -80,7 +99,8 @@ class Attachment:
         try:
             known = json.loads(text)
             subnets, left = (frozenset(map(ip_network, known[key])) for key in ("subnets", "left"))
-            return cls(bytes.fromhex(known["ssid"]), subnets, left, bool(known["unsettled"]))
+            ssid, unsettled = bytes.fromhex(known["ssid"]), bool(known["unsettled"])
+            return cls(ssid, subnets, left, unsettled, known.get("carrier", True))
         except (ValueError, KeyError, TypeError):
             return cls()
 
@@ -112,17 +132,24 @@ class Roaming:
         """Tell whether a child's guest was not heard with an IPv4 address on this network yet."""
         return index in self._needs_renew
 
-    def update(self, ssid: bytes, subnets: Subnets, children: Iterable[int]) -> bool:
-        """Note where the uplink is with its children; return whether that is another network."""
-        before = self._attachment
-        self._attachment, moved = before.update(ssid, subnets)
-        self._is_settled = self._is_settled and not moved
-        if self._is_settled and self._attachment != before:
-            self.settle()
-        self._forget_stale(everything=moved)
-        if moved:
+    def without_carrier(self) -> None:
+        """Note that the uplink has no carrier."""
+        self._note(self._attachment.without_carrier())
+
+    def update(self, ssid: bytes, subnets: Subnets, children: Iterable[int]) -> Change:
+        """Note where the uplink is with its children, and return what has changed."""
+        known, change = self._attachment.update(ssid, subnets)
+        self._is_settled = self._is_settled and not change
+        self._note(known)
+        self._forget_stale(everything=change == Change.OTHER)
+        if change:
             self._needs_renew = set(children)
-        return moved
+        return change
+
+    def _note(self, known: Attachment) -> None:
+        before, self._attachment = self._attachment, known
+        if self._is_settled and known != before:
+            self.settle()
 
     def settle(self) -> None:
         """Note that all is done that another network asks for, so the next airtapd leaves it."""

@@ -25,7 +25,7 @@ from .host_access import HostAccess
 from .host_view import HostView
 from .lan_macs import LanMacs
 from .policy import is_child, supports_host_access
-from .roaming import Roaming, network_name
+from .roaming import Change, Roaming, network_name
 from .workqueue import Devices
 
 log = logging.getLogger(__name__)
@@ -187,28 +187,30 @@ class UplinkState:
         log.info("%s is off for %s", self.role, self.link.name)
 
     async def update_network(self) -> bool:
-        """Find out where the uplink is, and return whether that is another network.
+        """Find out where the uplink is; return whether guests are to ask for new leases.
 
-        All that guests have used is forgotten then; call roaming.settle() once they have been seen
-        to. Where it is the same but the carrier was away, or a bond sends by another port, guests
-        are announced: a station may have come to an access point that knows none of them, and asks
-        no station.
+        They are on another network, where all that they have used is forgotten, and on the first,
+        for those who have waited for it: many ask again in minutes only. Call roaming.settle() once
+        they have been seen to. Else, if the carrier was away or a bond sends by another port, guests are
+        announced: a station may have come to an access point that knows none of them, and asks no station.
         """
+        way = self.link.carrier_ups, self.link.active_port
+        before, self._way = self._way, way
         if not self.link.flags & IFF_RUNNING:
+            self.roaming.without_carrier()
             return False
         name = await asyncio.to_thread(network_name, self.link)
-        moved = self.roaming.update(name, self._subnets, self._children)
-        way = self.link.carrier_ups, self.link.active_port
-        if moved:
-            log.info("%s is on another network now", self.link.name)
+        change = self.roaming.update(name, self._subnets, self._children)
+        if change:
+            log.info("%s is on %s now", self.link.name, change)
+        if change == Change.OTHER:
             self._bindings.clear(self.link.index)
             self._nat.dhcp.restart()
             self._probes.forget()
             self.lan_macs.begin()
-        elif self._way not in (None, way):
+        elif before not in (None, way):
             self._announce(self.link, translate=self.role.translate)
-        self._way = way
-        return moved
+        return bool(change)
 
     async def sync_children(self, children: list[Link], devices: Devices) -> None:
         """Make the guests, among devices, those on the children that are there."""
