@@ -246,12 +246,16 @@ class Lan(Running):
         command("ip", "link", "set", self.near, "address", mac)
         self.near_mac = mac
 
-    def resettle(self, subnet: Subnet) -> None:
+    def resettle(self, subnet: Subnet, far_mac: str | None = None) -> None:
         """The cable goes into a socket of another network: carrier is lost, then all is new there.
 
-        The host has its addresses of that network at once.
+        The host has its addresses of that network at once. far_mac: of its router, None for the
+        same.
         """
         self._far("link", "set", self.far, "down")
+        if far_mac:
+            self._far("link", "set", self.far, "address", far_mac)
+            self.far_mac = far_mac
         self._end_server()
         self._far("address", "flush", "dev", self.far, "scope", "global")
         command("ip", "address", "flush", "dev", self.uplink, "scope", "global")

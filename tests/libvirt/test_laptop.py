@@ -15,6 +15,7 @@ from lab.traffic import GUEST_MAC as PUMP_MAC
 from tests.libvirt.test_cards import cards, gone_and_back, guest_with, leased, reached
 
 ELSEWHERE = Subnet("198.51.100.", "2001:db8:e::")
+ELSEWHERE_MAC = "02:00:5e:00:53:02"
 # Within that a guest shall have a lease of the new network.
 PROMPTLY = 15
 
@@ -37,6 +38,17 @@ def test_another_network(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd, kind: s
         assert not status_of(airtapd, GUEST_MAC)["stranded"]
         lan.resettle(Subnet())
         wait_for(lambda: lan.leases().get(GUEST_MAC), PROMPTLY, "a lease of the first network")
+
+
+def test_another_network_with_the_same_addresses(
+    lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd
+) -> None:
+    with guest_with(libvirtd, "network"):
+        reached(lan, booted(lan, libvirtd))
+        lan.resettle(Subnet(), ELSEWHERE_MAC)
+        address = wait_for(lambda: lan.leases().get(GUEST_MAC), PROMPTLY, "a lease there") or ""
+        reached(lan, address)
+        assert airtapd.log().count("another network") == 1
 
 
 def plugged_in(lan: Lan) -> None:

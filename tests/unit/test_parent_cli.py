@@ -5,7 +5,13 @@ import sys
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
-from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr, IPv6
+from scapy.layers.inet6 import (
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    ICMPv6NDOptDstLLAddr,
+    ICMPv6NDOptSrcLLAddr,
+    IPv6,
+)
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
@@ -15,7 +21,7 @@ from airtap.kernel.nl80211 import ssid
 from airtap.kernel.nl80211_events import changed
 from airtap.names import octets as mac_octets
 from airtap.packet.ndp import link_local
-from airtap.packet.neighbour import is_answer, solicitation
+from airtap.packet.neighbour import answering_mac, is_answer, solicitation
 
 OWN, ROUTER, OTHER = (f"02:00:00:00:00:{n:02x}" for n in (1, 2, 3))
 ROUTER4, ROUTER6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::12:3456")
@@ -92,9 +98,16 @@ def test_nd_question() -> None:
 def test_answers(frame: Packet, address: IPv4Address | IPv6Address) -> None:
     octets = bytes(frame)
     assert is_answer(octets, address, OWN)
+    assert answering_mac(octets, address, OWN) == ROUTER
     assert not is_answer(octets, address, OTHER)
     assert not is_answer(octets, address + 1, OWN)
     assert not any(is_answer(octets[:cut], address, OWN) for cut in range(32))
+
+
+def test_an_advertisement_may_name_the_mac() -> None:
+    named = ND_ANSWER / ICMPv6NDOptDstLLAddr(lladdr=OTHER)
+    assert answering_mac(bytes(named), ROUTER6, OWN) == OTHER
+    assert answering_mac(bytes(named)[:-1], ROUTER6, OWN) == ROUTER
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from ipaddress import ip_address, ip_network
 
 from airtap.kernel.addresses import Subnet
 from airtap.macnat.roaming import Attachment, Change
+from airtap.macnat.router_probe import Router
 
 
 def nets(*texts: str) -> frozenset[Subnet]:
@@ -92,8 +93,26 @@ def test_a_hidden_name_is_no_other() -> None:
     assert told((b"home", A), (b"", A), (b"", A), (b"home", A))[1] == [False] * 4
 
 
+def test_another_router_at_the_same_address() -> None:
+    home, office, other = (frozenset({Router("192.0.2.1", mac)}) for mac in ("a", "b", "c"))
+    home6, office6 = (frozenset({Router("fe80::1", mac)}) for mac in ("a", "b"))
+    none: frozenset[Router] = frozenset()
+    where, changes = Attachment(), []
+    seen = none, home, home | home6, none, office, office | office6, office6, home6
+    for routers in seen:
+        where, change = where.update(b"", A, routers)
+        changes.append(change)
+    assert changes == ["", "", "", "", Change.OTHER, "", "", Change.OTHER]
+    assert where.routers == home6
+    where, change = where.update(b"", B, none)
+    assert change == Change.OTHER
+    assert where.update(b"", B, office | other)[1] == Change.NONE, "a network is one change"
+
+
 def test_kept_as_text() -> None:
-    where = Attachment(b"A \xff", A, left=B, unsettled=True)
+    where = Attachment(
+        b"A \xff", A, left=B, unsettled=True, routers=frozenset({Router("fe80::1", "a")})
+    )
     assert Attachment.from_text(where.to_text()) == where
     assert Attachment.from_text(Attachment().to_text()) == Attachment()
     for other in ("", "{}", "[1]", '{"ssid": 1, "subnets": ["x"], "left": [], "unsettled": 0}'):

@@ -69,15 +69,15 @@ async def source_macs(frames: socket.socket) -> list[str]:
 class Exchange:
     """Frames of any source MAC out of a device, and the answers that come for any.
 
-    They pass beside the device's clsact programs, and so beside MAC NAT, and whatever their
-    destination: a device need not take them as its own.
+    They pass beside the device's clsact programs, and so beside MAC NAT, and, if promiscuous,
+    whatever their destination: a device need not take them as its own.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, promiscuous: bool = True) -> None:
         """Raises OSError."""
         everything = struct.pack("iHH8x", socket.if_nametoindex(name), _PACKET_MR_PROMISC, 0)
-        promiscuous = (_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, everything)
-        self._socket = _opened(name, _ANSWERS, promiscuous, _BESIDE_PROGRAMS)
+        options = [(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, everything)] if promiscuous else []
+        self._socket = _opened(name, _ANSWERS, *options, _BESIDE_PROGRAMS)
 
     def __enter__(self) -> "Exchange":
         return self

@@ -1,8 +1,8 @@
 """Roaming: which network an uplink is on, and what another one means for its guests.
 
-A station knows its network's name (SSID), and a host its own subnets there (network attachment
-detection, RFC 4436, has the gateway as well). Between access points of one network neither changes;
-nor when a laptop wakes up where it fell asleep.
+A station knows its network's name (SSID), and a host its own subnets there and, where there is no
+name, its router (network attachment detection, RFC 4436). Between access points of one network none
+of them changes; nor when a laptop wakes up where it fell asleep.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from ..errors import Problem
 from ..kernel import nl80211
 from ..kernel.addresses import Address, Subnet, overlap
 from ..kernel.links import Link
+from .router_probe import MOST, Router, Routers
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Attachment:
     left are the subnets of the network before.
     unsettled tells that the name is new, and that the host may not have its new addresses yet.
     carrier tells whether there ever was one; None before anybody has looked.
+    routers are those that have answered, on a network without a name.
     """
 
     ssid: bytes = b""
@@ -50,19 +52,24 @@ class Attachment:
     left: Subnets = frozenset()
     unsettled: bool = False
     carrier: bool | None = None
+    routers: Routers = frozenset()
 
     def without_carrier(self) -> "Attachment":
         """Return what is known once no carrier was seen: all stays as it was."""
         return replace(self, carrier=bool(self.carrier))
 
-    def update(self, ssid: bytes, subnets: Subnets) -> "tuple[Attachment, Change]":
+    def update(
+        self, ssid: bytes, subnets: Subnets, routers: Routers = frozenset()
+    ) -> "tuple[Attachment, Change]":
         """Return what is known once these were seen, with carrier, and what has changed.
 
-        What is not there (the name is hidden, the host has no lease of a family yet) stays as it
-        was.
+        What is not there (the name is hidden, the host has no lease of a family yet, no router has
+        answered) stays as it was.
         """
         renamed = bool(self.ssid and ssid) and self.ssid != ssid
         resettled = self._is_resettled(subnets)
+        macs = dict(self.routers)
+        replaced = any(macs.get(address, mac) != mac for address, mac in routers)
         kept = subnets if resettled else subnets | _lacking(self.subnets, subnets)
         known = Attachment(
             ssid or self.ssid,
@@ -70,8 +77,9 @@ class Attachment:
             (self.subnets if resettled else self.left) - subnets,
             (self.unsettled or renamed) and not resettled,
             carrier=True,
+            routers=routers if renamed or resettled or replaced else self._and(routers),
         )
-        if renamed or (resettled and not self.unsettled):
+        if renamed or replaced or (resettled and not self.unsettled):
             return known, Change.OTHER
         return known, Change.FIRST if self.carrier is False else Change.NONE
 
@@ -80,6 +88,11 @@ class Attachment:
         common = _families(self.subnets) & _families(subnets)
         pairs = [(old, new) for old in self.subnets for new in subnets]
         return bool(common) and not any(overlap(old, new) for old, new in pairs)
+
+    def _and(self, routers: Routers) -> Routers:
+        """Return the routers that are known with these, of which an address has one."""
+        macs = dict([*self.routers, *routers])
+        return frozenset(map(Router._make, macs.items())) if len(macs) <= MOST else routers
 
     def to_text(self) -> str:
         """Return this in the form that from_text() reads."""
@@ -90,6 +103,7 @@ class Attachment:
                 "left": sorted(map(str, self.left)),
                 "unsettled": self.unsettled,
                 "carrier": self.carrier,
+                "routers": sorted(self.routers),
             }
         )
 
@@ -100,7 +114,8 @@ class Attachment:
             known = json.loads(text)
             subnets, left = (frozenset(map(ip_network, known[key])) for key in ("subnets", "left"))
             ssid, unsettled = bytes.fromhex(known["ssid"]), bool(known["unsettled"])
-            return cls(ssid, subnets, left, unsettled, known.get("carrier", True))
+            routers = frozenset(map(Router._make, known.get("routers", ())))
+            return cls(ssid, subnets, left, unsettled, known.get("carrier", True), routers)
         except (ValueError, KeyError, TypeError):
             return cls()
 
@@ -136,15 +151,27 @@ class Roaming:
         """Note that the uplink has no carrier."""
         self._note(self._attachment.without_carrier())
 
-    def update(self, ssid: bytes, subnets: Subnets, children: Iterable[int]) -> Change:
+    @property
+    def routers(self) -> Routers:
+        """The routers that are known of the network where the uplink was last."""
+        return self._attachment.routers
+
+    def update(
+        self, ssid: bytes, subnets: Subnets, routers: Routers, children: Iterable[int]
+    ) -> Change:
         """Note where the uplink is with its children, and return what has changed."""
-        known, change = self._attachment.update(ssid, subnets)
+        known, change = self._attachment.update(ssid, subnets, routers)
         self._is_settled = self._is_settled and not change
         self._note(known)
         self._forget_stale(everything=change == Change.OTHER)
         if change:
-            self._needs_renew = set(children)
+            self._needs_renew = set(children) - self._heard()
         return change
+
+    def _heard(self) -> set[int]:
+        """Return the children of which an IPv4 address is known."""
+        entries = self._nat.addresses.all()
+        return {entry.ifindex for entry in entries if isinstance(entry.address, IPv4Address)}
 
     def _note(self, known: Attachment) -> None:
         before, self._attachment = self._attachment, known

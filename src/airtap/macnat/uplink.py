@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pyroute2 import AsyncIPRoute
 
@@ -26,6 +27,7 @@ from .host_view import HostView
 from .lan_macs import LanMacs
 from .policy import is_child, supports_host_access
 from .roaming import Change, Roaming, network_name
+from .router_probe import RouterProbe
 from .workqueue import Devices
 
 log = logging.getLogger(__name__)
@@ -87,6 +89,7 @@ class UplinkState:
         self._enqueue = enqueue
         self.lan_macs = LanMacs(nat.bearers, links, enqueue)
         self._probes = AddressProbes(nat, link.name)
+        self._router_probe = RouterProbe(partial(enqueue, link.index))
         self._events = nat.events.open(self._on_event)
         asyncio.get_running_loop().add_reader(self._events, nat.events.consume)
 
@@ -94,6 +97,7 @@ class UplinkState:
         """End this object; what is attached goes on. With remove, forget the pinned state too."""
         asyncio.get_running_loop().remove_reader(self._events)
         self._probes.close()
+        self._router_probe.close()
         self.lan_macs.close()
         self.roaming.close()
         if remove:
@@ -200,7 +204,9 @@ class UplinkState:
             self.roaming.without_carrier()
             return False
         name = await asyncio.to_thread(network_name, self.link)
-        change = self.roaming.update(name, self._subnets, self._children)
+        asked = () if name else self.lan_macs.gateways
+        routers = self._router_probe.routers(self.link, asked, self.roaming.routers)
+        change = self.roaming.update(name, self._subnets, routers, self._children)
         if change:
             log.info("%s is on %s now", self.link.name, change)
         if change == Change.OTHER:

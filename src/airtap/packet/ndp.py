@@ -34,13 +34,19 @@ def solicitation(
     return frame(holder or _group_mac(nodes), source, vlan, ETH_P_IPV6, solicit)
 
 
-def is_advertisement(answer: bytes, address: IPv6Address) -> bool:
-    """Return whether an untagged frame advertises address."""
-    return (
+def answering_mac(answer: bytes, address: IPv6Address) -> bytes | None:
+    """Return the MAC at which an untagged frame advertises address; None if it does not.
+
+    Where it names none (4.4), it is the one that the frame comes from.
+    """
+    if not (
         answer[12:14] == struct.pack("!H", ETH_P_IPV6)
         and (answer[20:21], answer[54:55]) == (bytes((_ICMPV6,)), bytes((_ADVERTISEMENT,)))
         and answer[62:78] == address.packed
-    )
+    ):
+        return None
+    has_option = answer[78:80] == bytes((_TARGET_LINK_LAYER, 1)) and len(answer) >= 86
+    return answer[80:86] if has_option else answer[6:12]
 
 
 def link_local(mac: bytes) -> IPv6Address:

@@ -38,8 +38,15 @@ def solicitation(address: Address, mac: str) -> bytes:
 
 def is_answer(frame: bytes, address: Address, mac: str) -> bool:
     """Return whether an untagged frame answers solicitation(address, mac)."""
+    return bool(answering_mac(frame, address, mac))
+
+
+def answering_mac(frame: bytes, address: Address, mac: str) -> str:
+    """Return the MAC at which an answer to solicitation(address, mac) says address to be; or ""."""
     if frame[:6] != octets(mac):
-        return False
+        return ""
     if isinstance(address, IPv4Address):
-        return arp.answering_mac(frame, address) is not None
-    return ndp.is_advertisement(frame, address)
+        found = arp.answering_mac(frame, address)
+    else:
+        found = ndp.answering_mac(frame, address)
+    return (found or b"").hex(":")
