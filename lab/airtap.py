@@ -199,7 +199,8 @@ def _changed(constants: Mapping[str, object]) -> list[str]:
     modules = {"daemon.main", *(name.rpartition(".")[0] for name in constants)}
     imports = [f"import airtap.{module}" for module in sorted(modules)]
     settings = [f"airtap.{name} = {_source(value)}" for name, value in constants.items()]
-    lines = [*imports, *settings, "airtap.daemon.main.main()"]
+    place = f"import sys; sys.argv[0] = {str(BIN / 'airtapd')!r}"  # the commands are beside it
+    lines = [*imports, *settings, place, "airtap.daemon.main.main()"]
     return [str(BIN / "python"), "-c", "\n".join(lines)]
 
 

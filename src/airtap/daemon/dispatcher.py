@@ -3,7 +3,8 @@
 airtapd does not talk to libvirt, which may be slow, be hung, or wait for airtapd itself. It runs
 the operator's own commands, one after the other, each for a bounded time:
 
-- on another network, `airtap domain renew`: link down and up, so that guests ask for new leases;
+- on another network or the first, and after a long sleep, `airtap domain renew`: link down and up,
+  so that guests ask for new leases;
 - once an uplink that had gone is back and has carrier, and at the daemon's start, `airtap domain
   replug`: new devices.
 

@@ -28,6 +28,7 @@ from .lan_macs import LanMacs
 from .policy import is_child, supports_host_access
 from .roaming import Change, Roaming, network_name
 from .router_probe import RouterProbe
+from .waking import Waking
 from .workqueue import Devices
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,8 @@ log = logging.getLogger(__name__)
 class UplinkCallbacks:
     """Who is told of uplinks that move, go and come back.
 
-    on_moved is called with the name of an uplink that is on another network now, and with what to
-    call once its guests have been seen to. on_lost is called with the name of an uplink that is
+    on_moved is called with the name of an uplink whose guests are to ask for new leases, and with
+    what to call once they have been seen to. on_lost is called with the name of an uplink that is
     gone. on_seen is called with each device that has changed while is_awaiting says that one is
     expected back.
     """
@@ -90,6 +91,7 @@ class UplinkState:
         self.lan_macs = LanMacs(nat.bearers, links, enqueue)
         self._probes = AddressProbes(nat, link.name)
         self._router_probe = RouterProbe(partial(enqueue, link.index))
+        self._waking = Waking(partial(enqueue, link.index))
         self._events = nat.events.open(self._on_event)
         asyncio.get_running_loop().add_reader(self._events, nat.events.consume)
 
@@ -98,6 +100,7 @@ class UplinkState:
         asyncio.get_running_loop().remove_reader(self._events)
         self._probes.close()
         self._router_probe.close()
+        self._waking.close()
         self.lan_macs.close()
         self.roaming.close()
         if remove:
@@ -193,10 +196,11 @@ class UplinkState:
     async def update_network(self) -> bool:
         """Find out where the uplink is; return whether guests are to ask for new leases.
 
-        They are on another network, where all that they have used is forgotten, and on the first,
-        for those who have waited for it: many ask again in minutes only. Call roaming.settle() once
-        they have been seen to. Else, if the carrier was away or a bond sends by another port, guests are
-        announced: a station may have come to an access point that knows none of them, and asks no station.
+        They are on another network, where all that they have used is forgotten; on the first, as
+        many would ask again in minutes only; and when the host has slept for long. Call
+        roaming.settle() once they have been seen to. Unless the network is another, guests are
+        announced if the carrier was away, or a bond sends by another port: a station may have come
+        to an access point that knows none of them, and asks no station.
         """
         way = self.link.carrier_ups, self.link.active_port
         before, self._way = self._way, way
@@ -209,14 +213,17 @@ class UplinkState:
         change = self.roaming.update(name, self._subnets, routers, self._children)
         if change:
             log.info("%s is on %s now", self.link.name, change)
+            self._nat.dhcp.restart()
         if change == Change.OTHER:
             self._bindings.clear(self.link.index)
-            self._nat.dhcp.restart()
             self._probes.forget()
             self.lan_macs.begin()
         elif before not in (None, way):
             self._announce(self.link, translate=self.role.translate)
-        return bool(change)
+        is_owed = bool(change) or self._waking.is_due(self.link)
+        if is_owed:
+            self._waking.tell()
+        return is_owed
 
     async def sync_children(self, children: list[Link], devices: Devices) -> None:
         """Make the guests, among devices, those on the children that are there."""
