@@ -8,7 +8,7 @@ of them changes; nor when a laptop wakes up where it fell asleep.
 import asyncio
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, ip_network
@@ -25,6 +25,12 @@ from .router_probe import MOST, Router, Routers
 log = logging.getLogger(__name__)
 
 Subnets = frozenset[Subnet]
+
+# For how long what guests still use of a network that was left is not learned again: meanwhile they
+# are made to ask for new leases. Then they are asked what they have of it still: they may have
+# static addresses, on a wire where only the host has others now.
+LEFT_S = 120.0
+_DROPPED = 1024
 
 
 class Change(StrEnum):
@@ -128,20 +134,24 @@ class Roaming:
     """Follows one uplink from network to network. Needs a running event loop.
 
     All that guests have used is forgotten on another network, and of the one that was left it
-    stays so.
+    stays so for LEFT_S; then probe is called with the ifindex, address and VLAN of each.
     """
 
-    def __init__(self, nat: Macnat) -> None:
+    def __init__(self, nat: Macnat, probe: Callable[[int, Address, int], None]) -> None:
         self._nat = nat
+        self._probe = probe
+        self._dropped: set[tuple[int, Address, int]] = set()
         self._attachment = Attachment.from_text(nat.note.read())
         self._is_settled = True
         self._needs_renew: set[int] = set()
         self._sweep: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.TimerHandle | None = None
+        self._leave()
 
     def close(self) -> None:
         """Leave all as it is."""
-        if self._sweep:
-            self._sweep.cancel()
+        for timer in filter(None, (self._sweep, self._leaving)):
+            timer.cancel()
 
     def needs_renew(self, index: int) -> bool:
         """Tell whether a child's guest was not heard with an IPv4 address on this network yet."""
@@ -175,6 +185,8 @@ class Roaming:
 
     def _note(self, known: Attachment) -> None:
         before, self._attachment = self._attachment, known
+        if known.left != before.left:
+            self._leave()
         if self._is_settled and known != before:
             self.settle()
 
@@ -193,15 +205,29 @@ class Roaming:
         Any other that tells of an IPv4 address shows that its guest has come along.
         """
         is_learned = event.what in ("learned", "moved")
-        if event.what == "suppressed" and self._attachment.left:
+        if event.what == "suppressed" and self._leaving:
             self._sweep_soon()
         if event.address and self._attachment.is_stale(event.address):
-            if is_learned:
-                self._nat.addresses.forget(event.address, event.vlan)
-            return True
+            if is_learned and self._leaving:
+                self._drop(event.ifindex, event.address, event.vlan)
+            return self._leaving is not None
         if is_learned and isinstance(event.address, IPv4Address):
             self._needs_renew.discard(event.ifindex)
         return False
+
+    def _leave(self) -> None:
+        """Forget for a while what is learned of the network that was left."""
+        if self._leaving:
+            self._leaving.cancel()
+        left = bool(self._attachment.left)
+        loop = asyncio.get_running_loop()
+        self._leaving = loop.call_later(LEFT_S, self._end_leaving) if left else None
+
+    def _end_leaving(self) -> None:
+        self._leaving = None
+        dropped, self._dropped = self._dropped, set()
+        for each in dropped:
+            self._probe(*each)
 
     def _sweep_soon(self) -> None:
         """Forget in a second what a guest uses of the left network too often to be told of it."""
@@ -215,8 +241,13 @@ class Roaming:
     def _forget_stale(self, *, everything: bool) -> None:
         """Forget addresses of the network that was left, or all of them."""
         for entry in self._nat.addresses.all():
-            if everything or self._attachment.is_stale(entry.address):
-                self._nat.addresses.forget(entry.address, entry.vlan)
+            if everything or (self._leaving and self._attachment.is_stale(entry.address)):
+                self._drop(entry.ifindex, entry.address, entry.vlan)
+
+    def _drop(self, ifindex: int, address: Address, vlan: int) -> None:
+        self._nat.addresses.forget(address, vlan)
+        if self._attachment.is_stale(address) and len(self._dropped) < _DROPPED:
+            self._dropped.add((ifindex, address, vlan))
 
 
 def network_name(link: Link) -> bytes:

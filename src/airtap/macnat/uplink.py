@@ -85,11 +85,11 @@ class UplinkState:
         self.children: Mapping[int, str | None] = self._children
         self.tracer = nat.tracer
         self._host_access = HostAccess(nat.host_access, self._children)
-        self.roaming = Roaming(nat)
         self._bindings = bindings
         self._enqueue = enqueue
         self.lan_macs = LanMacs(nat.bearers, links, enqueue)
         self._probes = AddressProbes(nat, link.name)
+        self.roaming = Roaming(nat, self._probes.probe_later)
         self._router_probe = RouterProbe(partial(enqueue, link.index))
         self._waking = Waking(partial(enqueue, link.index))
         self._events = nat.events.open(self._on_event)
