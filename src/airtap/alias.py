@@ -12,6 +12,7 @@ from .names import mac_address
 
 _PREFIX = "airtap"
 _LEARN = "learn"
+_LEARNED = "learned"
 # include/uapi/linux/if.h: IFALIASZ is 256; the NUL that pyroute2 sends counts, and may not be all
 # of the last byte (net/core/rtnetlink.c: ifla_policy).
 _MAX_ALIAS = 254
@@ -25,6 +26,7 @@ class Owner:
     learning: whether the device still waits for the guest's MAC.
     mac: the guest's, where it is not the device's own: an ipvtap has its parent's.
     uuid, domain: the libvirt guest's; domain is its name, cut at what the kernel has room for.
+    learned: whether the MAC was, so that the device follows a guest that changes it.
     """
 
     uid: int
@@ -33,11 +35,13 @@ class Owner:
     mac: str = ""
     uuid: str = ""
     domain: str = ""
+    learned: bool = False
 
     def to_alias(self) -> str:
         """The owner as the kernel keeps it."""
         mac = _LEARN if self.learning else self.mac
         alias = f"{_PREFIX} uid={self.uid} pid={self.pid}" + (f" mac={mac}" if mac else "")
+        alias += f" {_LEARNED}" if self.learned else ""
         if not self.uuid:
             return alias
         alias += f" uuid={self.uuid} domain="
@@ -56,7 +60,8 @@ class Owner:
             own = mac_address(mac) if mac and not learning else ""
             uuid = values.get("uuid", "")
             domain = unquote(values.get("domain", "")) if uuid else ""
-            return cls(int(values["uid"]), int(values["pid"]), learning, own, uuid, domain)
+            ids = int(values["uid"]), int(values["pid"])
+            return cls(*ids, learning, own, uuid, domain, _LEARNED in values)
         except (KeyError, ValueError, Problem):
             return None
 

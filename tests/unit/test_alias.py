@@ -42,6 +42,9 @@ def test_alias_is_readable() -> None:
     ipvtap = Owner(5, 6, mac="52:54:00:12:34:56")
     assert ipvtap.to_alias() == "airtap uid=5 pid=6 mac=52:54:00:12:34:56"
     assert Owner.from_alias("airtap uid=1000 pid=4321") == Owner(1000, 4321)
+    learned = Owner(5, 6, mac="52:54:00:12:34:56", learned=True)
+    assert learned.to_alias() == "airtap uid=5 pid=6 mac=52:54:00:12:34:56 learned"
+    assert Owner.from_alias(learned.to_alias()) == learned
 
 
 def test_fields_of_later_versions_do_no_harm() -> None:

@@ -340,6 +340,11 @@ class GuestTable:
         value = self._guests.lookup(pack_index(ifindex))
         return unpack_mac(value) if value else None
 
+    def last_seen(self, ifindex: int) -> float:
+        """Return when a guest was last seen to use an address, in s of time.monotonic(), or 0."""
+        value = self._tables.lookup(pack_index(ifindex))
+        return unpack_counters(value).last_seen if value else 0.0
+
     def add(self, ifindex: int, mac: str | None) -> None:
         """Announce a guest's device, or its new MAC. Call this before programs are attached to it.
 

@@ -122,7 +122,7 @@ class MacLearning:
                 why = "its parent or another guest has it" if busy else str(exc)
                 log.warning("%s: the guest speaks as %s and may not: %s", guest.name, mac, why)
             return False
-        learned = replace(guest, owner=replace(guest.owner, learning=False))
+        learned = replace(guest, owner=replace(guest.owner, learning=False, learned=True))
         try:
             await self._links.set_alias(guest.index, learned.owner.to_alias())
         except LinkNotFound:

@@ -52,13 +52,17 @@ async def packets(
                 own = [entry for entry in learned if entry.ifindex == guest.index]
                 shown = _guest(guest, owner, own, counters.get(guest.index))
                 stranded = active is not None and active.needs_renew(guest.index)
-                held_for = active.lan_macs.held_for(guest.index) if active else ""
+                held_for = _held_for(active, guest.index) if active else ""
                 mac_in_use = held_for or broker.learning.refused(guest, dump) or None
                 states = {"stranded": stranded, "mac_in_use": mac_in_use}
                 yield {"guest": {**shown, **states}}
     for device in broker.registry.lost_devices():
         if peer.uid in (0, device.guest.owner.uid):
             yield {"lost": _lost(device)}
+
+
+def _held_for(active: UplinkState, index: int) -> str:
+    return active.lan_macs.held_for(index) or active.mac_changes.refused(index)
 
 
 def _uplink(

@@ -120,6 +120,12 @@ class AddressProbes:
             self.probe(address, vlan, 0.0, ifindex)
         self._nat.probed.remove(ifindex, address, vlan)
 
+    def ask_guest(self, ifindex: int) -> None:
+        """Ask a guest for all that it is known to have; from_guest notes what it answers."""
+        for entry in self._nat.addresses.all():
+            if entry.ifindex == ifindex:
+                self._send(ifindex, entry.address, entry.vlan, entry.mac)
+
     def close(self) -> None:
         """Leave what is open as it is."""
         for timer in (self._idle, *self._open.values(), *self._claims.values()):

@@ -24,7 +24,8 @@ from .binding_cache import BindingCache
 from .elsewhere import elsewhere
 from .host_access import HostAccess
 from .host_view import HostView
-from .lan_macs import LanMacs
+from .lan_macs import LanMacs, gateway_with
+from .mac_change import MacChanges
 from .policy import is_child, supports_host_access
 from .roaming import Change, Roaming, network_name
 from .router_probe import RouterProbe
@@ -92,6 +93,7 @@ class UplinkState:
         self.roaming = Roaming(nat, self._probes.probe_later)
         self._router_probe = RouterProbe(partial(enqueue, link.index))
         self._waking = Waking(partial(enqueue, link.index))
+        self.mac_changes = MacChanges(nat.guests, links, self._probes, self._mac_user, enqueue)
         self._events = nat.events.open(self._on_event)
         asyncio.get_running_loop().add_reader(self._events, nat.events.consume)
 
@@ -101,6 +103,7 @@ class UplinkState:
         self._probes.close()
         self._router_probe.close()
         self._waking.close()
+        self.mac_changes.close()
         self.lan_macs.close()
         self.roaming.close()
         if remove:
@@ -128,6 +131,12 @@ class UplinkState:
                 with suppress(LinkNotFound):
                     return self._links.name_of(index)
         return ""
+
+    async def _mac_user(self, mac: str) -> str:
+        """Tell in words who has a MAC; "" for nobody known."""
+        if name := self.link.name if mac == self.link.mac else self.bearer(mac):
+            return f"{mac} is the MAC address of {name}"
+        return self.lan_macs.user(mac) or await gateway_with(self.link.index, mac)
 
     def note_mac(self, index: int, mac: str) -> None:
         """Note a MAC that a device bears for the moment, if it is a child."""
@@ -277,9 +286,14 @@ class UplinkState:
     async def _sync_child(self, link: Link, heard: str) -> None:
         """Make a guest the one on a child that is there.
 
-        heard is the MAC that the programs know.
+        heard is the MAC that the programs know. One that has changed its MAC has what it had.
         """
-        await self.add_child(link.index, await self._guest_mac(link, heard))
+        followed = await self.mac_changes.follow(link)
+        mac = await self._guest_mac(followed, heard)
+        if mac and followed is not link:
+            self._bindings.note(self.link.index, mac, self._nat.guests.remove(link.index))
+        link = followed
+        await self.add_child(link.index, mac)
         await self.lan_macs.enforce(self.link, link)
         if self.role.host_access and supports_host_access(link):
             self._host_access.add(link.index, self.link.mac)
@@ -300,7 +314,7 @@ class UplinkState:
             return link.mac
         owner = Owner.from_alias(link.alias) if link.group == GROUP else None
         if is_ipvtap and owner and owner.learning and heard != UNKNOWN_MAC:
-            owner = replace(owner, learning=False, mac=heard)
+            owner = replace(owner, learning=False, mac=heard, learned=True)
             await self._links.set_alias(link.index, owner.to_alias())
             log.info("%s: the guest is %s", link.name, heard)
         return guest_mac(link.mac, owner)
@@ -309,6 +323,7 @@ class UplinkState:
         """Forget a child. It is no error that it is not known."""
         self._host_access.remove(index)
         self.roaming.forget(index)
+        self.mac_changes.forget(index)
         held = self._nat.guests.remove(index)
         self._nat.probed.remove_guest(index)
         mac = self._children.pop(index, None)
@@ -330,6 +345,8 @@ class UplinkState:
         log.debug("%s: %s", self.link.name, event)
         if event.what == "mac-seen":
             return self._enqueue(event.ifindex)
+        if event.reason == "wrong-mac":
+            return self.mac_changes.note(event)
         if event.what == "mac-learned":
             self._enqueue(event.ifindex)
         if self.roaming.reject(event) or event.address is None:

@@ -26,7 +26,8 @@ _REFUSED = {
     Refusal.WRONG_MAC: (
         "with another source MAC than its own",
         "behind a bridge in the guest no other MAC can be used; a guest that gives its card another"
-        " one has to be started with that one, or in libvirt have trustGuestRxFilters='yes'",
+        " one has to be started with that one, or by a helper without --mac=, so that airtapd"
+        " follows it; or in libvirt, with model virtio, have trustGuestRxFilters='yes'",
     ),
     Refusal.HOST_ADDRESS: (
         "that claim an address of the host or a gateway, or behind the host",
