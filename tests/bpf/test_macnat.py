@@ -176,6 +176,16 @@ def test_probes_are_reported_and_claim_nothing(two: Rig) -> None:
     }
 
 
+def test_who_has_come_here_is_reported(two: Rig) -> None:
+    rarp = bytes(Ether(src=MAC_A, dst="ff:ff:ff:ff:ff:ff", type=0x8035)).ljust(60, b"\0")
+    with watching(two.macnat) as seen:
+        assert two.run("from_guest", rarp, two.devices[0]).passed
+        two.macnat.events.consume()
+    [event] = seen
+    assert (event.what, event.ifindex, event.mac) == ("arrived", two.devices[0], MAC_A)
+    assert event.address is None and two.macnat.addresses.all() == []
+
+
 def test_an_ipvtaps_guest_is_known_by_its_first_word(two: Rig) -> None:
     two.macnat.config.set_role(Role("ipvtap"), "bridge")
     index = two.devices[0]

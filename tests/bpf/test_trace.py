@@ -21,7 +21,7 @@ from airtap.bpf.trace_record import (
     concerns,
     record,
 )
-from airtap.trace.correlate import EVICTED, LEARNED, REFUSED
+from airtap.trace.correlate import ARRIVED, EVICTED, LEARNED, REFUSED
 from tests.bpf.mutants import judged
 from tests.bpf.rig import Rig
 
@@ -101,6 +101,17 @@ def guards(rig: Rig) -> None:
     assert (again.said, again.key_family, again.evicted_family) == (0, 0, 0)
     assert (refused.reason, refused.evicted) == (1, bytes(16))
     assert (plain.reason, plain.key, plain.evicted) == (0, bytes(16), bytes(16))
+
+
+def arrivals(rig: Rig) -> None:
+    """A guest says by RARP that it is here, in nobody else's name, and claims nothing."""
+    a, _ = begin(rig)
+    for mac, kind in ((MAC_A, 0x8035), (MAC_B, 0x8035), (MAC_A, 0x88CC)):
+        rig.run("from_guest", raw(Ether(src=mac, dst=ROUTER, type=kind)).ljust(60, b"\0"), a)
+    rig.macnat.guests.add(a, None)
+    rig.run("from_guest", raw(Ether(src=MAC_A, dst=ROUTER, type=0x8035)).ljust(60, b"\0"), a)
+    found = [(one.verdict, one.said) for one in told(rig)]
+    assert found == [(PASS, ARRIVED), (DROP, REFUSED), (PASS, 0), (PASS, 0)]
 
 
 def way_down(rig: Rig) -> None:
@@ -214,6 +225,7 @@ IP10_16 = IPv4Address("10.0.0.16").packed
 CHECKS = (
     way_up,
     guards,
+    arrivals,
     way_down,
     from_host,
     not_even_copied,
@@ -256,6 +268,9 @@ MUTANTS = {
     ),
     "siblings unheard": ("entry ? tracee(entry->ifindex) : NOBODY;", "NOBODY;"),
     "lost uncounted": ("__sync_fetch_and_add(&tracing.lost, 1)", ""),
+    "no arrivals": ("report(&c, table, &c.key, ARRIVED, 0);", ";"),
+    "everything arrives": ("f->proto == bpf_htons(ETH_P_RARP) && c.learn", "c.learn"),
+    "whoever arrives": ("f->proto == bpf_htons(ETH_P_RARP) && c.learn", "f->proto == 0x3580"),
     "a short snap": ("length = SNAP;", "length = 100;"),
 }
 

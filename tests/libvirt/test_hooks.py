@@ -305,7 +305,10 @@ def test_fifty_at_once(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:
 
 
 def test_saved_on_a_bridge_restored_behind_one_mac(tmp_path: Path) -> None:
-    """A real `virsh save` on one host, restored on another where there is no br0."""
+    """A real `virsh save` on one host, restored on another where there is no br0.
+
+    The LAN has the guest at its own MAC still. iPXE announces nothing, so QEMU sends RARP.
+    """
     saved = str(tmp_path / "guest.save")
     with Lan(bridge="br0") as lan, Libvirtd() as libvirtd:
         card = '<interface type="bridge"><source bridge="br0"/></interface>'
@@ -321,11 +324,13 @@ def test_saved_on_a_bridge_restored_behind_one_mac(tmp_path: Path) -> None:
         Libvirtd() as libvirtd,
         connected(libvirtd) as connection,
     ):
+        argv = ["ip", "neigh", "replace", address, "lladdr", GUEST_MAC, "dev", lan.far]
+        lan.run(*argv, "nud", "reachable")
         serial.find("devices/serial/source").set("path", str(libvirtd.serial_file("guest")))
         connection.restoreFlags(saved, etree.tostring(serial, encoding="unicode"))
         domain = connection.lookupByName("guest")
         try:
-            wait_for(lambda: lan.ping(address), 20, "the guest to answer on the other LAN")
+            wait_for(lambda: lan.ping(address), 10, "the guest to answer on the other LAN")
             assert "macvtap" in command("ip", "-d", "link", "show", "type", "macvtap")
             assert lan.foreign_frames() == 0
         finally:

@@ -151,7 +151,7 @@ struct transaction {
 	__u32 is_named; /* by us: it has no client identifier itself */
 };
 
-enum what { LEARNED, MOVED, EVICTED, REFUSED, SUPPRESSED, MAC_LEARNED, PROBED, MAC_SEEN };
+enum what { LEARNED, MOVED, EVICTED, REFUSED, SUPPRESSED, MAC_LEARNED, PROBED, MAC_SEEN, ARRIVED };
 
 struct event {
 	__u64 time;

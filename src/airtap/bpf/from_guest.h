@@ -164,6 +164,8 @@ static __noinline int check_frame(struct __sk_buff *skb, struct frame *f)
 		return refuse(&c, table, LINK_CONTROL, 0);
 	if (f->proto == bpf_htons(ETH_P_ARP))
 		return check_arp(skb, f, &c, table);
+	if (f->proto == bpf_htons(ETH_P_RARP) && c.learn)
+		report(&c, table, &c.key, ARRIVED, 0);
 	return is_snap(skb, f) ? refuse(&c, table, MALFORMED, 0) : PASS;
 }
 

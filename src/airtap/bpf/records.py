@@ -35,7 +35,7 @@ _EVENT = struct.Struct("=Q16sHHII6s2xBB2x")
 _PROBES = range(0, PROBES * _KEY.size, _KEY.size)  # where the keys of a struct probes are
 _CHANGES = (
     *("learned", "moved", "evicted", "refused", "suppressed", "mac-learned", "probed"),
-    "mac-seen",
+    *("mac-seen", "arrived"),
 )
 _REASONS = [refusal.key.replace("_", "-") for refusal in Refusal]
 
@@ -148,7 +148,8 @@ class Event:
     "mac-learned" (of an ipvtap's guest, not known before: mac is its own, and noted in guests());
     "probed" (the guest has asked whether an address is free that nobody here is known to have);
     "mac-seen" (from_uplink, at most once a second: the LAN uses the MAC of the guest's device; the
-    address is one that it used last, if any).
+    address is one that it used last, if any); "arrived" (the guest has sent RARP: QEMU says so that
+    it is here now, restored or migrated).
     reason: of a refusal, a field of GuestCounters. "guest-address": other holds the address; if
     it is found not to answer for it any more, forget() the address.
     address: None where none is at stake. mac: source address of the frame.

@@ -17,9 +17,8 @@ from ..bpf.records import ROUTES, UNKNOWN_MAC, Event, GuestCounters, Learned
 from ..config import MODES
 from ..kernel.addresses import HostNetwork, Subnet
 from ..kernel.links import GROUP, IFF_ALLMULTI, IFF_RUNNING, Link, LinkNotFound, Links
-from ..kernel.packet_socket import send
-from ..packet.neighbour import gratuitous
 from .address_probe import AddressProbes
+from .arrivals import Arrivals, announce
 from .binding_cache import BindingCache
 from .elsewhere import elsewhere
 from .host_access import HostAccess
@@ -93,6 +92,7 @@ class UplinkState:
         self.roaming = Roaming(nat, self._probes.probe_later)
         self._router_probe = RouterProbe(partial(enqueue, link.index))
         self._waking = Waking(partial(enqueue, link.index))
+        self._arrivals = Arrivals(nat, self._probes, self._announce)
         self.mac_changes = MacChanges(nat.guests, links, self._probes, self._mac_user, enqueue)
         self._events = nat.events.open(self._on_event)
         asyncio.get_running_loop().add_reader(self._events, nat.events.consume)
@@ -103,6 +103,7 @@ class UplinkState:
         self._probes.close()
         self._router_probe.close()
         self._waking.close()
+        self._arrivals.close()
         self.mac_changes.close()
         self.lan_macs.close()
         self.roaming.close()
@@ -168,7 +169,7 @@ class UplinkState:
         if is_other:
             await detach_all(self._links, self._ipr, link.index, keep=role)
         if before != (link.mac, role.translate):
-            self._announce(link, translate=role.translate)
+            announce(link, self.addresses(), translate=role.translate)
             self.lan_macs.begin()
         if is_other:
             log.info("%s is on for %s (%s)", role, link.name, role.kind)
@@ -192,6 +193,7 @@ class UplinkState:
             log.warning(what, self.link.name, len(routes), ROUTES)
         self._has_many_routes = len(routes) > ROUTES
         self._subnets, self._host_known = around.subnets, network
+        self._arrivals.own, self._arrivals.subnets = around.own, around.subnets
 
     async def take_down(self) -> None:
         """Take the programs off the uplink and its children. Raises LinkError."""
@@ -199,7 +201,7 @@ class UplinkState:
         for index in self._nat.bearers.indexes():
             await self.lan_macs.forget(index)
         if self.role.translate and self._children:
-            self._announce(self.link, translate=False)
+            announce(self.link, self.addresses(), translate=False)
         log.info("%s is off for %s", self.role, self.link.name)
 
     async def update_network(self) -> bool:
@@ -228,7 +230,7 @@ class UplinkState:
             self._probes.forget()
             self.lan_macs.begin()
         elif before not in (None, way):
-            self._announce(self.link, translate=self.role.translate)
+            self._announce(self.addresses())
         is_owed = bool(change) or self._waking.is_due(self.link)
         if is_owed:
             self._waking.tell()
@@ -330,16 +332,8 @@ class UplinkState:
         if mac and self.role.translate:
             self._bindings.note(self.link.index, mac, held)
 
-    def _announce(self, link: Link, *, translate: bool) -> None:
-        """Tell the LAN at which MAC every guest's address is now.
-
-        With translate that is the MAC of link, the uplink; else it is the guest's own.
-        """
-        frames = [
-            gratuitous(entry.address, entry.vlan, link.mac if translate else entry.mac)
-            for entry in self.addresses()
-        ]
-        send(link.name, frames)
+    def _announce(self, entries: list[Learned]) -> None:
+        announce(self.link, entries, translate=self.role.translate)
 
     def _on_event(self, event: Event) -> None:
         log.debug("%s: %s", self.link.name, event)
@@ -347,6 +341,8 @@ class UplinkState:
             return self._enqueue(event.ifindex)
         if event.reason == "wrong-mac":
             return self.mac_changes.note(event)
+        if event.what == "arrived":
+            return self._arrivals.note(event)
         if event.what == "mac-learned":
             self._enqueue(event.ifindex)
         if self.roaming.reject(event) or event.address is None:

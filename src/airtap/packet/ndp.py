@@ -9,7 +9,7 @@ from .ethernet import ETH_P_IPV6, frame
 _ALL_NODES = IPv6Address("ff02::1")
 _SOLICITED_NODES = IPv6Address("ff02::1:ff00:0")
 _ICMPV6 = 58
-_SOLICITATION, _ADVERTISEMENT = 135, 136
+_ECHO, _SOLICITATION, _ADVERTISEMENT = 128, 135, 136
 _OVERRIDE = 0x20000000
 _SOURCE_LINK_LAYER, _TARGET_LINK_LAYER = 1, 2
 
@@ -32,6 +32,15 @@ def solicitation(
     option = bytes((_SOURCE_LINK_LAYER, 1)) + source
     solicit = _message(_SOLICITATION, 0, address, option, link_local(source), nodes)
     return frame(holder or _group_mac(nodes), source, vlan, ETH_P_IPV6, solicit)
+
+
+def all_nodes_echo(source: IPv6Address, mac: bytes) -> bytes:
+    """Return an echo request (RFC 4443, 4.1) from source, at mac, to all nodes of the link.
+
+    Who answers solicits for source first, from an address of its own in the same network.
+    """
+    echo = _packet(struct.pack("!BBHI", _ECHO, 0, 0, 0), source, _ALL_NODES)
+    return frame(_group_mac(_ALL_NODES), mac, 0, ETH_P_IPV6, echo)
 
 
 def answering_mac(answer: bytes, address: IPv6Address) -> bytes | None:
@@ -73,6 +82,11 @@ def _message(
 ) -> bytes:
     """Return an IPv6 packet with a message of neighbour discovery (4.3, 4.4)."""
     message = struct.pack("!BBHI", kind, 0, 0, flags) + target.packed + option
+    return _packet(message, source, destination)
+
+
+def _packet(message: bytes, source: IPv6Address, destination: IPv6Address) -> bytes:
+    """Return an IPv6 packet with a message of ICMPv6, which gets its checksum."""
     ends = source.packed + destination.packed
     checksum = internet_checksum(ends + struct.pack("!II", len(message), _ICMPV6) + message)
     message = message[:2] + struct.pack("!H", checksum) + message[4:]

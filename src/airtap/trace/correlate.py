@@ -16,8 +16,8 @@ from ..refusals import Refusal
 from .describe import dhcp_flags, in_words, layer3, mac, nd_message
 
 # Bits of record.said: enum what and SAID_* of abi.h.
-LEARNED, MOVED, EVICTED, REFUSED, SUPPRESSED, MAC_LEARNED, PROBED, MAC_SEEN = (
-    1 << n for n in range(8)
+LEARNED, MOVED, EVICTED, REFUSED, SUPPRESSED, MAC_LEARNED, PROBED, MAC_SEEN, ARRIVED = (
+    1 << n for n in range(9)
 )
 WITHHELD, COPIED, CONFIGURES = 1 << 13, 1 << 14, 1 << 15
 
@@ -183,6 +183,13 @@ def _noted(record: Record) -> Iterator[str]:
         yield f"forgot {_address(record.evicted, record.evicted_family)}: too many addresses"
     if record.said & PROBED:
         yield f"nobody here has {address} yet"
+    if record.said & ARRIVED:
+        yield "the guest has come here: it is asked for its addresses"
+    yield from _to_host(record)
+
+
+def _to_host(record: Record) -> Iterator[str]:
+    """What the host has of a guest's frame."""
     if record.said & COPIED:
         yield "a copy to the host"
     if record.said & CONFIGURES and record.verdict == PASS:
