@@ -82,6 +82,10 @@ def from_host(rig: Rig) -> None:
     frame = ether(UPLINK, MAC_A, ipv4(HOST, A))
     outcome = rig.run("uplink_egress", frame, PARENT, mark=MARK_FROM_GUEST)
     assert (outcome.passed, outcome.to, outcome.mark) == (True, 0, 0)
+    for index in rig.devices[:2]:
+        rig.macnat.owners.note(index, "one guest")
+    assert reached(ipv4(HOST, B)) == a, "its other card's"
+    assert reached(ipv4(HOST, FAR)) == 0
 
 
 def marks(rig: Rig) -> None:

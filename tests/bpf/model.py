@@ -75,6 +75,7 @@ class Model:
         self.kind = kind
         self.mode = mode
         self.guests: dict[int, Guest] = {}
+        self.owners: dict[int, str] = {}
         self.held: dict[Place, Holder] = {}
         self.hosts: set[Address] = set()
         self.broadcasts: set[Address] = set()
@@ -109,6 +110,9 @@ class Model:
     def remove_guest(self, ifindex: int) -> None:
         self.guests.pop(ifindex, None)
         self._drop_all(ifindex)
+
+    def are_one_guests(self, one: int, other: int) -> bool:
+        return one in self.owners and self.owners[one] == self.owners.get(other)
 
     def age(self) -> None:
         for holder in self.held.values():
@@ -182,7 +186,9 @@ class Model:
         if address in self.hosts:
             return "host_address"
         holder = self.held.get((address, view.vlan))
-        return "guest_address" if holder and holder.ifindex != ifindex else ""
+        if not holder or holder.ifindex == ifindex or self.are_one_guests(ifindex, holder.ifindex):
+            return ""
+        return "guest_address"
 
     def _claims(self, view: View, data: bytes) -> list[Address | None]:
         """The addresses that the sender says are its own; None where that cannot be told."""
@@ -220,6 +226,8 @@ class Model:
             return "host_address"
         if self._is_elsewhere(place):
             return "host_address"
+        if holder is not None and self.are_one_guests(ifindex, holder.ifindex):
+            return ""
         if holder is not None and not holder.old:
             return "guest_address"
         if guest.mac is not None:

@@ -82,6 +82,8 @@ class Rig:
         self.macnat.hosts.set_routes({})
         for entry in self.macnat.addresses.all():
             self.macnat.addresses.forget(entry.address, entry.vlan)
+        for ifindex in self.devices:
+            self.macnat.owners.forget(ifindex)
         for ifindex in self.macnat.guests.macs():
             self.macnat.guests.remove(ifindex)
             self.macnat.probed.remove_guest(ifindex)

@@ -8,6 +8,7 @@ from itertools import product
 
 from hypothesis import strategies as st
 from scapy.compat import raw
+from scapy.layers.dhcp import BOOTP
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
@@ -51,6 +52,7 @@ HOSTS: set[Address] = {ip_address(text) for text in (HOST4, GATEWAY4, HOST6, GAT
 Step = tuple[object, ...]
 # (kind of the guests' devices, mode): what a scenario is to be played with.
 SETTINGS = [("macvtap", "bridge"), *(("ipvtap", mode) for mode in ("bridge", "private", "vepa"))]
+OWNERS = ("one", "other")
 COUNTED = ("wrong_mac", "host_address", "guest_address", "malformed", "link_control")
 
 said = st.one_of(*(st.tuples(st.just(n), frames(st.just(GUEST_MACS[n]))) for n in (0, 1)))
@@ -101,7 +103,15 @@ traffic = st.one_of(
     *[st.one_of(POINTED)] * 2,
     changes,
 )
+# Two devices may be cards of one guest, or of two that have several.
+cards = st.one_of(
+    st.tuples(st.just("own"), guests, st.sampled_from(["", *OWNERS])),
+    *[st.tuples(st.just("use"), guests, families, numbers, vlans)] * 4,
+    st.tuples(st.just("borrow"), guests, numbers, st.sampled_from(OWNERS)),
+    st.tuples(st.just("age")),
+)
 scenarios = st.one_of(
+    st.lists(cards, min_size=10, max_size=60),
     st.lists(traffic, min_size=4, max_size=40),
     st.lists(changes, min_size=4, max_size=60),
 )
@@ -119,6 +129,8 @@ class Scenario:
         self.macnat.config.set_parent(1, PARENT)
         self.set_hosts(set(HOSTS))
         self._forget_seen()
+        for number, owner in enumerate(OWNERS):  # each has another card
+            self.macnat.owners.note(1_000_000 + number, owner)
         for number, mac in enumerate(GUEST_MACS):
             self.guest(number, None if kind == "ipvtap" else mac)
 
@@ -264,6 +276,24 @@ class Scenario:
         self.macnat.guests.add(self.rig.devices[number], mac)
         self.macnat.probed.add_guest(self.rig.devices[number])
         self.model.set_guest(self.rig.devices[number], _octets(mac) if mac else None)
+
+    def own(self, number: int, owner: str) -> None:
+        """It turns out whose card a device is."""
+        index = self.rig.devices[number]
+        self.macnat.owners.note(index, owner)
+        self.model.owners.pop(index, None)
+        if owner:
+            self.model.owners[index] = owner
+
+    def borrow(self, number: int, n: int, owner: str) -> None:
+        """A device asks a DHCP server about an address of what may be another card of its guest."""
+        self.own(0, OWNERS[0])
+        self.own(1, owner)
+        self.use(1 - number, 4, n, None)
+        mac = GUEST_MACS[number]
+        request = BOOTP(op=1, ciaddr=f"192.0.2.{100 + n}", chaddr=_octets(mac))
+        packet = IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67) / request
+        self.say((number, raw(Ether(src=mac) / packet)), None)
 
     def go(self, number: int) -> None:
         self.macnat.guests.remove(self.rig.devices[number])

@@ -76,6 +76,7 @@ PINNED = {
     "on_links": (4, 1152),
     "routes": (24, 4),
     "guests": (4, 8),
+    "owners": (4, 4),
     "macs": (8, 4),
     "listeners": (4, 4100),
     "bearers": (8, 32),

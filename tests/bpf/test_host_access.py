@@ -35,12 +35,16 @@ CHECKS = (
 )
 MUTANTS = {
     "another guest's address": (
-        "if (is_host(&key) || (entry && entry->ifindex != ifindex))",
+        "if (is_host(&key) || (entry && !are_one_guests(ifindex, entry->ifindex)))",
         "if (is_host(&key))",
     ),
+    "cards of one guest are two guests": (
+        "(entry && !are_one_guests(ifindex, entry->ifindex))",
+        "(entry && entry->ifindex != ifindex)",
+    ),
     "the host's own address": (
-        "if (is_host(&key) || (entry && entry->ifindex != ifindex))",
-        "if (entry && entry->ifindex != ifindex)",
+        "if (is_host(&key) || (entry && !are_one_guests(ifindex, entry->ifindex)))",
+        "if (entry && !are_one_guests(ifindex, entry->ifindex))",
     ),
     "addresses behind a router": ("return entry ? is_on_link(&key)", "return entry ? true"),
     "addresses that nobody has": (
@@ -50,9 +54,8 @@ MUTANTS = {
     "no answers to guests that have no address yet": (": is_answer_to(skb, guest);", ": false;"),
     "answers to others": (": is_answer_to(skb, guest);", ": f.proto == bpf_htons(ETH_P_IP);"),
     "answers at another guest's address": (
-        "if (is_host(&key) || (entry && entry->ifindex != ifindex))\n\t\treturn false;",
-        "if (is_answer_to(skb, guest))\n\t\treturn true;\n"
-        "\tif (is_host(&key) || (entry && entry->ifindex != ifindex))\n\t\treturn false;",
+        "if (is_host(&key) || (entry &&",
+        "if (is_answer_to(skb, guest))\n\t\treturn true;\n\tif (is_host(&key) || (entry &&",
     ),
     "no ARP to guests": (
         "if (f.proto == bpf_htons(ETH_P_ARP) ||\n\t    (f.proto == bpf_htons(ETH_P_IPV6) &&",

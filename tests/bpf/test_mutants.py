@@ -20,7 +20,7 @@ from scapy.layers.l2 import ARP, Ether
 from tests.bpf.frames import GUEST_MACS, PARENT, ROUTER
 from tests.bpf.mutants import judged
 from tests.bpf.rig import Rig
-from tests.bpf.scenario import POINTED, SETTINGS, Scenario, Step, changes, traffic
+from tests.bpf.scenario import POINTED, SETTINGS, Scenario, Step, cards, changes, traffic
 
 T = TypeVar("T")
 
@@ -49,12 +49,16 @@ MUTANTS = {
         "",
     ),
     "DHCP for a guest's own address": (
-        "entry->ifindex && entry->ifindex != c->ifindex ?",
-        "entry->ifindex ?",
+        "are_one_guests(c->ifindex, entry->ifindex) ? REASONS",
+        "0 ? REASONS",
     ),
     "DHCP for a sibling's address": (
-        "entry->ifindex && entry->ifindex != c->ifindex ?",
-        "!entry->ifindex ?",
+        "are_one_guests(c->ifindex, entry->ifindex) ? REASONS",
+        "1 ? REASONS",
+    ),
+    "DHCP for the other card's address": (
+        "are_one_guests(c->ifindex, entry->ifindex) ? REASONS",
+        "c->ifindex == entry->ifindex ? REASONS",
     ),
     "DHCP from a known address": ("&& !may_be_bootp(ip, end)", ""),
     "DHCP in a first fragment": ("&& !(ip->frag_off & bpf_htons(0x2000));", ";"),
@@ -333,6 +337,9 @@ MUTANTS = {
         "offsetof(struct ipv6hdr, saddr), key",
         "offsetof(struct ipv6hdr, daddr), key",
     ),
+    "no cards of one guest": ("return one && another && *one == *another;", "return false;"),
+    "all are cards of one guest": ("return one && another && *one == *another;", "return true;"),
+    "guests with several cards are one": ("another && *one == *another;", "another;"),
     "probes are not kept": ("probes->keys[probes->next++ % PROBES] = c->key;", ";"),
     "the latest probe only is kept": ("probes->keys[probes->next++ % PROBES]", "probes->keys[0]"),
     "probes for known addresses are kept": (
@@ -381,6 +388,7 @@ def corpus() -> list[list[Step]]:
     drawn += [step for strategy in POINTED for step in draw(strategy, 300)]
     random.Random(1).shuffle(drawn)
     floods = draw(st.lists(changes, min_size=20, max_size=40), 20)
+    floods += draw(st.lists(cards, min_size=60, max_size=60), 40)
     two_probes: list[Step] = [("say", (0, probe(n)), None) for n in (101, 102)]
     known: list[Step] = [("say", (0, renewal(mac)), None) for mac in (GUEST_MACS[0], PARENT)]
     rare = [two_probes, known]

@@ -79,6 +79,21 @@ static __always_inline bool is_unassignable(const struct key *key)
 	return first >> 24 == 0xff || (!(a[0] | a[1] | a[2]) && bpf_ntohl(a[3]) <= 1);
 }
 
+/* Whether two devices are cards of one guest. A system with an address on each answers for both on
+ * either, and sends from both by one (RFC 1122 3.3.4.2, the weak model). */
+static __noinline bool are_cards(__u32 ifindex, __u32 other)
+{
+	__u32 *one = bpf_map_lookup_elem(&owners, &ifindex);
+	__u32 *another = bpf_map_lookup_elem(&owners, &other);
+
+	return one && another && *one == *another;
+}
+
+static __always_inline bool are_one_guests(__u32 ifindex, __u32 other)
+{
+	return ifindex == other || are_cards(ifindex, other);
+}
+
 /* How many events are left to this guest in this second, this one included. */
 static __always_inline __u64 spend(struct budget *budget, __u64 limit, __u64 now)
 {
@@ -219,6 +234,7 @@ static __always_inline void refresh(struct claim *c, struct table *table, struct
  * - its own already: passes, noted as seen from time to time
  * - of the host, a gateway, the LAN's broadcast address, or one that the host routes elsewhere:
  *   dropped
+ * - of another card of the same guest: passes, and stays with that card
  * - another guest's who used it within config.alive: dropped, and user space told, which may ask
  *   the holder and delete the entry if no answer comes
  * - another guest's who did not, or new: learned; dropped if that cannot be noted
@@ -255,6 +271,8 @@ __noinline int claim_address(struct claim *given)
 		return refuse(c, table, HOST_ADDRESS, 0);
 	if (entry && entry->ifindex != c->ifindex) {
 		holder = entry->ifindex;
+		if (are_one_guests(c->ifindex, holder))
+			return PASS;
 		if (c->now - entry->last_seen < cfg->alive)
 			return refuse(c, table, GUEST_ADDRESS, holder);
 	}

@@ -24,7 +24,9 @@ static __always_inline __u32 holder_reason(struct claim *c)
 
 	if (is_host(&c->key))
 		return HOST_ADDRESS;
-	return entry && entry->ifindex && entry->ifindex != c->ifindex ? GUEST_ADDRESS : REASONS;
+	if (!entry || !entry->ifindex)
+		return REASONS;
+	return are_one_guests(c->ifindex, entry->ifindex) ? REASONS : GUEST_ADDRESS;
 }
 
 /* Whether a MAC is that of another guest of this uplink. */
@@ -32,7 +34,7 @@ static __always_inline bool is_siblings_mac(const struct mac *mac, __u32 ifindex
 {
 	struct bearer *bearer = bpf_map_lookup_elem(&bearers, mac);
 
-	return bearer && bearer->ifindex && bearer->ifindex != ifindex;
+	return bearer && bearer->ifindex && !are_one_guests(ifindex, bearer->ifindex);
 }
 
 /*

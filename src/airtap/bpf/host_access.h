@@ -177,7 +177,7 @@ static __noinline int is_for_guest(struct __sk_buff *skb, __u32 ifindex, const s
 	if (!parse_ethernet(skb, &f) || !find_target(skb, &f, &key))
 		return false;
 	entry = bpf_map_lookup_elem(&addresses, &key);
-	if (is_host(&key) || (entry && entry->ifindex != ifindex))
+	if (is_host(&key) || (entry && !are_one_guests(ifindex, entry->ifindex)))
 		return false;
 	if (f.proto == bpf_htons(ETH_P_ARP) ||
 	    (f.proto == bpf_htons(ETH_P_IPV6) && is_solicitation(skb, f.l3)))

@@ -18,6 +18,7 @@ from .host_access import HostAccessTable
 from .libbpf import BpfError, NoLibbpf
 from .map import Ring
 from .object import Object
+from .owners import OwnerTable
 from .pins import load, remove_pins
 from .probed import ProbeTable
 from .records import UNKNOWN_MAC, unpack_event
@@ -41,6 +42,7 @@ class Macnat:
         self.hosts = HostTable(hosts, loaded.map("on_links"), routes, self.addresses)
         self.guests = GuestTable(loaded.map("guests"), loaded.map("tables"), self.addresses)
         self.host_access = HostAccessTable(loaded.map("macs"), loaded.map("listeners"))
+        self.owners = OwnerTable(loaded.map("owners"))
         self.probed = ProbeTable(loaded.map("probed"))
         self.bearers = BearerTable(loaded.map("bearers"), loaded.map("held"))
         self.dhcp = DhcpTable(loaded.map("dhcp_state"))

@@ -54,6 +54,9 @@ struct {
  * that. */
 TABLE(guests, GUESTS, __u32, struct mac);
 
+/* Devices that are cards of one guest, to a number of that guest; written by user space. */
+TABLE(owners, GUESTS, __u32, __u32);
+
 /* Guests that the host may reach, by MAC; written by user space. */
 TABLE(macs, GUESTS, struct mac, __u32);
 

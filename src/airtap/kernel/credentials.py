@@ -75,6 +75,11 @@ def requester(pid: int) -> int:
     return grandparent if name == "sh" else parent
 
 
+def process_name(pid: int) -> str:
+    """What a process calls itself, cut at 15 bytes; "" if there is none."""
+    return _name_and_parent(pid)[0]
+
+
 def _name_and_parent(pid: int) -> tuple[str, int]:
     """What a process calls itself, and its parent's pid; "" and 0 if there is none.
 

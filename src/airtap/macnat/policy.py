@@ -5,8 +5,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from .. import uplink
+from ..alias import Owner
 from ..bpf.attach import Role
 from ..config import MODES, Config
+from ..kernel.credentials import process_name
 from ..kernel.links import FAMILY, GROUP, Link, LinkNotFound, Links
 from .workqueue import Devices
 
@@ -184,6 +186,19 @@ def _observes(
         return True
     automatic = config.parent(link.name).macnat == "auto"
     return automatic and uplink.inspect(link).may_take_one_mac
+
+
+def owner_of(child: Link) -> str:
+    """Return what tells whose card a child is: the same for all cards of one guest; "" if unknown.
+
+    libvirt's guests have a UUID; of others it is known where QEMU itself has asked, as whoever else
+    does may do so for several guests.
+    """
+    owner = Owner.from_alias(child.alias)
+    if owner is None or owner.uuid:
+        return owner.uuid if owner else ""
+    is_qemu = owner.pid > 0 and process_name(owner.pid).startswith("qemu")
+    return f"{owner.uid} {owner.pid}" if is_qemu else ""
 
 
 def supports_host_access(child: Link) -> bool:

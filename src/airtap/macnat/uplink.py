@@ -25,7 +25,7 @@ from .host_access import HostAccess
 from .host_view import HostView
 from .lan_macs import LanMacs, gateway_with
 from .mac_change import MacChanges
-from .policy import is_child, supports_host_access
+from .policy import is_child, owner_of, supports_host_access
 from .roaming import Change, Roaming, network_name
 from .router_probe import RouterProbe
 from .waking import Waking
@@ -296,6 +296,7 @@ class UplinkState:
             self._bindings.note(self.link.index, mac, self._nat.guests.remove(link.index))
         link = followed
         await self.add_child(link.index, mac)
+        self._nat.owners.note(link.index, owner_of(link))
         await self.lan_macs.enforce(self.link, link)
         if self.role.host_access and supports_host_access(link):
             self._host_access.add(link.index, self.link.mac)
@@ -326,6 +327,7 @@ class UplinkState:
         self._host_access.remove(index)
         self.roaming.forget(index)
         self.mac_changes.forget(index)
+        self._nat.owners.forget(index)
         held = self._nat.guests.remove(index)
         self._nat.probed.remove_guest(index)
         mac = self._children.pop(index, None)

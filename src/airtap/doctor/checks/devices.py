@@ -37,9 +37,9 @@ _REFUSED = {
     Refusal.GUEST_ADDRESS: (
         "that claim another guest's address",
         "a clone? its machine-id is the other's, and so its lease: in the guest rm /etc/machine-id,"
-        " then systemd-machine-id-setup, and a new lease; of one guest with two cards on this LAN"
-        " take one off, or in it: sysctl -w net.ipv4.conf.all.arp_ignore=1"
-        " net.ipv4.conf.all.arp_announce=2, and source routing",
+        " then systemd-machine-id-setup, and a new lease; of two cards of one guest,"
+        " which neither libvirt nor one QEMU has started, take one off, or in the guest: sysctl -w"
+        " net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2, and source routing",
     ),
 }
 
