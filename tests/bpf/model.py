@@ -38,7 +38,10 @@ EVERYBODY = b"\xff" * 6
 
 @dataclass(eq=False)
 class Slot:
+    """own: whether the guest has said by ARP or ND that it has the address."""
+
     place: Place
+    own: bool
 
 
 @dataclass
@@ -164,14 +167,20 @@ class Model:
             return "link_control"
         if view.ethertype and view.ethertype < b"\6\0" and frame[view.at :][:3] == b"\xaa\xaa\3":
             return "malformed"
+        own = self._is_own(view, frame[view.at :])
         for claim in self._claims(view, frame[view.at :]):
             if claim is None:
                 return "malformed"
-            if refusal := self._claim_address(ifindex, guest, (claim, view.vlan)):
+            if refusal := self._claim_address(ifindex, guest, (claim, view.vlan), own):
                 return refusal
         if view.ethertype == IPV4 and len(frame) >= view.at + 20 and frame[view.at] >> 4 == 4:
             return self._dhcp_refusal(ifindex, frame[6:12], view, frame[view.at :])
         return ""
+
+    def _is_own(self, view: View, data: bytes) -> bool:
+        """Whether nobody forwards this: what it claims is not from others behind the guest."""
+        is_ipv6 = view.ethertype == IPV6 and len(data) >= 40 and data[0] >> 4 == 6
+        return view.ethertype == ARP or (is_ipv6 and bool(nd_message(data)))
 
     def _dhcp_refusal(self, ifindex: int, source: bytes, view: View, data: bytes) -> str:
         """Of what a guest says by DHCP."""
@@ -212,12 +221,13 @@ class Model:
             return []
         return [IPv6Address(message[8:24]) if len(message) >= 24 else None]
 
-    def _claim_address(self, ifindex: int, guest: Guest, place: Place) -> str:
+    def _claim_address(self, ifindex: int, guest: Guest, place: Place, own: bool) -> str:
         address = place[0]
         if is_unassignable(address):
             return ""
         holder = self.held.get(place)
         if holder is not None and holder.ifindex == ifindex:
+            holder.slot.own |= own
             if holder.old:
                 holder.old = False
                 self._used(guest, address.version, holder.slot)
@@ -231,18 +241,23 @@ class Model:
         if holder is not None and not holder.old:
             return "guest_address"
         if guest.mac is not None:
-            self._learn_address(ifindex, guest, place, moved=holder is not None)
+            self._learn_address(ifindex, guest, Slot(place, own), moved=holder is not None)
         return ""
 
-    def _learn_address(self, ifindex: int, guest: Guest, place: Place, moved: bool) -> None:
+    def _learn_address(self, ifindex: int, guest: Guest, slot: Slot, moved: bool) -> None:
+        place = slot.place
         slots = guest.slots[place[0].version]
         if len(slots) == QUOTA[place[0].version]:
-            gone = slots.pop(0)
+            gone = min(slots, key=lambda each: each.own)  # the first, unless that is its own
             holder = self.held.get(gone.place)
-            if holder is not None and holder.slot is gone:
+            is_held = holder is not None and holder.slot is gone
+            if gone.own and not slot.own:
+                gone.own = is_held
+                return
+            slots.remove(gone)
+            if is_held:
                 del self.held[gone.place]
                 guest.counts["evicted"] += 1
-        slot = Slot(place)
         slots.append(slot)
         self.held[place] = Holder(ifindex, slot)
         guest.counts["learned"] += 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scapy.compat import raw
 from scapy.layers.dhcp import BOOTP
 from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from airtap.bpf.attach import Role
@@ -72,6 +72,7 @@ prefixes = st.sampled_from(
 # What changes who holds which address, and needs no frame to be drawn.
 changes = st.one_of(
     *[st.tuples(st.just("flood"), guests, families, st.integers(0, 36), st.integers(1, 36))] * 3,
+    *[st.tuples(st.just("forward"), guests, families, st.integers(0, 36), st.integers(1, 36))] * 2,
     *[st.tuples(st.just("use"), guests, families, numbers, tags)] * 4,
     *[st.tuples(st.just("take"), guests, families, numbers)] * 2,
     *[st.tuples(st.just("age"))] * 2,
@@ -213,6 +214,12 @@ class Scenario:
             self.use(number, family, n, None)
         self.compare_state()
 
+    def forward(self, number: int, family: int, first: int, count: int) -> None:
+        """One guest sends from one address after the other, and says of none that it has it."""
+        for n in range(first, first + count):
+            self.use(number, family, 2 * n, None)
+        self.compare_state()
+
     def use(self, number: int, family: int, n: int, tag: int | None) -> None:
         self.say((number, _spoken(GUEST_MACS[number], family, n)), tag)
 
@@ -329,10 +336,11 @@ class Scenario:
 
 @cache
 def _spoken(mac: str, family: int, n: int) -> bytes:
-    """A frame from the nth address of a family: for IPv4 that is at times ARP."""
+    """A frame from the nth address of a family: of odd ones that is ARP or ND."""
     ether = Ether(src=mac, dst=ROUTER)
     if family == 6:
-        return raw(ether / IPv6(src=f"2001:db8::1:{n:x}") / UDP())
+        ip = IPv6(src=f"2001:db8::1:{n:x}", dst=GATEWAY6)
+        return raw(ether / ip / (ICMPv6ND_NS(tgt=GATEWAY6) if n % 2 else UDP()))
     if n % 2:
         return raw(ether / ARP(hwsrc=mac, psrc=f"192.0.2.{100 + n}"))
     return raw(ether / IP(src=f"192.0.2.{100 + n}") / UDP())

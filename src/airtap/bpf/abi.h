@@ -64,7 +64,7 @@ enum reason { WRONG_MAC, HOST_ADDRESS, GUEST_ADDRESS, MALFORMED, LINK_CONTROL, R
 struct slot {
 	__u64 order; /* of last use, by table.sequence; 0: never */
 	struct key key;
-	__u32 pad;
+	__u32 own; /* 1: the guest has said by ARP or ND that it has that; 0: it was a source */
 };
 
 struct budget {

@@ -19,6 +19,7 @@ struct claim {
 	__u64 until;
 	struct mac mac;
 	bool learn;
+	bool own; /* said by ARP or ND, which nobody forwards */
 };
 
 static __always_inline void set_ipv4(struct key *key, __u32 address)
@@ -139,14 +140,15 @@ static __noinline int refuse(struct claim *c, struct table *table, __u32 reason,
 	return DROP;
 }
 
-/* Order and number in one word, and its minimum without a branch, of which the verifier would follow
- * both ways each time. clang makes one where it sees that the mask is 0 or all ones. */
+/* Whose own, order and number in one word, and its minimum without a branch, of which the verifier
+ * would follow both ways each time. clang makes one where it sees that the mask is 0 or all ones. */
 static __always_inline __u32 oldest(struct table *table, __u32 first, __u32 past)
 {
 	__u64 least = ~0ULL >> 1;
 
 	for (__u32 i = first; i < past; i++) {
-		__s64 below = (table->slots[i].order << 6 | i) - least;
+		__u64 own = (__u64)table->slots[i].own << 56;
+		__s64 below = (own | table->slots[i].order << 6 | i) - least;
 		__s64 mask = below >> 63;
 
 		barrier_var(mask);
@@ -155,9 +157,15 @@ static __always_inline __u32 oldest(struct table *table, __u32 first, __u32 past
 	return least & 63;
 }
 
-/* Take the slot unused for longest for c->key. Its former key is left in *former, if any. */
-static __always_inline __u32 take_slot(struct claim *c, struct table *table, struct key *former)
+/*
+ * Take a slot for c->key: the one unused for longest of those whose addresses were sources of packets
+ * only, which the guest may have forwarded for others, or else of its own. Its former key is left in
+ * *former, if any. False: it is an own one, which a mere source does not get.
+ */
+static __always_inline bool take_slot(struct claim *c, struct table *table, struct key *former,
+				      __u32 *slot)
 {
+	bool taken = false;
 	__u32 chosen;
 
 	bpf_spin_lock(&table->lock);
@@ -167,19 +175,30 @@ static __always_inline __u32 take_slot(struct claim *c, struct table *table, str
 		chosen = oldest(table, IPV4_SLOTS, SLOTS);
 	if (chosen < SLOTS) {
 		*former = table->slots[chosen].key;
-		table->slots[chosen].key = c->key;
-		table->slots[chosen].order = ++table->sequence;
+		taken = c->own || !table->slots[chosen].own;
+		if (taken) {
+			table->slots[chosen].key = c->key;
+			table->slots[chosen].order = ++table->sequence;
+			table->slots[chosen].own = c->own;
+		}
 	}
 	bpf_spin_unlock(&table->lock);
-	return chosen;
+	*slot = chosen;
+	return taken;
 }
 
-/* Delete the entry that a slot held, unless it is another slot's or another guest's by now. */
-static __always_inline void evict(struct claim *c, struct table *table, struct key *key, __u32 slot)
+/* Whether the entry of a slot is there, and not another slot's or another guest's by now. */
+static __always_inline bool is_held(struct claim *c, struct key *key, __u32 slot)
 {
 	struct entry *entry = bpf_map_lookup_elem(&addresses, key);
 
-	if (!entry || entry->ifindex != c->ifindex || entry->slot != slot)
+	return entry && entry->ifindex == c->ifindex && entry->slot == slot;
+}
+
+/* Delete the entry that a slot held. */
+static __always_inline void evict(struct claim *c, struct table *table, struct key *key, __u32 slot)
+{
+	if (!is_held(c, key, slot))
 		return;
 	bpf_map_delete_elem(&addresses, key);
 	__sync_fetch_and_add(&table->evicted, 1);
@@ -196,7 +215,12 @@ static __noinline int learn_address(struct claim *c, struct table *table, __u32 
 	};
 	struct key former = {};
 
-	entry.slot = take_slot(c, table, &former);
+	if (!take_slot(c, table, &former, &entry.slot)) {
+		/* Nobody has that any more: the next packet gets the slot. */
+		if (entry.slot < SLOTS && !is_held(c, &former, entry.slot))
+			table->slots[entry.slot].own = 0;
+		return PASS;
+	}
 	if (former.family)
 		evict(c, table, &former, entry.slot);
 	/* The kernel refuses while its bucket is taken on this CPU (EBUSY). Who heard this would answer
@@ -237,7 +261,8 @@ static __always_inline void refresh(struct claim *c, struct table *table, struct
  * - of another card of the same guest: passes, and stays with that card
  * - another guest's who used it within config.alive: dropped, and user space told, which may ask
  *   the holder and delete the entry if no answer comes
- * - another guest's who did not, or new: learned; dropped if that cannot be noted
+ * - another guest's who did not, or new: learned; dropped if that cannot be noted; but a mere source
+ *   passes and is not learned where all that the guest may have are its own
  *
  * Global, as some functions below: the verifier then looks at it once, not once for each caller.
  */
@@ -247,7 +272,7 @@ __noinline int claim_address(struct claim *given)
 	struct table *table;
 	struct entry *entry;
 	struct config *cfg;
-	__u32 holder = 0;
+	__u32 holder = 0, slot;
 
 	if (!given)
 		return DROP;
@@ -265,6 +290,9 @@ __noinline int claim_address(struct claim *given)
 			entry->mac = c->mac;
 		if (bpf_jiffies64() >= entry->fresh_until)
 			refresh(c, table, entry);
+		slot = entry->slot;
+		if (c->own && slot < SLOTS)
+			table->slots[slot].own = 1;
 		return PASS;
 	}
 	if (is_reserved(&c->key) || (entry && !entry->ifindex))

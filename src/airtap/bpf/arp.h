@@ -42,6 +42,7 @@ static __always_inline int check_arp(struct __sk_buff *skb, struct frame *f, str
 	if (!is_ethernet_ipv4(&arp))
 		return PASS;
 	set_ipv4(&c->key, joined(arp.spa));
+	c->own = true;
 	if (c->key.address[0])
 		return claim_address(c);
 	set_ipv4(&c->key, joined(arp.tpa));

@@ -112,11 +112,12 @@ static __always_inline int check_ipv6(struct __sk_buff *skb, struct frame *f, st
 		return checksum_pending(skb) ? refuse(c, table, MALFORMED, 0) : PASS;
 	if (!keeps_ipv6_headers(skb, f->l3, ip.nexthdr))
 		return refuse(c, table, MALFORMED, 0);
+	at = leads_to_nd(ip.nexthdr) ? find_nd(skb, f->l3, ip.nexthdr) : 0;
+	c->own = at > 0;
 	set_ipv6(&c->key, &ip.saddr);
 	verdict = claim_address(c);
-	if (verdict != PASS || !leads_to_nd(ip.nexthdr))
+	if (verdict != PASS)
 		return verdict;
-	at = find_nd(skb, f->l3, ip.nexthdr);
 	if (at < 0)
 		return refuse(c, table, MALFORMED, 0);
 	return at ? check_nd(skb, at, c, table) : PASS;

@@ -33,8 +33,10 @@
  * guest has a table with a slot for every address that it may hold; a new address takes the slot
  * unused for longest, and with it evicts that slot's former address. So a guest's flood turns over
  * its own table, "addresses" has room for every slot of every guest, and nothing is ever LRU over
- * all guests. A slot whose address was taken over or deleted is stale: it says nothing until it
- * is taken again, and an entry names its slot, so that a stale slot cannot evict it.
+ * all guests. What a guest has said to be its own, in ARP or ND, gives way to no mere source of
+ * packets: one that routes for others has many of these. A slot whose address was taken over or
+ * deleted is stale: it says nothing until it is taken again, and an entry names its slot, so that a
+ * stale slot cannot evict it.
  *
  * Maps are written when something changes. That an address is still in use is noted at most once
  * in config.refresh.
