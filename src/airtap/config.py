@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import Problem, reason
-from .names import device_name
+from .names import device_name, mac_address
 
 DEFAULT_PATH = "/etc/airtap/airtap.toml"
 
@@ -24,13 +24,17 @@ _MAX_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Parent:
-    """How one uplink is to be used ([parents.NAME])."""
+    """How one uplink is to be used ([parents.NAME]).
+
+    gateway: the MAC of the guest that may be a router and DHCP server for the host; "" for none.
+    """
 
     kind: str = "auto"
     mode: str = "bridge"
     macnat: str = "auto"
     host_access: bool = True
     dhcp: str = "auto"
+    gateway: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def parse(document: Mapping[str, Any]) -> Config:
 
 def _parent(table: Mapping[str, Any], name: str) -> Parent:
     where = f"parents.{name}."
-    _known(table, where, {"kind", "mode", "macnat", "host_access", "dhcp"})
+    _known(table, where, {"kind", "mode", "macnat", "host_access", "dhcp", "gateway"})
     kind = _choice(table, where, "kind", ("auto", *MODES), Parent.kind)
     modes = MODES.get(kind, MODES["macvtap"])
     mode = _choice(table, where, "mode", modes, Parent.mode)
@@ -132,7 +136,12 @@ def _parent(table: Mapping[str, Any], name: str) -> Parent:
     if not isinstance(host_access, bool):
         raise _invalid(f"{where}host_access = {_shown(host_access)} is neither true nor false")
     dhcp = _choice(table, where, "dhcp", ("auto", "keep", "uplink"), Parent.dhcp)
-    return Parent(kind, mode, macnat, host_access, dhcp)
+    gateway = _string(table, "gateway", f"{where}gateway", Parent.gateway)
+    gateway = gateway and _mac(gateway, f"{where}gateway")
+    if gateway and not (host_access and mode == "bridge"):
+        hint = 'it takes host_access = true and mode = "bridge"'
+        raise _invalid(f"{where}gateway: the host does not meet its guests there", hint)
+    return Parent(kind, mode, macnat, host_access, dhcp, gateway)
 
 
 def _targets(value: object, where: str) -> tuple[str, ...]:
@@ -189,6 +198,13 @@ def _name(value: object, where: str) -> str:
         return device_name(value)
     except Problem as problem:
         raise _invalid(f"{where}: {problem.message}") from problem
+
+
+def _mac(value: str, where: str) -> str:
+    try:
+        return mac_address(value)
+    except Problem as problem:
+        raise _invalid(f"{where}: {problem.message}", problem.hint) from problem
 
 
 def _shown(value: object) -> str:

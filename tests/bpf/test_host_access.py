@@ -5,6 +5,7 @@ from concurrent.futures import Future
 
 import pytest
 
+from tests.bpf.gateway import by_ipvtap, by_macvtap, claims
 from tests.bpf.handing import (
     from_host,
     from_ipvtap,
@@ -32,30 +33,55 @@ CHECKS = (
     left_over,
     answers,
     leases,
+    by_macvtap,
+    by_ipvtap,
+    claims,
 )
 MUTANTS = {
     "another guest's address": (
-        "if (is_host(&key) || (entry && !are_one_guests(ifindex, entry->ifindex)))",
-        "if (is_host(&key))",
+        "if (usage_of(&key) || (entry && !are_one_guests(ifindex, entry->ifindex)))",
+        "if (usage_of(&key))",
     ),
     "cards of one guest are two guests": (
         "(entry && !are_one_guests(ifindex, entry->ifindex))",
         "(entry && entry->ifindex != ifindex)",
     ),
     "the host's own address": (
-        "if (is_host(&key) || (entry && !are_one_guests(ifindex, entry->ifindex)))",
+        "if (usage_of(&key) || (entry && !are_one_guests(ifindex, entry->ifindex)))",
         "if (entry && !are_one_guests(ifindex, entry->ifindex))",
     ),
-    "addresses behind a router": ("return entry ? is_on_link(&key)", "return entry ? true"),
+    "addresses behind a router": ("return (entry ? is_on_link(&key)", "return (entry ? true"),
     "addresses that nobody has": (
-        "return entry ? is_on_link(&key) : is_answer_to(skb, guest);",
-        "return is_on_link(&key);",
+        "return (entry ? is_on_link(&key) : is_answer_to(skb, guest))",
+        "return is_on_link(&key)",
     ),
-    "no answers to guests that have no address yet": (": is_answer_to(skb, guest);", ": false;"),
-    "answers to others": (": is_answer_to(skb, guest);", ": f.proto == bpf_htons(ETH_P_IP);"),
+    "no answers to guests that have no address yet": (": is_answer_to(skb, guest))", ": false)"),
+    "answers to others": (": is_answer_to(skb, guest))", ": f.proto == bpf_htons(ETH_P_IP))"),
     "answers at another guest's address": (
-        "if (is_host(&key) || (entry &&",
-        "if (is_answer_to(skb, guest))\n\t\treturn true;\n\tif (is_host(&key) || (entry &&",
+        "if (usage_of(&key) || (entry && !are_one_guests(ifindex, entry->ifindex)))",
+        "if (is_answer_to(skb, guest))\n\t\treturn true;\n"
+        "\tif (usage_of(&key) || (entry && !are_one_guests(ifindex, entry->ifindex)))",
+    ),
+    "all that the host has for its gateway": (" || is_gateway(ifindex);", ";"),
+    "what the host has for a gateway's address": (
+        "entry->ifindex)))\n\t\treturn is_gateway(ifindex);",
+        "entry->ifindex)))\n\t\treturn false;",
+    ),
+    "a gateway's MAC by others": (" || is_gateways_mac(&c.mac))", ")"),
+    "gateways for all guests": ("allowed && *allowed == ifindex", "allowed"),
+    "gateways for no guest": ("allowed && *allowed == ifindex", "false"),
+    "the gateway for the host": (
+        "usage && !(usage == GATEWAY && is_gateway",
+        "usage && !(is_gateway",
+    ),
+    "gateways like the host": ("return usage && usage != GATEWAY;", "return usage;"),
+    "the gateway asks in the host's name": ("!(m.op == BOOTREPLY && is_gateway", "!(is_gateway"),
+    "the gateway's leases": ("!(m.op == BOOTREPLY && is_gateway(c->ifindex))", "1"),
+    "the gateway's word": ("&& !is_gateway(guest))", ")"),
+    "the gateway's broadcast leases": (" &&\n\t    !(passed && is_gateways_mac(&from)))", ")"),
+    "leases by who has not passed": (
+        "!(passed && is_gateways_mac(&from))",
+        "!is_gateways_mac(&from)",
     ),
     "no ARP to guests": (
         "if (f.proto == bpf_htons(ETH_P_ARP) ||\n\t    (f.proto == bpf_htons(ETH_P_IPV6) &&",

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from scapy.compat import raw
 from scapy.layers.dhcp import BOOTP
 from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import ARP, Ether
 
-from tests.bpf.frames import GUEST_MACS, PARENT, ROUTER
+from tests.bpf.frames import GATEWAY6, GUEST_MACS, PARENT, ROUTER
 from tests.bpf.mutants import judged
 from tests.bpf.rig import Rig
 from tests.bpf.scenario import POINTED, SETTINGS, Scenario, Step, cards, changes, traffic
@@ -28,12 +29,15 @@ MUTANTS = {
     "any source MAC": ("c.learn ? !same(c.mac.w, guest->w) :", "c.learn ? 0 :"),
     "the uplink's MAC while none is known": (": is_uplink_mac(&c.mac)", ": 0"),
     "any source MAC with a known address": (" && same(entry->mac.w, source) &&", " && source &&"),
-    "host addresses for all": ("if (is_reserved(&c->key) || (entry", "if ((entry"),
+    "host addresses for all": (
+        "if (is_reserved(c->ifindex, &c->key) || (entry",
+        "if ((entry",
+    ),
     "host addresses in their own VLAN only": ("anywhere.vlan = 0;", ""),
     "broadcast address for all": ("(entry && !entry->ifindex))", "false)"),
     "what is routed elsewhere for all": (
-        "return is_host(key) || is_elsewhere(key);",
-        "return is_host(key);",
+        "return is_kept_from(ifindex, key) || is_elsewhere(key);",
+        "return is_kept_from(ifindex, key);",
     ),
     "what is routed elsewhere for tagged frames": ("(key->vlan ? TAGGED : UNTAGGED)", "TAGGED"),
     "what is routed elsewhere for untagged frames": (
@@ -45,7 +49,7 @@ MUTANTS = {
     "DHCP in the uplink's name": ("!own && is_uplink_mac(&client)", "0"),
     "DHCP for any address": ("return reason == REASONS ? PASS :", "return 1 ? PASS :"),
     "DHCP for the host's address": (
-        "if (is_host(&c->key))\n\t\treturn HOST_ADDRESS;",
+        "if (is_kept_from(c->ifindex, &c->key))\n\t\treturn HOST_ADDRESS;",
         "",
     ),
     "DHCP for a guest's own address": (
@@ -405,10 +409,14 @@ def corpus() -> list[list[Step]]:
     random.Random(1).shuffle(drawn)
     floods = draw(st.lists(changes, min_size=20, max_size=40), 20)
     floods += draw(st.lists(cards, min_size=60, max_size=60), 40)
-    two_probes: list[Step] = [("say", (0, probe(n)), None) for n in (101, 102)]
-    known: list[Step] = [("say", (0, renewal(mac)), None) for mac in (GUEST_MACS[0], PARENT)]
-    rare = [two_probes, known]
-    return [*(drawn[at : at + 25] for at in range(0, len(drawn), 25)), *floods, *rare]
+    by_hand: list[list[Step]] = [
+        [("say", (0, probe(n)), None) for n in (101, 102)],
+        [("use", 0, 4, 0, None), ("say", (0, renewal()), None)],
+        [("say", (0, echo()), None), ("forward", 0, 6, 1, 32)],
+    ]
+    played = cycle(by_hand)  # with each of the settings
+    floods += [next(played) for _ in range(3 * len(by_hand))]
+    return [*(drawn[at : at + 25] for at in range(0, len(drawn), 25)), *floods]
 
 
 def probe(n: int) -> bytes:
@@ -417,11 +425,17 @@ def probe(n: int) -> bytes:
     return raw(Ether(src=mac, dst="ff:ff:ff:ff:ff:ff") / arp)
 
 
-def renewal(client: str) -> bytes:
-    """By DHCP, from an address that is known with the first of them."""
-    ip = IP(src="192.0.2.101", dst="192.0.2.1")
-    message = BOOTP(ciaddr="192.0.2.101", chaddr=bytes.fromhex(client.replace(":", "")))
-    return raw(Ether(src=GUEST_MACS[0], dst=ROUTER) / ip / UDP(sport=68, dport=67) / message)
+def renewal() -> bytes:
+    """In the uplink's name, from an address that the guest has just used."""
+    ip = IP(src="192.0.2.100", dst="192.0.2.1") / UDP(sport=68, dport=67)
+    message = BOOTP(op=1, chaddr=bytes.fromhex(PARENT.replace(":", "")))
+    return raw(Ether(src=GUEST_MACS[0], dst=ROUTER) / ip / message)
+
+
+def echo() -> bytes:
+    """ICMPv6 that is forwarded as other packets are."""
+    ip = IPv6(src="2001:db8::1:0", dst=GATEWAY6)
+    return raw(Ether(src=GUEST_MACS[0], dst=ROUTER) / ip / ICMPv6EchoRequest())
 
 
 def draw(strategy: st.SearchStrategy[T], count: int) -> list[T]:

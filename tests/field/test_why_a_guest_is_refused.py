@@ -21,7 +21,7 @@ CHANGED_MAC = "52:54:00:00:0c:0c"
     [
         (claim(GUEST4, ROGUE_MAC), "another guest's address", "/etc/machine-id"),
         (claim(ROGUE4, CHANGED_MAC), "another source MAC", "trustGuestRxFilters"),
-        (claim(HOST4, ROGUE_MAC), "of the host", "bridge"),
+        (claim(HOST4, ROGUE_MAC), "of the host", f'gateway = "{ROGUE_MAC}"'),
     ],
     ids=["clone", "changed-mac", "router"],
 )

@@ -18,10 +18,12 @@ from scapy.layers.l2 import Ether
 from lab.airtap import Airtapd
 from lab.kinds import BOTH_KINDS
 from lab.lan import FAR_MAC, NEAR_MAC, ROUTER4, Lan, wait_for
+from lab.one_mac import MACNAT_ON
 from lab.sandbox import children, dying_with_us
-from lab.traffic import BROADCAST, ROGUE4, ROGUE_MAC, RawGuest, known, raw_guest
+from lab.traffic import BROADCAST, ROGUE4, ROGUE_MAC, SIBLING_MAC, RawGuest, known, raw_guest
 
 LEASED = "192.0.2.222"
+OPT_IN = f'gateway = "{ROGUE_MAC}"\n'
 # They hear their server on a packet socket, and give what they got to a script that only notes it.
 CLIENTS = {
     "dhclient": "dhclient -4 -1 -d -cf {0}/conf -lf {0}/leases -pf {0}/pid -sf {0}/script up0",
@@ -82,7 +84,7 @@ class Server:
 
 @contextmanager
 def at_guest(guest: RawGuest) -> Iterator[Server]:
-    with Server(ROGUE_MAC, ROGUE4, lambda: _read(guest.fd, 10), guest.send) as server:
+    with Server(guest.mac, ROGUE4, lambda: _read(guest.fd, 10), guest.send) as server:
         yield server
 
 
@@ -136,6 +138,21 @@ def test_nor_without_mac_nat(client: str, tmp_path: Path) -> None:
 
 
 @BOTH_KINDS
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_guest_that_is_the_hosts_gateway_does(
+    lan: Lan, device_kind: str, client: str, tmp_path: Path
+) -> None:
+    with Airtapd(config=f'{MACNAT_ON}kind = "{device_kind}"\n{OPT_IN}') as airtapd:
+        configured(lan, airtapd, client, tmp_path)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_and_so_it_does_without_mac_nat(client: str, tmp_path: Path) -> None:
+    with Lan() as lan, Airtapd(config=f"[parents.up0]\n{OPT_IN}") as airtapd:
+        configured(lan, airtapd, client, tmp_path)
+
+
+@BOTH_KINDS
 def test_no_guest_has_a_clients_offer(lan: Lan, airtapd: Airtapd, tmp_path: Path) -> None:
     """It spoke from the host's former address while the host had none.
 
@@ -148,10 +165,27 @@ def test_no_guest_has_a_clients_offer(lan: Lan, airtapd: Airtapd, tmp_path: Path
         assert former in told("udhcpc", tmp_path).split()
 
 
-def deceive(lan: Lan, airtapd: Airtapd, client: str, tmp_path: Path) -> None:
+def configured(lan: Lan, airtapd: Airtapd, client: str, tmp_path: Path) -> None:
+    """One guest may be the host's DHCP server, and another still may not."""
+    quieten(lan)
+    with raw_guest(airtapd, SIBLING_MAC) as other, raw_guest(airtapd) as guest:
+        wait_for(lambda: airtapd.status()["uplinks"][0]["host_access"], 5, "host access")
+        with at_guest(other) as rogue:
+            assert LEASED not in told(client, tmp_path)
+            assert rogue.answers
+        with at_guest(guest):
+            assert LEASED in told(client, tmp_path)
+
+
+def quieten(lan: Lan) -> None:
+    """The LAN's own server hears nobody."""
     lan.run("nft", "add table inet quiet")
     lan.run("nft", "add chain inet quiet in { type filter hook input priority 0; }")
     lan.run("nft", "add rule inet quiet in udp dport 67 drop")
+
+
+def deceive(lan: Lan, airtapd: Airtapd, client: str, tmp_path: Path) -> None:
+    quieten(lan)
     with raw_guest(airtapd) as guest:
         wait_for(lambda: airtapd.status()["uplinks"][0]["host_access"], 5, "host access")
         with at_guest(guest) as rogue:

@@ -57,6 +57,7 @@ def test_every_key(tmp_path: Path) -> None:
         macnat = "on"
         host_access = true
         [parents.wlan0]
+        gateway = "52:54:00:AB:cd:ef"
         [aliases]
         br0 = "eth0"
         "lan" = "eth0.100"
@@ -73,7 +74,7 @@ def test_every_key(tmp_path: Path) -> None:
         {
             "eth0": Parent("macvtap", "passthru", "off", False),
             "eth0.100": Parent("ipvtap", "vepa", "on", True),
-            "wlan0": Parent(),
+            "wlan0": Parent(gateway="52:54:00:ab:cd:ef"),
         },
         {
             "br0": ("eth0",),
@@ -158,6 +159,11 @@ def test_limits(tmp_path: Path, key: str, count: int) -> None:
         ("[parents.eth0]\nmacnat = 'yes'", "parents.eth0.macnat"),
         ("[parents.eth0]\nhost_access = 'true'", "parents.eth0.host_access"),
         ("[parents.eth0]\nhost_access = 1", "parents.eth0.host_access"),
+        ("[parents.eth0]\ngateway = true", "parents.eth0.gateway"),
+        ("[parents.eth0]\ngateway = '192.0.2.1'", "parents.eth0.gateway"),
+        ("[parents.eth0]\ngateway = '01:00:5e:00:00:01'", "multicast"),
+        ("[parents.eth0]\ngateway = '52:54:00:00:00:01'\nmode = 'vepa'", "parents.eth0.gateway"),
+        ("[parents.eth0]\ngateway = '52:54:00:00:00:01'\nhost_access = false", "gateway"),
         ("aliases = 'eth0'", "aliases"),
         ("[aliases]\nbr0 = 1", "aliases.br0"),
         ("[aliases]\nbr0 = []", "aliases.br0 is a list of 0 devices"),
@@ -307,6 +313,7 @@ _PARENT = st.fixed_dictionaries(
         "mode": st.sampled_from(["bridge", "vepa", "private", "passthru"]),
         "macnat": st.sampled_from(["auto", "on", "off"]),
         "host_access": st.booleans(),
+        "gateway": st.sampled_from(["52:54:00:00:00:01", "ff:ff:ff:ff:ff:ff", "", 1]),
         "mistake": st.none(),
     },
 )

@@ -57,9 +57,11 @@ struct entry {
 
 enum reason { WRONG_MAC, HOST_ADDRESS, GUEST_ADDRESS, MALFORMED, LINK_CONTROL, REASONS };
 
-/* Of an address in hosts: a tentative one is still the subject of duplicate address detection. */
+/* Of an address in hosts: a tentative one is still the subject of duplicate address detection; the
+ * third is of a gateway of the host's. */
 #define IN_USE 1
 #define TENTATIVE 2
+#define GATEWAY 3
 
 struct slot {
 	__u64 order; /* of last use, by table.sequence; 0: never */

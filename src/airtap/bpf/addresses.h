@@ -35,7 +35,8 @@ static __always_inline void set_ipv6(struct key *key, const struct in6_addr *add
 	key->family = 6;
 }
 
-/* What an address is to the host or its gateways: IN_USE, TENTATIVE, or 0 if it is neither's. */
+/* What an address is to the host: IN_USE, TENTATIVE, GATEWAY, or 0 if it is neither its nor a
+ * gateway's. */
 static __always_inline __u32 usage_of(const struct key *key)
 {
 	struct key anywhere = *key;
@@ -48,7 +49,33 @@ static __always_inline __u32 usage_of(const struct key *key)
 
 static __always_inline bool is_host(const struct key *key)
 {
-	return usage_of(key);
+	__u32 usage = usage_of(key);
+
+	return usage && usage != GATEWAY;
+}
+
+/* Whether a guest is the one that the configuration allows to be a gateway of the host's. */
+static __always_inline bool is_gateway(__u32 ifindex)
+{
+	__u32 *allowed = value_of(gateway);
+
+	return allowed && *allowed == ifindex;
+}
+
+/* Whether a MAC is that of the guest which may be the host's gateway. */
+static __always_inline bool is_gateways_mac(const struct mac *mac)
+{
+	__u32 *ifindex = bpf_map_lookup_elem(&macs, mac);
+
+	return ifindex && is_gateway(*ifindex);
+}
+
+/* Whether an address is the host's or a gateway's, and so not this guest's to have. */
+static __always_inline bool is_kept_from(__u32 ifindex, const struct key *key)
+{
+	__u32 usage = usage_of(key);
+
+	return usage && !(usage == GATEWAY && is_gateway(ifindex));
 }
 
 /* Whether the host has a route for an address that leads elsewhere than to this uplink. */
@@ -63,10 +90,10 @@ static __noinline bool is_elsewhere(const struct key *key)
 	return elsewhere && *elsewhere & (key->vlan ? TAGGED : UNTAGGED);
 }
 
-/* Whether an address is no guest's to have. */
-static __always_inline bool is_reserved(const struct key *key)
+/* Whether an address is not this guest's to have, nor another guest's. */
+static __always_inline bool is_reserved(__u32 ifindex, const struct key *key)
 {
-	return is_host(key) || is_elsewhere(key);
+	return is_kept_from(ifindex, key) || is_elsewhere(key);
 }
 
 /* Nobody has these addresses: unspecified (a DHCP client, a probe), multicast, broadcast, loopback. */
@@ -229,7 +256,7 @@ static __noinline int learn_address(struct claim *c, struct table *table, __u32 
 		return DROP;
 	/* User space adds a host address or a route first, then deletes what was learned of it:
 	 * whichever way that and this interleave, one of the two deletes. */
-	if (is_reserved(&c->key)) {
+	if (is_reserved(c->ifindex, &c->key)) {
 		bpf_map_delete_elem(&addresses, &c->key);
 		return refuse(c, table, HOST_ADDRESS, 0);
 	}
@@ -295,7 +322,7 @@ __noinline int claim_address(struct claim *given)
 			table->slots[slot].own = 1;
 		return PASS;
 	}
-	if (is_reserved(&c->key) || (entry && !entry->ifindex))
+	if (is_reserved(c->ifindex, &c->key) || (entry && !entry->ifindex))
 		return refuse(c, table, HOST_ADDRESS, 0);
 	if (entry && entry->ifindex != c->ifindex) {
 		holder = entry->ifindex;
@@ -327,7 +354,7 @@ static __noinline int note_probe(struct claim *c, struct table *table)
 {
 	struct entry *entry = bpf_map_lookup_elem(&addresses, &c->key);
 
-	if (c->learn && !is_unassignable(&c->key) && !is_reserved(&c->key) &&
+	if (c->learn && !is_unassignable(&c->key) && !is_reserved(c->ifindex, &c->key) &&
 	    (!entry || (entry->ifindex && entry->ifindex != c->ifindex))) {
 		keep_probe(c);
 		report(c, table, &c->key, PROBED, 0);

@@ -22,7 +22,7 @@ static __always_inline __u32 holder_reason(struct claim *c)
 {
 	struct entry *entry = bpf_map_lookup_elem(&addresses, &c->key);
 
-	if (is_host(&c->key))
+	if (is_kept_from(c->ifindex, &c->key))
 		return HOST_ADDRESS;
 	if (!entry || !entry->ifindex)
 		return REASONS;
@@ -45,7 +45,7 @@ static __always_inline bool is_siblings_mac(const struct mac *mac, __u32 ifindex
  *
  * An answer to the uplink's MAC would configure the host, whomever it is sent to: a macvlan shows its
  * uplink what one guest has for another (drivers/net/macvlan.c: macvlan_queue_xmit), and some clients
- * read all that is there (ETH_P_ALL).
+ * read all that is there (ETH_P_ALL). That is for the guest which may be the host's gateway.
  *
  * What a pending checksum may give the port of either is looked at too, see may_be_bootp().
  */
@@ -70,7 +70,7 @@ static __noinline int check_dhcp(struct __sk_buff *skb, __u32 l3, const struct i
 	}
 	__builtin_memcpy(client.w, m.chaddr, ETH_ALEN);
 	own = same(client.w, c->mac.w);
-	if (!own && is_uplink_mac(&client))
+	if (!own && is_uplink_mac(&client) && !(m.op == BOOTREPLY && is_gateway(c->ifindex)))
 		return refuse(c, table, WRONG_MAC, 0);
 	if (m.op == BOOTREPLY)
 		return PASS;
@@ -151,7 +151,7 @@ static __noinline int check_frame(struct __sk_buff *skb, struct frame *f)
 		report(&c, table, &c.key, MAC_LEARNED, 0);
 	}
 	c.learn = !is_zero(guest->w);
-	if (c.learn ? !same(c.mac.w, guest->w) : is_uplink_mac(&c.mac))
+	if (c.learn ? !same(c.mac.w, guest->w) : is_uplink_mac(&c.mac) || is_gateways_mac(&c.mac))
 		return refuse(&c, table, WRONG_MAC, 0);
 	/* Linux strips any number of priority tags (__netif_receive_skb_core()), so tags within
 	 * tags would carry anything past the guards. */

@@ -16,11 +16,12 @@
  *
  * The host hears only what from_guest has marked as passed, also where MAC NAT is off: nothing from
  * a device that is not guarded yet, or that is out of our sight in another network namespace. Of
- * that it hears IPv4, IPv6 and their ARP, and nothing that configures it.
+ * that it hears IPv4, IPv6 and their ARP, and nothing that configures it, see below.
  *
  * A MAC is not enough to get what the host sends: a guest may have chosen its router's. The packet
  * must be for an address on the link that was learned as that guest's; but questions for one it may
- * hear, and what a DHCP server answers it.
+ * hear, and what a DHCP server answers it. The guest that the configuration names as a gateway of the
+ * host's gets all that has its MAC, and may configure the host.
  *
  * Tagged frames pass by: they are of the host's VLAN devices, which have no guests here.
  */
@@ -83,13 +84,13 @@ static __always_inline bool hears_ipv6(struct __sk_buff *skb, __u32 l3)
 }
 
 /* What is to be noted of a frame of a guest's that the host must not hear; 0: it may. */
-static __noinline int withheld(struct __sk_buff *skb)
+static __noinline int withheld(struct __sk_buff *skb, __u32 guest)
 {
 	struct frame f;
 
 	if (!parse_ethernet(skb, &f))
 		return SAID_WITHHELD;
-	if (configures(skb, f.proto, f.l3))
+	if (configures(skb, f.proto, f.l3) && !is_gateway(guest))
 		return SAID_CONFIGURES;
 	if (f.proto == bpf_htons(ETH_P_IP))
 		return 0;
@@ -102,10 +103,10 @@ static __noinline int withheld(struct __sk_buff *skb)
  * A copy to the host, at the uplink's own MAC: as a broadcast the ipvlan would give it to all its
  * devices, the guest's own included. What is inside keeps its group's address.
  */
-static __noinline int copy_to_host(struct __sk_buff *skb, const struct config *cfg)
+static __noinline int copy_to_host(struct __sk_buff *skb, const struct config *cfg, __u32 guest)
 {
 	__u16 group[3], former = skb->tc_index;
-	int why = withheld(skb);
+	int why = withheld(skb, guest);
 
 	if (why) {
 		note_handed(why);
@@ -121,9 +122,10 @@ static __noinline int copy_to_host(struct __sk_buff *skb, const struct config *c
 	return bpf_skb_store_bytes(skb, 0, group, ETH_ALEN, 0) ? DROP : PASS;
 }
 
-static __always_inline int redirect_to_host(struct __sk_buff *skb, const struct config *cfg)
+static __always_inline int redirect_to_host(struct __sk_buff *skb, const struct config *cfg,
+					    __u32 guest)
 {
-	int why = withheld(skb);
+	int why = withheld(skb, guest);
 
 	if (why) {
 		note_handed(why);
@@ -165,7 +167,8 @@ static __noinline bool is_on_link(const struct key *key)
 
 /*
  * Whether a frame of the host's is for the guest of a device, which has the frame's MAC. As the
- * LAN's DHCP server the host answers at an address that nobody has yet.
+ * LAN's DHCP server the host answers at an address that nobody has yet. All that the host sends to
+ * the guest that may be its gateway is for that one.
  */
 static __noinline int is_for_guest(struct __sk_buff *skb, __u32 ifindex, const struct mac *guest)
 {
@@ -177,12 +180,12 @@ static __noinline int is_for_guest(struct __sk_buff *skb, __u32 ifindex, const s
 	if (!parse_ethernet(skb, &f) || !find_target(skb, &f, &key))
 		return false;
 	entry = bpf_map_lookup_elem(&addresses, &key);
-	if (is_host(&key) || (entry && !are_one_guests(ifindex, entry->ifindex)))
-		return false;
+	if (usage_of(&key) || (entry && !are_one_guests(ifindex, entry->ifindex)))
+		return is_gateway(ifindex);
 	if (f.proto == bpf_htons(ETH_P_ARP) ||
 	    (f.proto == bpf_htons(ETH_P_IPV6) && is_solicitation(skb, f.l3)))
 		return true;
-	return entry ? is_on_link(&key) : is_answer_to(skb, guest);
+	return (entry ? is_on_link(&key) : is_answer_to(skb, guest)) || is_gateway(ifindex);
 }
 
 static __always_inline int handle_uplink_egress(struct __sk_buff *skb)
@@ -209,7 +212,8 @@ static __always_inline int handle_uplink_egress(struct __sk_buff *skb)
 	__builtin_memcpy(to.w, eth->h_dest, ETH_ALEN);
 	__builtin_memcpy(from.w, eth->h_source, ETH_ALEN);
 	/* With MAC NAT, to_uplink sees to that. */
-	if (cfg->observe && !same(from.w, cfg->parent.w) && is_answer_to(skb, &cfg->parent)) {
+	if (cfg->observe && !same(from.w, cfg->parent.w) && is_answer_to(skb, &cfg->parent) &&
+	    !(passed && is_gateways_mac(&from))) {
 		note_handed(SAID_CONFIGURES);
 		return DROP;
 	}
@@ -217,10 +221,14 @@ static __always_inline int handle_uplink_egress(struct __sk_buff *skb)
 		return PASS;
 	control = is_link_control(eth, eth->h_proto);
 	if (!same(from.w, cfg->parent.w)) {
-		if (!passed || control || !(is_group(to.w) || same(to.w, cfg->parent.w)) ||
-		    !bpf_map_lookup_elem(&macs, &from))
+		if (!passed || control || !(is_group(to.w) || same(to.w, cfg->parent.w)))
 			return PASS;
-		return is_group(to.w) ? copy_to_host(skb, cfg) : redirect_to_host(skb, cfg);
+		ifindex = bpf_map_lookup_elem(&macs, &from);
+		if (!ifindex)
+			return PASS;
+		guest = *ifindex;
+		return is_group(to.w) ? copy_to_host(skb, cfg, guest) :
+					redirect_to_host(skb, cfg, guest);
 	}
 	if (is_group(to.w)) {
 		if (!control && copy_to_guests(skb))
@@ -257,11 +265,11 @@ static __always_inline int handle_to_host(struct __sk_buff *skb)
 	if (is_link_control(&eth, eth.h_proto) || !bpf_map_lookup_elem(&macs, &from))
 		return PASS;
 	if (is_group((__u16 *)eth.h_dest))
-		return copy_to_host(skb, cfg);
+		return copy_to_host(skb, cfg, skb->ifindex);
 	if (!same((__u16 *)eth.h_dest, cfg->parent.w) || !parse_ethernet(skb, &f))
 		return PASS;
 	if (find_target(skb, &f, &key) && !is_host(&key) &&
 	    (f.proto == bpf_htons(ETH_P_ARP) || bpf_map_lookup_elem(&addresses, &key)))
 		return PASS;
-	return redirect_to_host(skb, cfg);
+	return redirect_to_host(skb, cfg, skb->ifindex);
 }

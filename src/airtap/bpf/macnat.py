@@ -41,7 +41,9 @@ class Macnat:
         self.addresses = AddressTable(loaded.map("addresses"), hosts, routes)
         self.hosts = HostTable(hosts, loaded.map("on_links"), routes, self.addresses)
         self.guests = GuestTable(loaded.map("guests"), loaded.map("tables"), self.addresses)
-        self.host_access = HostAccessTable(loaded.map("macs"), loaded.map("listeners"))
+        self.host_access = HostAccessTable(
+            loaded.map("macs"), loaded.map("listeners"), loaded.map("gateway")
+        )
         self.owners = OwnerTable(loaded.map("owners"))
         self.probed = ProbeTable(loaded.map("probed"))
         self.bearers = BearerTable(loaded.map("bearers"), loaded.map("held"))

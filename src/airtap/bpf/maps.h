@@ -33,8 +33,11 @@
 
 SINGLE(config, struct config);
 
-/* Addresses of the host and its gateways, in any VLAN (key.vlan is 0); IN_USE or TENTATIVE. */
+/* Addresses of the host and its gateways, in any VLAN (key.vlan is 0); IN_USE, TENTATIVE, GATEWAY. */
 TABLE(hosts, 8192, struct key, __u32);
+
+/* The ifindex of the guest that may be a gateway of the host's, or 0; written by user space. */
+SINGLE(gateway, __u32);
 
 /* What the host reaches on the uplink without a router. */
 SINGLE(on_links, struct on_link);

@@ -15,7 +15,7 @@ from ..refusals import Refusal
 
 IPV4_QUOTA, IPV6_QUOTA, GUESTS, PREFIXES, ROUTES = 16, 32, 1024, 32, 16384  # of abi.h
 UNTAGGED, TAGGED = 1, 2  # enum elsewhere
-IN_USE, TENTATIVE = 1, 2  # of abi.h
+IN_USE, TENTATIVE, GATEWAY = 1, 2, 3  # of abi.h
 PROBES = 8
 UNKNOWN_MAC = "00:00:00:00:00:00"
 NS = 1_000_000_000

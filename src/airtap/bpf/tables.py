@@ -16,6 +16,7 @@ from ..names import octets
 from .attach import KINDS, Role
 from .map import Map
 from .records import (
+    GATEWAY,
     IN_USE,
     IPV4_QUOTA,
     IPV6_QUOTA,
@@ -215,19 +216,28 @@ class AddressTable:
                 self._table.insert(pack_key(address, vlan), entry.pack())
 
     def reserve(
-        self, hosts: Collection[Address], broadcasts: Collection[IPv4Address]
+        self,
+        hosts: Mapping[Address, int],
+        broadcasts: Collection[IPv4Address],
+        gateway: int,
     ) -> list[Learned]:
         """Take the host's addresses from guests, and have these broadcast addresses only.
 
-        Returns what guests had learned of the host's.
+        hosts has what each is to the host. gateway is the ifindex of the guest that may have those
+        of gateways. Returns what guests had learned of the host's.
         """
+
+        def may_hold(entry: Learned) -> bool:
+            usage = hosts.get(entry.address)
+            return usage is None or (usage == GATEWAY and entry.ifindex == gateway)
+
         wanted = {pack_key(address) for address in broadcasts}
         taken = []
         for key, value in self._table.items():
             learned = unpack_learned(key, value)
             if learned is None and key not in wanted:
                 self._table.delete(key)
-            elif learned is not None and learned.address in hosts:
+            elif learned is not None and not may_hold(learned):
                 taken.append(learned)
         self._forget_all(taken)
         for key in wanted:
@@ -267,24 +277,29 @@ class HostTable:
         addresses: Collection[Address],
         broadcasts: Collection[IPv4Address],
         tentative: Collection[Address] = (),
+        gateways: Collection[Address] = (),
+        gateway: int = 0,
     ) -> list[Learned]:
         """Set the addresses of the host and its gateways, which no guest may use, in any VLAN.
+
+        Only the guest with ifindex gateway may have those of gateways, if HostAccessTable has it.
 
         broadcasts are the directed broadcast addresses of the uplink's IPv4 networks; packets for
         one that come in with the uplink's MAC go to all, and no guest may use it either.
         tentative are those of addresses that the host is about to have: it hears no guest ask
-        whether one of them is free.
+        whether one of them is free. gateways are those of its next hops.
         Returns what guests had learned of the host's, now forgotten. No address that is in the set
         before and after is ever out of it.
         """
-        new, old = set(addresses), self.addresses()
-        for address in new:
-            usage = pack_index(TENTATIVE if address in tentative else IN_USE)
-            if self._hosts.lookup(pack_key(address)) != usage:
-                self._hosts.update(pack_key(address), usage)
+        own = {address: TENTATIVE if address in tentative else IN_USE for address in addresses}
+        new = dict.fromkeys(gateways, GATEWAY) | own
+        old = self.addresses()
+        for address, usage in new.items():
+            if self._hosts.lookup(pack_key(address)) != pack_index(usage):
+                self._hosts.update(pack_key(address), pack_index(usage))
         # After that: from_guest looks again behind its back, see learn_address() in addresses.h.
-        taken = self._addresses.reserve(new, broadcasts)
-        for address in old - new:
+        taken = self._addresses.reserve(new, broadcasts, gateway)
+        for address in old - new.keys():
             self._hosts.delete(pack_key(address))
         return taken
 

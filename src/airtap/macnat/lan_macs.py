@@ -43,7 +43,8 @@ _KEPT_S = 600.0
 class LanMacs:
     """The guests of one uplink whose MAC the LAN uses. Needs a running event loop.
 
-    gateways are the addresses of those of the uplink.
+    gateways are the addresses of those of the uplink; gateway is the MAC of the guest that may be
+    one, "" for none.
     enqueue is called for a device that is to be looked at again.
     """
 
@@ -56,6 +57,7 @@ class LanMacs:
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._changes: dict[int, tuple[str, list[float]]] = {}
         self.gateways: Collection[Address] = ()
+        self.gateway = ""
 
     def close(self) -> None:
         """Leave all as it is."""
@@ -106,7 +108,8 @@ class LanMacs:
         macvtaps = [link for link in children if _counts(link, uplink)]
         if any(self._is_new(link) or self.is_held(link.index) for link in macvtaps):
             noted = neighbour_macs(uplink.index)
-            self._routers = {mac: at for at, mac in noted.items() if at in self.gateways}
+            found = {mac: at for at, mac in noted.items() if at in self.gateways}
+            self._routers = {mac: at for mac, at in found.items() if mac != self.gateway}
 
     async def enforce(self, uplink: Link, link: Link) -> None:
         """Keep a child down if it is a macvtap whose MAC the LAN uses, and only then.

@@ -186,7 +186,10 @@ class Reconciler:
         Raises OSError.
         """
         current = self._uplinks.get(uplink)
-        return (current and current.lan_macs.user(mac)) or await gateway_with(uplink, mac)
+        if found := current and current.lan_macs.user(mac):
+            return found
+        is_allowed = mac == self._config().parent(self._name(uplink)).gateway
+        return "" if is_allowed else await gateway_with(uplink, mac)
 
     async def _reconcile_devices(self, devices: Devices) -> float:
         async with self._changing:
@@ -316,7 +319,7 @@ class Reconciler:
         current = self._uplinks.get(link.index)
         uplink = current or await self._open(link, role)
         try:
-            await uplink.set_up(link, role, mode, self._config().parent(link.name).dhcp)
+            await uplink.set_up(link, role, mode, self._config().parent(link.name))
         except BaseException:
             if current is None:
                 uplink.close()

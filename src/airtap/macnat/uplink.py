@@ -14,7 +14,7 @@ from ..alias import Owner, guest_mac
 from ..bpf.attach import Role, detach
 from ..bpf.macnat import Macnat
 from ..bpf.records import ROUTES, UNKNOWN_MAC, Event, GuestCounters, Learned
-from ..config import MODES
+from ..config import MODES, Parent
 from ..kernel.addresses import HostNetwork, Subnet
 from ..kernel.links import GROUP, IFF_ALLMULTI, IFF_RUNNING, Link, LinkNotFound, Links
 from .address_probe import AddressProbes
@@ -79,6 +79,7 @@ class UplinkState:
         self._host = host
         self._has_many_routes = False
         self._host_known: HostNetwork | None = None  # as the programs have it
+        self._gateway = 0  # the guest's that was one then
         self._subnets: frozenset[Subnet] = frozenset()
         self._way: tuple[int, int] | None = None
         self._children: dict[int, str | None] = {}
@@ -152,18 +153,18 @@ class UplinkState:
         """Return each guest's counters, by ifindex. Raises BpfError."""
         return self._nat.guests.counters()
 
-    async def set_up(self, link: Link, role: Role, mode: str, dhcp: str) -> None:
+    async def set_up(self, link: Link, role: Role, mode: str, settings: Parent) -> None:
         """Put the programs for a role on the uplink, once they know all that they must know.
 
-        mode is that of the children; "" leaves it as it is. dhcp is the uplink's in airtap.toml.
-        Raises BpfError, LinkError.
+        mode is that of the children; "" leaves it as it is. settings are the configuration's of the
+        uplink. Raises BpfError, LinkError.
         """
         nat = self._nat
         is_other = not self._is_on or self.role != role
         before = nat.config.parent_mac(), nat.config.translates()
         nat.config.set_role(role, mode)
-        nat.dhcp.choose(dhcp)
-        await self._tell_of_host(link.index)
+        nat.dhcp.choose(settings.dhcp)
+        await self._tell_of_host(link.index, settings)
         nat.config.set_parent(link.index, link.mac)
         await nat.programs.attach(self._ipr, link.index, role.on_parent)
         if is_other:
@@ -175,15 +176,19 @@ class UplinkState:
             log.info("%s is on for %s (%s)", role, link.name, role.kind)
         self.link, self.role, self._is_on = link, role, True
 
-    async def _tell_of_host(self, index: int) -> None:
+    async def _tell_of_host(self, index: int, settings: Parent) -> None:
         """Let the programs know the host's addresses and routes. Raises BpfError, LinkError."""
         network = await self._host.network()
-        if network is self._host_known:
+        self.lan_macs.gateway = settings.gateway
+        gateway = self._nat.host_access.set_gateway(settings.gateway)
+        if network is self._host_known and gateway == self._gateway:
             return
         around = await self._host.work(network.around, index)
         routes = await self._host.work(elsewhere, network, index)
         hosts = self._nat.hosts
-        hosts.set_addresses(around.own | around.gateways, around.broadcasts, around.tentative)
+        hosts.set_addresses(
+            around.own, around.broadcasts, around.tentative, around.gateways, gateway
+        )
         self.lan_macs.gateways = around.gateways
         hosts.set_on_link(around.on_link, around.subnets)
         for entry in hosts.set_routes(routes):
@@ -192,7 +197,7 @@ class UplinkState:
             what = "%s: of %d routes that lead elsewhere the %d shortest are kept from guests"
             log.warning(what, self.link.name, len(routes), ROUTES)
         self._has_many_routes = len(routes) > ROUTES
-        self._subnets, self._host_known = around.subnets, network
+        self._subnets, self._host_known, self._gateway = around.subnets, network, gateway
         self._arrivals.own, self._arrivals.subnets = around.own, around.subnets
 
     async def take_down(self) -> None:

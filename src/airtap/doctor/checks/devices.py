@@ -31,8 +31,8 @@ _REFUSED = {
     ),
     Refusal.HOST_ADDRESS: (
         "that claim an address of the host or a gateway, or behind the host",
-        "give the guest an address of its own, or have it ask for a lease; a guest that is to be"
-        " the host's own router belongs onto a bridge",
+        "give the guest an address of its own, or have it ask for a lease; if it is the host's own"
+        ' router (OPNsense in a VM), in airtap.toml: gateway = "{mac}" in [parents.{uplink}]',
     ),
     Refusal.GUEST_ADDRESS: (
         "that claim another guest's address",
@@ -168,7 +168,7 @@ def guests(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
     for guest in _reported(uplink, context):
         yield from _kept_off(guest)
         yield from _stranded(guest)
-        yield from _refused(guest)
+        yield from _refused(guest, uplink.name)
 
 
 def _reported(uplink: UplinkSnapshot, context: Context) -> list[dict[str, object]]:
@@ -202,7 +202,7 @@ def _stranded(guest: dict[str, object]) -> Iterator[Finding]:
         )
 
 
-def _refused(guest: dict[str, object]) -> Iterator[Finding]:
+def _refused(guest: dict[str, object], uplink: str) -> Iterator[Finding]:
     refused = guest.get("refused")
     if not isinstance(refused, dict):
         return
@@ -213,7 +213,7 @@ def _refused(guest: dict[str, object]) -> Iterator[Finding]:
                 _domain(guest) or str(guest["device"]),
                 what="frames of this guest are dropped",
                 evidence=f"airtap status --json, {guest['device']}: {count} {why}",
-                remedy=remedy,
+                remedy=remedy.format(mac=guest.get("mac"), uplink=uplink),
             )
 
 
