@@ -4,10 +4,13 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from .errors import Problem, reason
 from .names import device_name, mac_address
+
+Network = IPv4Network | IPv6Network
 
 DEFAULT_PATH = "/etc/airtap/airtap.toml"
 
@@ -19,6 +22,7 @@ MODES = {
 # In place of a device's name: the device that the host's default route leads through.
 DEFAULT_ROUTE = "default-route"
 _MAX_TARGETS = 16
+_MAX_ROUTES = 256
 _MAX_BYTES = 1 << 20
 
 
@@ -27,6 +31,7 @@ class Parent:
     """How one uplink is to be used ([parents.NAME]).
 
     gateway: the MAC of the guest that may be a router and DHCP server for the host; "" for none.
+    routes: the MACs of the guests behind which the addresses of prefixes are.
     """
 
     kind: str = "auto"
@@ -35,6 +40,7 @@ class Parent:
     host_access: bool = True
     dhcp: str = "auto"
     gateway: str = ""
+    routes: Mapping[Network, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,8 @@ def parse(document: Mapping[str, Any]) -> Config:
 
 def _parent(table: Mapping[str, Any], name: str) -> Parent:
     where = f"parents.{name}."
-    _known(table, where, {"kind", "mode", "macnat", "host_access", "dhcp", "gateway"})
+    keys = {"kind", "mode", "macnat", "host_access", "dhcp", "gateway", "routes"}
+    _known(table, where, keys)
     kind = _choice(table, where, "kind", ("auto", *MODES), Parent.kind)
     modes = MODES.get(kind, MODES["macvtap"])
     mode = _choice(table, where, "mode", modes, Parent.mode)
@@ -141,7 +148,31 @@ def _parent(table: Mapping[str, Any], name: str) -> Parent:
     if gateway and not (host_access and mode == "bridge"):
         hint = 'it takes host_access = true and mode = "bridge"'
         raise _invalid(f"{where}gateway: the host does not meet its guests there", hint)
-    return Parent(kind, mode, macnat, host_access, dhcp, gateway)
+    routes = _routes(_table(table.get("routes", {}), f"{where}routes"), f"{where}routes")
+    return Parent(kind, mode, macnat, host_access, dhcp, gateway, routes)
+
+
+def _routes(table: Mapping[str, Any], where: str) -> dict[Network, str]:
+    if len(table) > _MAX_ROUTES:
+        raise _invalid(f"{where} has {len(table)} prefixes", f"{_MAX_ROUTES} are the most")
+    found: dict[Network, str] = {}
+    for text in table:
+        at = f"{where}.{text}"
+        network = _network(text, at)
+        if network in found:
+            raise _invalid(f"{where} names {network} twice")
+        found[network] = _mac(_string(table, text, at, ""), at)
+    return found
+
+
+def _network(text: str, where: str) -> Network:
+    try:
+        network = ip_network(text)
+    except ValueError as exc:
+        raise _invalid(f"{where}: {exc}", 'write a prefix, as in "10.8.0.0/16"') from exc
+    if network.is_multicast or network.is_loopback or network.is_link_local:
+        raise _invalid(f"{where}: nobody routes for {network}")
+    return network
 
 
 def _targets(value: object, where: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from airtap.bpf.attach import Role
+from airtap.kernel.addresses import Prefix
 from airtap.trace.correlate import CONFIGURES, COPIED, WITHHELD
 from tests.bpf.meeting import (
     A6,
@@ -192,6 +193,8 @@ def from_ipvtap(rig: Rig) -> None:
         Dot1Q(vlan=0) / ipv4(A, HOST),
     ):
         assert at_uplink(packet) == 0
+    rig.macnat.behind.set({Prefix(4, 8, 203 << 24): MAC_B})
+    assert at_uplink(ipv4(A, "203.0.113.9")) == 0
     assert at_uplink(ipv4(A, HOST), tag=0x2000) == 0
     assert at_uplink(ipv4(A, HOST), source=STRANGER) == 0
     assert sent_to(ROUTER, ipv4(A, HOST)).to == 0

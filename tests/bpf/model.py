@@ -5,6 +5,7 @@ checksums are not known here at all (see sums.py).
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
@@ -70,6 +71,11 @@ class Guest:
     probes: list[Place] = field(default_factory=list)
 
 
+def longest_of(networks: Iterable[Network], address: Address) -> Network | None:
+    found = [network for network in networks if address in network]
+    return max(found, key=lambda network: network.prefixlen, default=None)
+
+
 class Model:
     """kind: of the guests' devices, macvtap or ipvtap. mode: of ipvtaps, as ip-link(8) has it."""
 
@@ -83,6 +89,8 @@ class Model:
         self.hosts: set[Address] = set()
         self.broadcasts: set[Address] = set()
         self.routes: dict[Network, int] = {}
+        self.behind: dict[Network, bytes] = {}
+        self.bearers: dict[bytes, int] = {}
 
     # What user space does
 
@@ -101,9 +109,18 @@ class Model:
 
     def _is_elsewhere(self, place: Place) -> bool:
         address, vlan = place
-        found = [network for network in self.routes if address in network]
-        longest = max(found, key=lambda network: network.prefixlen, default=None)
+        longest = longest_of(self.routes, address)
         return longest is not None and bool(self.routes[longest] & (2 if vlan else 1))
+
+    def _router(self, place: Place, alone: bool = False) -> bytes:
+        """The MAC of the guest that routes for an address, b"" for none. alone: only if no other
+        guest may use it."""
+        address, vlan = place
+        longest = longest_of(self.behind, address)
+        if longest is None or vlan or address in self.hosts or self._is_elsewhere(place):
+            return b""
+        short = longest.prefixlen < (8 if longest.version == 4 else 16)
+        return b"" if alone and short else self.behind[longest]
 
     def set_guest(self, ifindex: int, mac: bytes | None) -> None:
         self.guests.setdefault(ifindex, Guest(mac)).mac = mac
@@ -236,6 +253,8 @@ class Model:
             return "host_address"
         if self._is_elsewhere(place):
             return "host_address"
+        if self._router(place, alone=True) not in (b"", guest.mac):
+            return "guest_address"
         if holder is not None and self.are_one_guests(ifindex, holder.ifindex):
             return ""
         if holder is not None and not holder.old:
@@ -382,8 +401,18 @@ class Model:
         if client not in (None, holder and self._mac(holder)):
             return Fate(True, EVERYBODY + frame[6:], BROADCAST)
         if holder is None:
-            return Fate(True, frame)
+            return self._to_router(frame, (target, view.vlan))
         return self._to_guest(holder, frame)
+
+    def _to_router(self, frame: bytes, place: Place) -> Fate:
+        """What is for an address that nobody here is known to have."""
+        mac = self._router(place)
+        if not mac:
+            return Fate(True, frame)
+        if mac not in self.bearers:
+            return Fate(False, frame)
+        to = self.bearers[mac] if self.kind == "ipvtap" else 0
+        return Fate(True, mac + frame[6:], OTHERHOST, to)
 
     def _to_guest(self, holder: Holder, frame: bytes) -> Fate:
         to = holder.ifindex if self.kind == "ipvtap" else 0
@@ -406,8 +435,12 @@ class Model:
             return Fate(True, EVERYBODY + frame[6:])
         if self.mode == "vepa":
             return Fate(True, frame)
-        if holder is None or holder.ifindex == ifindex or self.mode == "private":
+        router = b"" if holder else self._router((target, view.vlan))
+        to = holder.ifindex if holder else self.bearers.get(router, ifindex)
+        if to == ifindex or self.mode == "private":
             return Fate(False, frame)
+        if holder is None:
+            return Fate(True, router + frame[6:], to=to)
         if view.ethertype == ARP:
             data = data[:18] + self._mac(holder) + data[24:]
         return Fate(True, self._mac(holder) + frame[6 : view.at] + data, to=holder.ifindex)

@@ -80,6 +80,7 @@ class Rig:
         self.macnat.config.set_role(Role("macvtap"), "bridge")
         self.macnat.hosts.set_addresses(set(), set())
         self.macnat.hosts.set_routes({})
+        self.macnat.behind.set({})
         for entry in self.macnat.addresses.all():
             self.macnat.addresses.forget(entry.address, entry.vlan)
         for ifindex in self.devices:

@@ -14,7 +14,8 @@ from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from airtap.bpf.attach import Role
-from airtap.kernel.addresses import Prefix
+from airtap.bpf.records import UNKNOWN_MAC
+from airtap.macnat.routers import prefix_of
 from tests.bpf.frames import (
     BROADCAST4,
     GATEWAY4,
@@ -69,6 +70,9 @@ prefixes = st.sampled_from(
         *("2001:db8::1:1/128", "2001:db8::1:0/126", "2001:db8::/64", "fd00::/8"),
     ]
 )
+networks = st.one_of(prefixes, st.sampled_from(["0.0.0.0/0", "::/0"]))
+# Of the router's device, of a guest, of nobody here; and behind none.
+routers = st.sampled_from([ROUTER, ROUTER, GUEST_MACS[0], "02:00:00:00:01:03", UNKNOWN_MAC])
 # What changes who holds which address, and needs no frame to be drawn.
 changes = st.one_of(
     *[st.tuples(st.just("flood"), guests, families, st.integers(0, 36), st.integers(1, 36))] * 3,
@@ -79,6 +83,7 @@ changes = st.one_of(
     st.tuples(st.just("keep"), guests, families, st.integers(4, 40)),
     st.tuples(st.just("host"), st.one_of(guest4, guest6)),
     st.tuples(st.just("route"), st.dictionaries(prefixes, st.integers(0, 3), max_size=4)),
+    st.tuples(st.just("behind"), st.dictionaries(networks, routers, max_size=4)),
     st.tuples(st.just("guest"), guests, st.sampled_from([*GUEST_MACS, None])),
     *[st.tuples(st.just("begin"), guests, senders, numbers)] * 2,
     st.tuples(st.just("go"), guests),
@@ -126,6 +131,7 @@ class Scenario:
         self.rig = rig
         self.macnat = rig.macnat
         self.model = Model(_octets(PARENT), kind, mode)
+        self.model.bearers = {_octets(ROUTER): rig.devices[2]}
         self.macnat.config.set_role(Role(kind), mode)
         self.macnat.config.set_parent(1, PARENT)
         self.set_hosts(set(HOSTS))
@@ -271,12 +277,16 @@ class Scenario:
     def route(self, routes: dict[str, int]) -> None:
         """The host's routes are others; what they say holds for untagged frames (1), tagged (2)."""
         networks = {ip_network(text): bits for text, bits in routes.items()}
-        packed = {
-            Prefix(net.version, net.prefixlen, int(net.network_address)): bits
-            for net, bits in networks.items()
-        }
-        self.macnat.hosts.set_routes(packed)
+        self.macnat.hosts.set_routes({prefix_of(net): bits for net, bits in networks.items()})
         self.model.set_routes(networks)
+
+    def behind(self, routers: dict[str, str]) -> None:
+        """Other prefixes are behind guests."""
+        networks = {ip_network(text): mac for text, mac in routers.items()}
+        self.macnat.behind.set({prefix_of(net): mac for net, mac in networks.items()})
+        self.model.behind = {
+            net: b"" if mac == UNKNOWN_MAC else _octets(mac) for net, mac in networks.items()
+        }
 
     def guest(self, number: int, mac: str | None) -> None:
         """A guest's device is announced, or its MAC changes."""

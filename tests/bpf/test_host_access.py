@@ -252,14 +252,18 @@ MUTANTS = {
     "no marks": ("cfg->observe ? 0 : MARK_FROM_GUEST", "0"),
     "link control to guests": ("if (!control && copy_to_guests(skb))", "if (copy_to_guests(skb))"),
     "link control to the host": ("if (!passed || control ||", "if (!passed ||"),
-    "strangers to the host": (" ||\n\t\t    !bpf_map_lookup_elem(&macs, &from))", ")"),
+    "strangers to the host": (
+        "if (!ifindex)\n\t\t\treturn PASS;\n\t\tguest = *ifindex;",
+        "guest = ifindex ? *ifindex : 0;",
+    ),
     "copies of nothing": ("return to && to->count;", "return true;"),
     "ipvtaps' frames unmarked": ("\tskb->tc_index = MARK_FROM_GUEST;\n", ""),
-    "siblings' frames for the host": (" || bpf_map_lookup_elem(&addresses, &key)))", "))"),
+    "siblings' frames for the host": (" || bpf_map_lookup_elem(&addresses, &key) ||\n", " ||\n"),
     "siblings' questions for the host": (
-        "(f.proto == bpf_htons(ETH_P_ARP) || bpf_map_lookup_elem(&addresses, &key)))",
-        "bpf_map_lookup_elem(&addresses, &key))",
+        "(f.proto == bpf_htons(ETH_P_ARP) || bpf_map_lookup_elem(&addresses, &key) ||",
+        "(bpf_map_lookup_elem(&addresses, &key) ||",
     ),
+    "what is behind siblings for the host": ("(cfg->behind && find_behind(&key))))", "0))"),
     "what is the host's left to siblings": (
         "if (find_target(skb, &f, &key) && !is_host(&key) &&",
         "if (find_target(skb, &f, &key) &&",

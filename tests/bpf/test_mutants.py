@@ -269,9 +269,44 @@ MUTANTS = {
     "to_sibling in mode vepa": ("if (cfg->mode == VEPA)\n\t\treturn PASS;", ""),
     "to_sibling in other modes": ("if (cfg->mode == VEPA)\n\t\treturn PASS;", "return PASS;"),
     "what no sibling has left to the ipvlan": (
-        "if (!entry)\n\t\treturn keep_from_host();",
-        "if (!entry)\n\t\treturn PASS;",
+        "if (!entry && !cfg->behind)\n\t\treturn keep_from_host();",
+        "if (!entry && !cfg->behind)\n\t\treturn PASS;",
     ),
+    "what is behind a sibling left to the host": (
+        "if (!entry && !cfg->behind)",
+        "if (!entry)",
+    ),
+    "what is behind nobody here to nobody": (
+        " || ifindex == NOBODY || ifindex ==",
+        " || ifindex ==",
+    ),
+    "what is behind a guest to the host": (
+        "__u32 ifindex = find_router(key, &mac);",
+        "__u32 ifindex = 0;",
+    ),
+    "what is behind who is not here to the host": (
+        "return bearer && bearer->ifindex ? bearer->ifindex : NOBODY;",
+        "return bearer && bearer->ifindex ? bearer->ifindex : 0;",
+    ),
+    "what is the host's behind a guest": (
+        "if (key->vlan || usage_of(key) || is_elsewhere(key))\n\t\treturn NULL;",
+        "if (key->vlan || is_elsewhere(key))\n\t\treturn NULL;",
+    ),
+    "what is elsewhere behind a guest": (
+        "if (key->vlan || usage_of(key) || is_elsewhere(key))\n\t\treturn NULL;",
+        "if (key->vlan || usage_of(key))\n\t\treturn NULL;",
+    ),
+    "tagged frames behind a guest": (
+        "if (key->vlan || usage_of(key) || is_elsewhere(key))\n\t\treturn NULL;",
+        "if (usage_of(key) || is_elsewhere(key))\n\t\treturn NULL;",
+    ),
+    "what is on the link behind a guest": (
+        "return found && !is_zero(found->mac.w) ? found : NULL;",
+        "return found;",
+    ),
+    "what is behind a guest from all": ("if (cfg->behind && is_behind_another(c))", "if (0)"),
+    "all the rest from one alone": ("found && found->alone && !", "found && !"),
+    "what is behind a guest from none": ("!(c->learn && same(found->mac.w, c->mac.w));", "true;"),
     "what is the sender's own left to the ipvlan": (
         "ifindex == skb->ifindex)\n\t\treturn keep_from_host();",
         "ifindex == skb->ifindex)\n\t\treturn PASS;",

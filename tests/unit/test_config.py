@@ -1,6 +1,7 @@
 """airtap.toml: every key, its default and everything that is no value for it."""
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def test_every_key(tmp_path: Path) -> None:
         host_access = true
         [parents.wlan0]
         gateway = "52:54:00:AB:cd:ef"
+        routes = { "10.8.0.0/16" = "52:54:00:00:00:0A", "::/0" = "52:54:00:00:00:0b" }
         [aliases]
         br0 = "eth0"
         "lan" = "eth0.100"
@@ -74,7 +76,13 @@ def test_every_key(tmp_path: Path) -> None:
         {
             "eth0": Parent("macvtap", "passthru", "off", False),
             "eth0.100": Parent("ipvtap", "vepa", "on", True),
-            "wlan0": Parent(gateway="52:54:00:ab:cd:ef"),
+            "wlan0": Parent(
+                gateway="52:54:00:ab:cd:ef",
+                routes={
+                    ip_network("10.8.0.0/16"): "52:54:00:00:00:0a",
+                    ip_network("::/0"): "52:54:00:00:00:0b",
+                },
+            ),
         },
         {
             "br0": ("eth0",),
@@ -159,6 +167,21 @@ def test_limits(tmp_path: Path, key: str, count: int) -> None:
         ("[parents.eth0]\nmacnat = 'yes'", "parents.eth0.macnat"),
         ("[parents.eth0]\nhost_access = 'true'", "parents.eth0.host_access"),
         ("[parents.eth0]\nhost_access = 1", "parents.eth0.host_access"),
+        ("[parents.eth0]\nroutes = '10.8.0.0/16'", "parents.eth0.routes"),
+        ("[parents.eth0]\nroutes = ['10.8.0.0/16']", "parents.eth0.routes"),
+        ("[parents.eth0.routes]\n'10.8.0.1/16' = '52:54:00:00:00:01'", "10.8.0.1/16"),
+        ("[parents.eth0.routes]\n'lan' = '52:54:00:00:00:01'", "parents.eth0.routes.lan"),
+        ("[parents.eth0.routes]\n'224.0.0.0/4' = '52:54:00:00:00:01'", "224.0.0.0/4"),
+        ("[parents.eth0.routes]\n'fe80::/64' = '52:54:00:00:00:01'", "fe80::/64"),
+        ("[parents.eth0.routes]\n'127.0.0.0/8' = '52:54:00:00:00:01'", "127.0.0.0/8"),
+        ("[parents.eth0.routes]\n'10.8.0.0/16' = 1", "parents.eth0.routes.10.8.0.0/16"),
+        ("[parents.eth0.routes]\n'10.8.0.0/16' = ''", "parents.eth0.routes.10.8.0.0/16"),
+        ("[parents.eth0.routes]\n'10.8.0.0/16' = '10.8.0.1'", "parents.eth0.routes"),
+        (
+            "[parents.eth0.routes]\n'10.8.0.0/16' = '52:54:00:00:00:01'\n"
+            "'10.8.0.0/255.255.0.0' = '52:54:00:00:00:02'",
+            "twice",
+        ),
         ("[parents.eth0]\ngateway = true", "parents.eth0.gateway"),
         ("[parents.eth0]\ngateway = '192.0.2.1'", "parents.eth0.gateway"),
         ("[parents.eth0]\ngateway = '01:00:5e:00:00:01'", "multicast"),
@@ -256,6 +279,13 @@ def test_sixteen_devices(tmp_path: Path) -> None:
     assert load(tmp_path, f"[aliases]\nbr0 = {names}").candidates("br0") == tuple(names)
 
 
+def test_256_prefixes(tmp_path: Path) -> None:
+    lines = [f"'10.{n}.0.0/16' = '52:54:00:00:00:01'\n" for n in range(256)]
+    text = "[parents.eth0.routes]\n" + "".join(lines)
+    assert len(load(tmp_path, text).parent("eth0").routes) == 256
+    assert "257" in refusal(tmp_path, text + "'::/0' = '52:54:00:00:00:01'")
+
+
 def test_too_large(tmp_path: Path) -> None:
     assert load(tmp_path, b"#".ljust(MIB, b"x")) == Config()
     assert "larger" in refusal(tmp_path, b"#".ljust(MIB + 1, b"x"))
@@ -313,6 +343,7 @@ _PARENT = st.fixed_dictionaries(
         "mode": st.sampled_from(["bridge", "vepa", "private", "passthru"]),
         "macnat": st.sampled_from(["auto", "on", "off"]),
         "host_access": st.booleans(),
+        "routes": st.dictionaries(st.sampled_from(["10.8.0.0/16", "::/0"]) | st.text(), _VALUES),
         "gateway": st.sampled_from(["52:54:00:00:00:01", "ff:ff:ff:ff:ff:ff", "", 1]),
         "mistake": st.none(),
     },

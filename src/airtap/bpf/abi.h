@@ -37,7 +37,8 @@ struct config {
 	__u64 alive; /* ns for which an address is its holder's without being used */
 	__u64 refresh; /* jiffies between two notes that an address is in use */
 	__u32 kind;
-	__u32 mode; /* of an ipvlan; a macvlan knows its own */
+	__u16 mode; /* of an ipvlan; a macvlan knows its own */
+	__u16 behind; /* how many prefixes the map of that name has */
 };
 
 struct key {
@@ -112,6 +113,14 @@ struct route {
 	__u32 bits;
 	__u32 family; /* 4 or 6 */
 	__u32 address[4]; /* as in struct key */
+};
+
+#define BEHIND 1024
+
+/* The guest behind which the addresses of a prefix are; MAC all zero: they are behind none. */
+struct behind {
+	struct mac mac;
+	__u32 alone; /* 1: nobody else may send from there */
 };
 
 struct payload {

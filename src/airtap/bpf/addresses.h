@@ -78,14 +78,22 @@ static __always_inline bool is_kept_from(__u32 ifindex, const struct key *key)
 	return usage && !(usage == GATEWAY && is_gateway(ifindex));
 }
 
-/* Whether the host has a route for an address that leads elsewhere than to this uplink. */
-static __noinline bool is_elsewhere(const struct key *key)
+/* The key for what a trie has of an address. */
+static __always_inline struct route route_to(const struct key *key)
 {
 	struct route route = { .bits = 8 * (sizeof(route) - sizeof(route.bits)) };
-	__u32 *elsewhere;
 
 	route.family = key->family;
 	__builtin_memcpy(route.address, key->address, sizeof(route.address));
+	return route;
+}
+
+/* Whether the host has a route for an address that leads elsewhere than to this uplink. */
+static __noinline bool is_elsewhere(const struct key *key)
+{
+	struct route route = route_to(key);
+	__u32 *elsewhere;
+
 	elsewhere = bpf_map_lookup_elem(&routes, &route);
 	return elsewhere && *elsewhere & (key->vlan ? TAGGED : UNTAGGED);
 }
@@ -94,6 +102,34 @@ static __noinline bool is_elsewhere(const struct key *key)
 static __always_inline bool is_reserved(__u32 ifindex, const struct key *key)
 {
 	return is_kept_from(ifindex, key) || is_elsewhere(key);
+}
+
+/* Which guest routes for an address, in untagged frames; NULL: none does. Ask only where config.behind
+ * says that some do. */
+static __noinline struct behind *find_behind(const struct key *key)
+{
+	struct route route = route_to(key);
+	struct behind *found;
+
+	if (key->vlan || usage_of(key) || is_elsewhere(key))
+		return NULL;
+	found = bpf_map_lookup_elem(&behind, &route);
+	return found && !is_zero(found->mac.w) ? found : NULL;
+}
+
+/* The device of that guest, and its MAC. 0: there is none, NOBODY: it is not here. */
+static __noinline __u32 find_router(const struct key *key, struct mac *mac)
+{
+	struct behind *found = find_behind(key);
+	struct bearer *bearer;
+	struct mac bears;
+
+	if (!found)
+		return 0;
+	bears = found->mac;
+	*mac = bears;
+	bearer = bpf_map_lookup_elem(&bearers, &bears);
+	return bearer && bearer->ifindex ? bearer->ifindex : NOBODY;
 }
 
 /* Nobody has these addresses: unspecified (a DHCP client, a probe), multicast, broadcast, loopback. */
@@ -279,6 +315,13 @@ static __always_inline void refresh(struct claim *c, struct table *table, struct
 		table->slots[slot].order = __sync_fetch_and_add(&table->sequence, 1) + 1;
 }
 
+static __always_inline bool is_behind_another(const struct claim *c)
+{
+	struct behind *found = find_behind(&c->key);
+
+	return found && found->alone && !(c->learn && same(found->mac.w, c->mac.w));
+}
+
 /*
  * A guest says that c->key is its own. What comes of it:
  * - an address that nobody has: passes, nothing is learned
@@ -288,6 +331,7 @@ static __always_inline void refresh(struct claim *c, struct table *table, struct
  * - of another card of the same guest: passes, and stays with that card
  * - another guest's who used it within config.alive: dropped, and user space told, which may ask
  *   the holder and delete the entry if no answer comes
+ * - behind another guest, who routes for it: dropped
  * - another guest's who did not, or new: learned; dropped if that cannot be noted; but a mere source
  *   passes and is not learned where all that the guest may have are its own
  *
@@ -324,6 +368,8 @@ __noinline int claim_address(struct claim *given)
 	}
 	if (is_reserved(c->ifindex, &c->key) || (entry && !entry->ifindex))
 		return refuse(c, table, HOST_ADDRESS, 0);
+	if (cfg->behind && is_behind_another(c))
+		return refuse(c, table, GUEST_ADDRESS, 0);
 	if (entry && entry->ifindex != c->ifindex) {
 		holder = entry->ifindex;
 		if (are_one_guests(c->ifindex, holder))

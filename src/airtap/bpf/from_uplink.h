@@ -8,6 +8,24 @@
 #include "configures.h"
 #include "dhcp_client.h"
 
+/*
+ * What is for an address that nobody here is known to have, at the uplink's MAC: goes to the guest that
+ * routes for it. Where that is not here, it is dropped: a host that forwards would take it to where it
+ * came from, in the clear. Else it is the host's.
+ */
+static __noinline int deliver_to_router(struct __sk_buff *skb, const struct config *cfg,
+					const struct key *key)
+{
+	struct mac mac = {};
+	__u32 ifindex = find_router(key, &mac);
+
+	if (!ifindex)
+		return PASS;
+	if (ifindex == NOBODY || deliver(skb, mac.w, PACKET_OTHERHOST) == DROP)
+		return DROP;
+	return cfg->kind == IPVTAP ? bpf_redirect(ifindex, BPF_F_INGRESS) : PASS;
+}
+
 /* An access point may send a group's packet to each station's own MAC: RFC 1112 6.4 backwards. */
 static __always_inline int ingress_ipv4(struct __sk_buff *skb, struct frame *f,
 					const struct config *cfg, __u32 to, bool dhcp)
@@ -32,6 +50,8 @@ static __always_inline int ingress_ipv4(struct __sk_buff *skb, struct frame *f,
 		if (recipient == NEWCOMER && (entry || !is_host(&key)))
 			return deliver_to_all(skb);
 	}
+	if (!entry && cfg->behind)
+		return deliver_to_router(skb, cfg, &key);
 	return deliver_to_entry(skb, cfg, entry);
 }
 
@@ -55,6 +75,8 @@ static __always_inline int ingress_ipv6(struct __sk_buff *skb, struct frame *f,
 	entry = bpf_map_lookup_elem(&addresses, &key);
 	if (!entry && is_solicitation(skb, f->l3) && !is_host(&key))
 		return deliver(skb, solicited, PACKET_MULTICAST);
+	if (!entry && cfg->behind)
+		return deliver_to_router(skb, cfg, &key);
 	return deliver_to_entry(skb, cfg, entry);
 }
 

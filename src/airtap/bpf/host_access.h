@@ -269,7 +269,8 @@ static __always_inline int handle_to_host(struct __sk_buff *skb)
 	if (!same((__u16 *)eth.h_dest, cfg->parent.w) || !parse_ethernet(skb, &f))
 		return PASS;
 	if (find_target(skb, &f, &key) && !is_host(&key) &&
-	    (f.proto == bpf_htons(ETH_P_ARP) || bpf_map_lookup_elem(&addresses, &key)))
+	    (f.proto == bpf_htons(ETH_P_ARP) || bpf_map_lookup_elem(&addresses, &key) ||
+	     (cfg->behind && find_behind(&key))))
 		return PASS;
 	return redirect_to_host(skb, cfg, skb->ifindex);
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..errors import Problem, reason
 from .attach import Programs
 from .bearers import BearerTable
+from .behind import BehindTable
 from .host_access import HostAccessTable
 from .libbpf import BpfError, NoLibbpf
 from .map import Ring
@@ -45,6 +46,7 @@ class Macnat:
             loaded.map("macs"), loaded.map("listeners"), loaded.map("gateway")
         )
         self.owners = OwnerTable(loaded.map("owners"))
+        self.behind = BehindTable(loaded.map("behind"), self.config)
         self.probed = ProbeTable(loaded.map("probed"))
         self.bearers = BearerTable(loaded.map("bearers"), loaded.map("held"))
         self.dhcp = DhcpTable(loaded.map("dhcp_state"))

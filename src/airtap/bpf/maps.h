@@ -52,6 +52,15 @@ struct {
 	__type(value, __u32);
 } routes SEC(".maps");
 
+/* What guests route for: the longest prefix counts. Written by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, BEHIND);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct route);
+	__type(value, struct behind);
+} behind SEC(".maps");
+
 /* Devices under watch, written by user space. MAC all zero: not known yet, nothing is learned.
  * An ipvtap's is then the first that its guest uses; a macvtap must bear it, so user space learns
  * that. */

@@ -13,7 +13,7 @@ from ..kernel.addresses import Address, Prefix, Subnet
 from ..names import octets
 from ..refusals import Refusal
 
-IPV4_QUOTA, IPV6_QUOTA, GUESTS, PREFIXES, ROUTES = 16, 32, 1024, 32, 16384  # of abi.h
+IPV4_QUOTA, IPV6_QUOTA, GUESTS, PREFIXES, ROUTES, BEHIND = 16, 32, 1024, 32, 16384, 1024  # of abi.h
 UNTAGGED, TAGGED = 1, 2  # enum elsewhere
 IN_USE, TENTATIVE, GATEWAY = 1, 2, 3  # of abi.h
 PROBES = 8
@@ -22,7 +22,7 @@ NS = 1_000_000_000
 
 _INDEX = struct.Struct("=I")
 _MAC = struct.Struct("=6s2x")
-_CONFIG = struct.Struct("=6s2xIIQQII")
+_CONFIG = struct.Struct("=6s2xIIQQIHH")
 _KEY = struct.Struct("=16sHH")
 _ENTRY = struct.Struct("=QQII6s2x")
 _TABLE = struct.Struct("=8x8xQ5QQQQQ")
@@ -30,6 +30,7 @@ _BEARER = struct.Struct("=Q16sHHI")
 _PREFIX = struct.Struct("=16s16sI")
 _ROUTE = struct.Struct("=II16s")
 _DHCP = struct.Struct("=QIIII")
+_BEHIND = struct.Struct("=6s2xI")
 _EVENT = struct.Struct("=Q16sHHII6s2xBB2x")
 
 _PROBES = range(0, PROBES * _KEY.size, _KEY.size)  # where the keys of a struct probes are
@@ -50,6 +51,7 @@ class Configuration(NamedTuple):
     refresh: int = 0
     kind: int = 0
     mode: int = 0
+    behind: int = 0
 
     def pack(self) -> bytes:
         return _CONFIG.pack(*self)
@@ -247,6 +249,16 @@ def pack_route(prefix: Prefix) -> bytes:
     """Pack a struct route."""
     version, length, bits = prefix
     return _ROUTE.pack(32 + length, version, bits.to_bytes(4 if version == 4 else 16))
+
+
+def pack_behind(mac: str, alone: bool) -> bytes:
+    """Pack a struct behind."""
+    return _BEHIND.pack(octets(mac), alone)
+
+
+def unpack_behind(value: bytes) -> str:
+    """Read the MAC of a struct behind."""
+    return bytes(_BEHIND.unpack(value)[0]).hex(":")
 
 
 def unpack_bits(route: bytes) -> int:

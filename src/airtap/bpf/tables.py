@@ -90,6 +90,10 @@ class UplinkConfig:
         """
         self._change(parent=octets(mac), ifindex=ifindex)
 
+    def set_behind(self, count: int) -> None:
+        """Set of how many prefixes BehindTable tells."""
+        self._change(behind=count)
+
     def kind(self) -> str:
         """Return the kind of the children, as set_role() has set it."""
         return KINDS[self._read().kind]

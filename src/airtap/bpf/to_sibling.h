@@ -19,7 +19,7 @@ static __always_inline int keep_from_host(void)
  * - ARP for an address that nobody here is known to have: to all, as ingress_arp() has it. The host
  *   would take it for an echo, and of a probe for a sibling's address this is the answer
  * - in mode vepa: leaves, and comes back from the switch
- * - for an address of a sibling's: goes to it, or is dropped where siblings are private
+ * - for an address of a sibling's, or behind one: goes to it, or is dropped where siblings are private
  * - else, whatever it is: dropped, or the host would have it. Tagged frames among it, those of a
  *   guest whose MAC is not known yet, and all where there is no host access
  */
@@ -31,7 +31,7 @@ static __always_inline int handle_to_sibling(struct __sk_buff *skb)
 	struct key key = {};
 	struct ethhdr *eth;
 	struct frame f;
-	struct mac mac;
+	struct mac mac = {};
 	__u32 ifindex;
 	bool is_arp;
 
@@ -49,11 +49,12 @@ static __always_inline int handle_to_sibling(struct __sk_buff *skb)
 		return bpf_skb_store_bytes(skb, 0, broadcast, ETH_ALEN, 0) ? DROP : PASS;
 	if (cfg->mode == VEPA)
 		return PASS;
-	if (!entry)
+	if (!entry && !cfg->behind)
 		return keep_from_host();
-	ifindex = entry->ifindex;
-	mac = entry->mac;
-	if (!ifindex || ifindex == skb->ifindex)
+	ifindex = entry ? entry->ifindex : find_router(&key, &mac);
+	if (entry)
+		mac = entry->mac;
+	if (!ifindex || ifindex == NOBODY || ifindex == skb->ifindex)
 		return keep_from_host();
 	if (cfg->mode == PRIVATE || bpf_skb_store_bytes(skb, 0, mac.w, ETH_ALEN, 0))
 		return DROP;

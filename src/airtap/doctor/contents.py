@@ -37,6 +37,7 @@ UPLINK = (
     devices.addresses,
     devices.managed,
     devices.guests,
+    devices.routers,
 )
 HOOK = (libvirt.hook_file, libvirt.hook_active)
 LIBVIRT = (libvirt.answers, libvirt.networks, libvirt.cards, libvirt.clones)

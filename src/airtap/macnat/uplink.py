@@ -17,6 +17,7 @@ from ..bpf.records import ROUTES, UNKNOWN_MAC, Event, GuestCounters, Learned
 from ..config import MODES, Parent
 from ..kernel.addresses import HostNetwork, Subnet
 from ..kernel.links import GROUP, IFF_ALLMULTI, IFF_RUNNING, Link, LinkNotFound, Links
+from . import routers
 from .address_probe import AddressProbes
 from .arrivals import Arrivals, announce
 from .binding_cache import BindingCache
@@ -79,7 +80,7 @@ class UplinkState:
         self._host = host
         self._has_many_routes = False
         self._host_known: HostNetwork | None = None  # as the programs have it
-        self._gateway = 0  # the guest's that was one then
+        self._guests_known: tuple[object, ...] = ()  # those that are routers, likewise
         self._subnets: frozenset[Subnet] = frozenset()
         self._way: tuple[int, int] | None = None
         self._children: dict[int, str | None] = {}
@@ -181,7 +182,8 @@ class UplinkState:
         network = await self._host.network()
         self.lan_macs.gateway = settings.gateway
         gateway = self._nat.host_access.set_gateway(settings.gateway)
-        if network is self._host_known and gateway == self._gateway:
+        behind = settings.routes if self._nat.config.translates() else {}
+        if network is self._host_known and (gateway, behind) == self._guests_known:
             return
         around = await self._host.work(network.around, index)
         routes = await self._host.work(elsewhere, network, index)
@@ -191,13 +193,18 @@ class UplinkState:
         )
         self.lan_macs.gateways = around.gateways
         hosts.set_on_link(around.on_link, around.subnets)
-        for entry in hosts.set_routes(routes):
+        # What the configuration says of an address counts more than a shorter route.
+        here = dict.fromkeys(map(routers.prefix_of, behind), 0)
+        taken = hosts.set_routes(routes | here)
+        taken += routers.tell(self._nat, behind, around.on_link)
+        for entry in taken:
             log.info("%s: %s is routed elsewhere now", self.link.name, entry.address)
         if len(routes) > ROUTES and not self._has_many_routes:
             what = "%s: of %d routes that lead elsewhere the %d shortest are kept from guests"
             log.warning(what, self.link.name, len(routes), ROUTES)
         self._has_many_routes = len(routes) > ROUTES
-        self._subnets, self._host_known, self._gateway = around.subnets, network, gateway
+        self._subnets, self._host_known = around.subnets, network
+        self._guests_known = gateway, behind
         self._arrivals.own, self._arrivals.subnets = around.own, around.subnets
 
     async def take_down(self) -> None:

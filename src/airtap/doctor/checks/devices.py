@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from ipaddress import ip_address
 
+from ...kernel.addresses import Address
 from ...refusals import Refusal
-from ..finding import Finding, problem, sysctl_of, warning, word
+from ..finding import Finding, parent_table, problem, sysctl_of, warning, word
 from ..sources.uplinks import UplinkSnapshot
 from .daemon import start
 from .uplink import Context
@@ -32,7 +33,7 @@ _REFUSED = {
     Refusal.HOST_ADDRESS: (
         "that claim an address of the host or a gateway, or behind the host",
         "give the guest an address of its own, or have it ask for a lease; if it is the host's own"
-        ' router (OPNsense in a VM), in airtap.toml: gateway = "{mac}" in [parents.{uplink}]',
+        ' router (OPNsense in a VM), in airtap.toml: gateway = "{mac}" in {table}',
     ),
     Refusal.GUEST_ADDRESS: (
         "that claim another guest's address",
@@ -171,6 +172,46 @@ def guests(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
         yield from _refused(guest, uplink.name)
 
 
+def routers(uplink: UplinkSnapshot, context: Context) -> Iterator[Finding]:
+    """Tell in which guests' place the host may forward, with MAC NAT.
+
+    They route for others, and the configuration does not say for whom.
+
+    Yields warning host-forwards.
+    """
+    if not (uplink.role and uplink.role.translate):
+        return
+    for guest in _reported(uplink, context):
+        behind = [each for each in _addresses(guest) if _may_be_forwarded(each, uplink)]
+        if behind:
+            yield warning(
+                "host-forwards",
+                _domain(guest) or str(guest["device"]),
+                what="this guest routes for others; what comes for those who have not spoken of"
+                " late, the host forwards in its place, past the guest",
+                evidence=f"airtap status: {behind[0]}; the host forwards IPv{behind[0].version}",
+                remedy=f"airtap.toml, {parent_table(uplink.name)}:"
+                f' routes = {{ "PREFIX" = "{guest["mac"]}" }}',
+            )
+
+
+def _addresses(guest: dict[str, object]) -> list[Address]:
+    found = guest.get("addresses")
+    return [ip_address(each) for each in found] if isinstance(found, list) else []
+
+
+def _may_be_forwarded(address: Address, uplink: UplinkSnapshot) -> bool:
+    """Tell whether an address is behind a guest, the configuration does not say so, and the host
+    forwards. Where it has no network of that family itself, nothing can be told."""
+    own = [net for net in uplink.networks if net.version == address.version]
+    known = [*own, *uplink.settings.routes]
+    return (
+        bool(uplink.sysctls.get(f"forwarding{address.version}"))
+        and any(not net.is_link_local for net in own)
+        and not any(address in net for net in known)
+    )
+
+
 def _reported(uplink: UplinkSnapshot, context: Context) -> list[dict[str, object]]:
     """Return what airtapd reports of the guests of an uplink."""
     entries = context.daemon.status.uplinks
@@ -213,7 +254,7 @@ def _refused(guest: dict[str, object], uplink: str) -> Iterator[Finding]:
                 _domain(guest) or str(guest["device"]),
                 what="frames of this guest are dropped",
                 evidence=f"airtap status --json, {guest['device']}: {count} {why}",
-                remedy=remedy.format(mac=guest.get("mac"), uplink=uplink),
+                remedy=remedy.format(mac=guest.get("mac"), table=parent_table(uplink)),
             )
 
 

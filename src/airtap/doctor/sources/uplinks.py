@@ -15,6 +15,7 @@ from ...bpf.attach import Filter, Role
 from ...config import MODES, Config, Parent
 from ...errors import Problem
 from ...kernel import tap
+from ...kernel.addresses import Subnet, host_addresses
 from ...kernel.links import FAMILY, GROUP, Link, LinkError, link_errors
 from ...macnat.policy import gives_its_mac, is_child, role_for, supports_host_access
 from ...uplink import Uplink, inspect
@@ -26,7 +27,10 @@ _SYSCTLS = {
     "disable_ipv6": "ipv6/conf/{}/disable_ipv6",
     "arp_ignore": "ipv4/conf/{}/arp_ignore",
     "rp_filter": "ipv4/conf/{}/rp_filter",
+    "forwarding4": "ipv4/conf/{}/forwarding",
+    "forwarding6": "ipv6/conf/{}/forwarding",
 }
+_HIGHEST = ("arp_ignore", "rp_filter")
 _BRIDGE_SYSCTLS = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
 
 
@@ -66,6 +70,7 @@ class UplinkSnapshot:
     children: macvlans and ipvlans on it here, and strangers: those elsewhere.
     role: what should be on it for the guests that are there, None without any.
     ports: of a bridge, those of no guest that take one MAC only.
+    networks: those that the host reaches there without a router.
     """
 
     inspected: Uplink
@@ -82,6 +87,7 @@ class UplinkSnapshot:
     driver: str
     sysctls: Mapping[str, int]
     ports: tuple[str, ...] = ()
+    networks: frozenset[Subnet] = frozenset()
 
     @property
     def link(self) -> Link:
@@ -157,6 +163,7 @@ class UplinkReader:
             driver=_driver(link.name),
             sysctls=_sysctls(link.name) | (_bridge_sysctls() if link.kind == "bridge" else {}),
             ports=self._one_mac_ports(inspected),
+            networks=(await host_addresses(link.index)).on_link,
         )
 
     def _role(self, inspected: Uplink, children: Collection[Link]) -> Role | None:
@@ -260,7 +267,7 @@ def _sysctls(name: str) -> dict[str, int]:
     for key, path in _SYSCTLS.items():
         own, everywhere = [_number(f"/proc/sys/net/{path.format(each)}") for each in (name, "all")]
         if own is not None:
-            found[key] = own if key == "disable_ipv6" else max(own, everywhere or 0)
+            found[key] = max(own, everywhere or 0) if key in _HIGHEST else own
     return found
 
 
