@@ -49,6 +49,7 @@ from tests.bpf.rig import BROADCAST, HOST, MULTICAST, OTHERHOST, Rig
 from tests.bpf.sums import transport_sum
 from tests.bpf.view import Address, View, source
 
+NOBODYS = "02:00:00:00:01:03"
 HOSTS: set[Address] = {ip_address(text) for text in (HOST4, GATEWAY4, HOST6, GATEWAY6)}
 Step = tuple[object, ...]
 # (kind of the guests' devices, mode): what a scenario is to be played with.
@@ -72,7 +73,7 @@ prefixes = st.sampled_from(
 )
 networks = st.one_of(prefixes, st.sampled_from(["0.0.0.0/0", "::/0"]))
 # Of the router's device, of a guest, of nobody here; and behind none.
-routers = st.sampled_from([ROUTER, ROUTER, GUEST_MACS[0], "02:00:00:00:01:03", UNKNOWN_MAC])
+routers = st.sampled_from([ROUTER, ROUTER, GUEST_MACS[0], NOBODYS, UNKNOWN_MAC])
 # What changes who holds which address, and needs no frame to be drawn.
 changes = st.one_of(
     *[st.tuples(st.just("flood"), guests, families, st.integers(0, 36), st.integers(1, 36))] * 3,

@@ -211,8 +211,8 @@ MUTANTS = {
     ),
     "DHCP in any version of IP": ("if (ip.version != 4 || header", "if (header"),
     "to_sibling to broadcast addresses": (
-        "if (!ifindex || ifindex == skb->ifindex)",
-        "if (ifindex == skb->ifindex)",
+        "if (!ifindex || ifindex == NOBODY || ifindex == skb->ifindex)",
+        "if (ifindex == NOBODY || ifindex == skb->ifindex)",
     ),
     "answers to the host where MAC NAT is off": (
         "if (cfg->observe && !same(from.w, cfg->parent.w) && is_answer",

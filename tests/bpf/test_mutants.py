@@ -21,7 +21,7 @@ from scapy.layers.l2 import ARP, Ether
 from tests.bpf.frames import GATEWAY6, GUEST_MACS, PARENT, ROUTER
 from tests.bpf.mutants import judged
 from tests.bpf.rig import Rig
-from tests.bpf.scenario import POINTED, SETTINGS, Scenario, Step, cards, changes, traffic
+from tests.bpf.scenario import NOBODYS, POINTED, SETTINGS, Scenario, Step, cards, changes, traffic
 
 T = TypeVar("T")
 
@@ -156,7 +156,7 @@ MUTANTS = {
         "cfg->parent.w) && cfg->kind != IPVTAP)\n\t\treturn PASS;",
         "cfg->parent.w) && 0)\n\t\treturn PASS;",
     ),
-    "pkt_type of a guest's": ("entry->mac.w, PACKET_OTHERHOST", "entry->mac.w, PACKET_HOST"),
+    "pkt_type of a guest's": ("mac->w, PACKET_OTHERHOST", "mac->w, PACKET_HOST"),
     "tha kept": ("entry->ifindex && same(arp.tha", "!entry->ifindex && same(arp.tha"),
     "any tha": ("entry->ifindex && same(arp.tha, cfg->parent.w) &&", "entry->ifindex &&"),
     "IPv4 group bits": ("address >> 16 & 0x7f", "address >> 16 & 0xff"),
@@ -332,8 +332,8 @@ MUTANTS = {
         "(!is_of_ip(f.proto) || configures(skb, f.proto, f.l3))",
     ),
     "to_sibling to the sender itself": (
-        "if (!ifindex || ifindex == skb->ifindex)",
-        "if (!ifindex)",
+        "if (!ifindex || ifindex == NOBODY || ifindex == skb->ifindex)",
+        "if (!ifindex || ifindex == NOBODY)",
     ),
     "private siblings reached": ("if (cfg->mode == PRIVATE || bpf_skb_store", "if (bpf_skb_store"),
     "siblings private in mode bridge": (
@@ -448,6 +448,12 @@ def corpus() -> list[list[Step]]:
         [("say", (0, probe(n)), None) for n in (101, 102)],
         [("use", 0, 4, 0, None), ("say", (0, renewal()), None)],
         [("say", (0, echo()), None), ("forward", 0, 6, 1, 32)],
+        [("behind", {"192.0.2.0/24": NOBODYS}), ("say", (0, packet(GUEST_MACS[0])), None)],
+        [
+            ("route", {"192.0.2.96/28": 1}),
+            ("behind", {"192.0.2.0/24": ROUTER}),
+            ("hear", packet(ROUTER), None),
+        ],
     ]
     played = cycle(by_hand)  # with each of the settings
     floods += [next(played) for _ in range(3 * len(by_hand))]
@@ -465,6 +471,11 @@ def renewal() -> bytes:
     ip = IP(src="192.0.2.100", dst="192.0.2.1") / UDP(sport=68, dport=67)
     message = BOOTP(op=1, chaddr=bytes.fromhex(PARENT.replace(":", "")))
     return raw(Ether(src=GUEST_MACS[0], dst=ROUTER) / ip / message)
+
+
+def packet(source: str) -> bytes:
+    """For an address that nobody is known to have, at the uplink's MAC."""
+    return raw(Ether(src=source, dst=PARENT) / IP(src="192.0.2.101", dst="192.0.2.103") / UDP())
 
 
 def echo() -> bytes:

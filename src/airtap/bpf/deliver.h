@@ -42,17 +42,19 @@ static __always_inline int deliver_to_all(struct __sk_buff *skb)
 	return deliver(skb, broadcast, PACKET_BROADCAST);
 }
 
+static __always_inline int deliver_to_guest(struct __sk_buff *skb, const struct config *cfg,
+					    const struct mac *mac, __u32 ifindex)
+{
+	if (deliver(skb, mac->w, PACKET_OTHERHOST) == DROP)
+		return DROP;
+	return cfg->kind == IPVTAP ? bpf_redirect(ifindex, BPF_F_INGRESS) : PASS;
+}
+
 static __always_inline int deliver_to_entry(struct __sk_buff *skb, const struct config *cfg,
 					    const struct entry *entry)
 {
-	__u32 ifindex;
-
 	if (!entry)
 		return PASS;
-	ifindex = entry->ifindex;
-	if (!ifindex)
-		return deliver_to_all(skb);
-	if (deliver(skb, entry->mac.w, PACKET_OTHERHOST) == DROP)
-		return DROP;
-	return cfg->kind == IPVTAP ? bpf_redirect(ifindex, BPF_F_INGRESS) : PASS;
+	return entry->ifindex ? deliver_to_guest(skb, cfg, &entry->mac, entry->ifindex) :
+				deliver_to_all(skb);
 }

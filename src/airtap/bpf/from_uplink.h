@@ -21,9 +21,7 @@ static __noinline int deliver_to_router(struct __sk_buff *skb, const struct conf
 
 	if (!ifindex)
 		return PASS;
-	if (ifindex == NOBODY || deliver(skb, mac.w, PACKET_OTHERHOST) == DROP)
-		return DROP;
-	return cfg->kind == IPVTAP ? bpf_redirect(ifindex, BPF_F_INGRESS) : PASS;
+	return ifindex == NOBODY ? DROP : deliver_to_guest(skb, cfg, &mac, ifindex);
 }
 
 /* An access point may send a group's packet to each station's own MAC: RFC 1112 6.4 backwards. */
