@@ -448,6 +448,12 @@ def corpus() -> list[list[Step]]:
         [("say", (0, probe(n)), None) for n in (101, 102)],
         [("use", 0, 4, 0, None), ("say", (0, renewal()), None)],
         [("say", (0, echo()), None), ("forward", 0, 6, 1, 32)],
+        [  # 16 of its own, of which one is the host's by then: the second packet gets that place
+            *(("use", 0, 4, n, None) for n in range(1, 33, 2)),
+            ("host", "192.0.2.101"),
+            *[("use", 0, 4, 40, None)] * 2,
+        ],
+        [("behind", {"192.0.2.0/24": ROUTER}), ("say", (0, packet(GUEST_MACS[0])), None)],
         [("behind", {"192.0.2.0/24": NOBODYS}), ("say", (0, packet(GUEST_MACS[0])), None)],
         [
             ("route", {"192.0.2.96/28": 1}),
