@@ -145,8 +145,9 @@ def _parent(table: Mapping[str, Any], name: str) -> Parent:
     dhcp = _choice(table, where, "dhcp", ("auto", "keep", "uplink"), Parent.dhcp)
     gateway = _string(table, "gateway", f"{where}gateway", Parent.gateway)
     gateway = gateway and _mac(gateway, f"{where}gateway")
-    if gateway and not (host_access and mode == "bridge"):
-        hint = 'it takes host_access = true and mode = "bridge"'
+    meet = host_access and mode == "bridge" and (kind, macnat) != ("ipvtap", "off")
+    if gateway and not meet:
+        hint = 'it takes host_access = true, mode = "bridge", and on ipvtaps MAC NAT'
         raise _invalid(f"{where}gateway: the host does not meet its guests there", hint)
     routes = _routes(_table(table.get("routes", {}), f"{where}routes"), f"{where}routes")
     return Parent(kind, mode, macnat, host_access, dhcp, gateway, routes)

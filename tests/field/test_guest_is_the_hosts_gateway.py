@@ -69,6 +69,9 @@ def route_by_the_guest(lan: Lan, airtapd: Airtapd) -> None:
             assert reaches(BEHIND4) and reaches(BEHIND6)
             assert neighbour(None, OWN[0]) == GUEST_MAC
         assert ping.lost <= 2
+    with led_to_the_guest(), pump(airtapd, GUEST_MAC, *OWN):  # it is started anew
+        for address in OWN:
+            wait_for(partial(reaches, address), 20, f"the host to reach {address} again")
 
 
 @BOTH_KINDS

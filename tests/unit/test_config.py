@@ -187,6 +187,10 @@ def test_limits(tmp_path: Path, key: str, count: int) -> None:
         ("[parents.eth0]\ngateway = '01:00:5e:00:00:01'", "multicast"),
         ("[parents.eth0]\ngateway = '52:54:00:00:00:01'\nmode = 'vepa'", "parents.eth0.gateway"),
         ("[parents.eth0]\ngateway = '52:54:00:00:00:01'\nhost_access = false", "gateway"),
+        (
+            "[parents.eth0]\ngateway = '52:54:00:00:00:01'\nkind = 'ipvtap'\nmacnat = 'off'",
+            "parents.eth0.gateway",
+        ),
         ("aliases = 'eth0'", "aliases"),
         ("[aliases]\nbr0 = 1", "aliases.br0"),
         ("[aliases]\nbr0 = []", "aliases.br0 is a list of 0 devices"),
