@@ -13,16 +13,14 @@ from pyroute2 import AsyncIPRoute
 from ..alias import Owner, guest_mac
 from ..bpf.attach import Role, detach
 from ..bpf.macnat import Macnat
-from ..bpf.records import ROUTES, UNKNOWN_MAC, Event, GuestCounters, Learned
+from ..bpf.records import UNKNOWN_MAC, Event, GuestCounters, Learned
 from ..config import MODES, Parent
-from ..kernel.addresses import HostNetwork, Subnet
 from ..kernel.links import GROUP, IFF_ALLMULTI, IFF_RUNNING, Link, LinkNotFound, Links
-from . import routers
 from .address_probe import AddressProbes
 from .arrivals import Arrivals, announce
 from .binding_cache import BindingCache
-from .elsewhere import elsewhere
 from .host_access import HostAccess
+from .host_tables import HostTables
 from .host_view import HostView
 from .lan_macs import LanMacs, gateway_with
 from .mac_change import MacChanges
@@ -77,11 +75,7 @@ class UplinkState:
         self._links = links
         self._ipr = ipr
         self._is_on = False
-        self._host = host
-        self._has_many_routes = False
-        self._host_known: HostNetwork | None = None  # as the programs have it
-        self._guests_known: tuple[object, ...] = ()  # those that are routers, likewise
-        self._subnets: frozenset[Subnet] = frozenset()
+        self._host = HostTables(nat, host, link.name)
         self._way: tuple[int, int] | None = None
         self._children: dict[int, str | None] = {}
         self.children: Mapping[int, str | None] = self._children
@@ -179,32 +173,10 @@ class UplinkState:
 
     async def _tell_of_host(self, index: int, settings: Parent) -> None:
         """Let the programs know the host's addresses and routes. Raises BpfError, LinkError."""
-        network = await self._host.network()
         self.lan_macs.gateway = settings.gateway
-        gateway = self._nat.host_access.set_gateway(settings.gateway)
-        behind = settings.routes if self._nat.config.translates() else {}
-        if network is self._host_known and (gateway, behind) == self._guests_known:
-            return
-        around = await self._host.work(network.around, index)
-        routes = await self._host.work(elsewhere, network, index)
-        hosts = self._nat.hosts
-        hosts.set_addresses(
-            around.own, around.broadcasts, around.tentative, around.gateways, gateway
-        )
+        await self._host.update(index, settings)
+        around = self._host.addresses
         self.lan_macs.gateways = around.gateways
-        hosts.set_on_link(around.on_link, around.subnets)
-        # What the configuration says of an address counts more than a shorter route.
-        here = dict.fromkeys(map(routers.prefix_of, behind), 0)
-        taken = hosts.set_routes(routes | here)
-        taken += routers.tell(self._nat, behind, around.on_link)
-        for entry in taken:
-            log.info("%s: %s is routed elsewhere now", self.link.name, entry.address)
-        if len(routes) > ROUTES and not self._has_many_routes:
-            what = "%s: of %d routes that lead elsewhere the %d shortest are kept from guests"
-            log.warning(what, self.link.name, len(routes), ROUTES)
-        self._has_many_routes = len(routes) > ROUTES
-        self._subnets, self._host_known = around.subnets, network
-        self._guests_known = gateway, behind
         self._arrivals.own, self._arrivals.subnets = around.own, around.subnets
 
     async def take_down(self) -> None:
@@ -233,7 +205,7 @@ class UplinkState:
         name = await asyncio.to_thread(network_name, self.link)
         asked = () if name else self.lan_macs.gateways
         routers = self._router_probe.routers(self.link, asked, self.roaming.routers)
-        change = self.roaming.update(name, self._subnets, routers, self._children)
+        change = self.roaming.update(name, self._host.addresses.subnets, routers, self._children)
         if change:
             log.info("%s is on %s now", self.link.name, change)
             self._nat.dhcp.restart()
