@@ -72,6 +72,9 @@ def each_client(
 
 
 def leased(guest: PumpGuest, client: subprocess.Popen[str]) -> list[str]:
-    """The addresses of a guest whose client, which has to run, sees to them."""
+    """The addresses of a guest whose client, which has to run, sees to them.
+
+    Not a link-local one (RFC 3927): dhcpcd has that after 5 s without an answer, until one comes.
+    """
     assert client.poll() is None, client.communicate()[0]
-    return guest.addresses()
+    return [address for address in guest.addresses() if not address.startswith("169.254.")]
