@@ -14,16 +14,9 @@ from lab.airtap import Airtapd
 from lab.dhcp_clients import each_client, leased
 from lab.kinds import BOTH_KINDS
 from lab.lan import HOST4, Lan, wait_for
-from lab.links import link
+from lab.meddling import snoop, snoop_no_more
 from lab.traffic import GUEST_MAC, SIBLING_MAC, pump
 from lab.trial import run_try
-
-
-def snoop(lan: Lan) -> None:
-    """Have the wire take no DHCP request whose client is another station than the uplink."""
-    client = "0x" + link(lan.near)["address"].replace(":", "")
-    rule = ["udp", "dport", "67", "@th,288,48", "!=", client, "counter", "drop"]
-    lan.run("nft", "insert", "rule", "netdev", "wire", "in", *rule)
 
 
 def choose(airtapd: Airtapd, choice: str) -> None:
@@ -82,7 +75,7 @@ def test_what_is_answered_as_it_is_stays_so(lan: Lan, airtapd: Airtapd) -> None:
         snoop(lan)
         with pytest.raises(TimeoutError):
             guest.dhcp(8)
-        lan.run("nft", "flush", "chain", "netdev", "wire", "in")
+        snoop_no_more(lan)
         assert guest.dhcp() == address
 
 

@@ -1,27 +1,25 @@
 """What access points do to a station's frames: echoes, and groups' packets sent to one MAC."""
 
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, IPv6
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
 from lab.airtap import Airtapd
 from lab.kinds import BOTH_KINDS
 from lab.lan import FAR_MAC, NEAR_MAC, SLOWNESS, Lan, wait_for
+from lab.meddling import Echo, as_an_answer, echoing
 from lab.pump import PumpGuest
 from lab.sandbox import inside
 from lab.traffic import GUEST4, GUEST6, pump, running, two_guests
 
 PORT = 5353
 GROUP4, GROUP6 = "224.0.0.251", "ff02::fb"
-
-Echo = Callable[[Packet], Packet | None]
 
 
 def same(frame: Packet) -> Packet | None:
@@ -33,47 +31,6 @@ def to_the_station(frame: Packet) -> Packet | None:
     """The frame, from the access point to the station's own MAC."""
     frame.src, frame.dst = FAR_MAC, NEAR_MAC
     return frame
-
-
-def as_an_answer(frame: Packet) -> Packet | None:
-    """An answer in the station's name, as an access point gives that answers for its stations."""
-    ether = Ether(src=FAR_MAC, dst=NEAR_MAC)
-    if ARP in frame:
-        asked = frame[ARP]
-        answer = ARP(op=2, hwsrc=NEAR_MAC, psrc=asked.pdst, hwdst=asked.hwsrc, pdst=asked.psrc)
-        return ether / answer
-    target = frame[ICMPv6ND_NS].tgt
-    advert = ICMPv6ND_NA(tgt=target, S=0, O=1) / ICMPv6NDOptDstLLAddr(lladdr=NEAR_MAC)
-    ether.dst = "33:33:00:00:00:01"
-    return ether / IPv6(src=target, dst="ff02::1", hlim=255) / advert
-
-
-@contextmanager
-def echoing(lan: Lan, echo: Echo) -> Iterator[list[Packet]]:
-    """Everything that the station asks by ARP or ND comes back; the list fills with what did."""
-    sent: list[Packet] = []
-    ended = threading.Event()
-    with lan.frames() as frames:
-        frames.settimeout(0.05)
-
-        def answer() -> None:
-            while not ended.is_set():
-                try:
-                    frame = Ether(frames.recv(1 << 16))
-                except TimeoutError:
-                    continue
-                asks = ARP in frame or ICMPv6ND_NS in frame
-                if frame.src == NEAR_MAC and asks and (answered := echo(frame)):
-                    frames.send(bytes(answered))
-                    sent.append(answered)
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        try:
-            yield sent
-        finally:
-            ended.set()
-            thread.join()
 
 
 @pytest.mark.parametrize("echo", [same, to_the_station, as_an_answer])
