@@ -17,7 +17,7 @@ esac
 
 # What a client keeps in /var and /run stays in the mount namespace that ip netns exec makes.
 _DHCPCD = """
-mount -t tmpfs tmpfs /var/lib/dhcpcd && mount -t tmpfs tmpfs /run &&
+mkdir -p /var/lib/dhcpcd && mount -t tmpfs tmpfs /var/lib/dhcpcd && mount -t tmpfs tmpfs /run &&
 printf '%s\\n' 'duid ll' "$1" >/run/dhcpcd.conf &&
 exec dhcpcd --nobackground --debug --nodev --script /bin/true --config /run/dhcpcd.conf eth0
 """
@@ -56,17 +56,28 @@ def networkd(directory: Path, broadcast: bool) -> list[str]:
     return shell(_NETWORKD, "yes" if broadcast else "no")
 
 
+MACS = {
+    f"52:54:00:00:01:{number:02x}": client
+    for number, client in enumerate((dhclient, dhcpcd, networkd))
+}
+
+
 @contextmanager
 def each_client(
-    airtapd: Airtapd, directory: Path, broadcast: bool
+    airtapd: Airtapd, directory: Path, broadcast: bool, *, uplink: str = "up0", mac: str = ""
 ) -> Iterator[dict[PumpGuest, subprocess.Popen[str]]]:
-    """All at the same time, each in a guest of its own. broadcast: whether it asks for that."""
+    """All at the same time, each in a guest of its own. broadcast: whether it asks for that.
+
+    mac: which all of them have, as it is the uplink's; else each has one of MACS.
+    """
     with ExitStack() as stack:
         guests = {}
-        for number, client in enumerate((dhclient, dhcpcd, networkd)):
-            mac = f"52:54:00:00:01:{number:02x}"
-            guest = stack.enter_context(pump(airtapd, mac, name=client.__name__))
+        for own, client in MACS.items():
+            card = pump(airtapd, mac or own, told=not mac, name=client.__name__, uplink=uplink)
+            guest = stack.enter_context(card)
             argv = client(directory, broadcast)
+            if mac and client is dhclient:  # alone, it has no identifier but the MAC
+                argv.insert(1, "-i")
             guests[guest] = stack.enter_context(running(guest, argv))
         yield guests
 
