@@ -3,7 +3,7 @@
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
@@ -53,12 +53,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole airtap.toml."""
+    """A whole airtap.toml.
+
+    path: where it was read.
+    """
 
     acl: str = "/etc/airtap/bridge.conf"
     parents: Mapping[str, Parent] = field(default_factory=dict)
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     limits: Limits = Limits()
+    path: str = field(default=DEFAULT_PATH, compare=False)
 
     def parent(self, name: str) -> Parent:
         """Return the settings of an uplink, or defaults if the file has none."""
@@ -78,25 +82,29 @@ class Config:
         return len(targets) > 1 or DEFAULT_ROUTE in targets
 
 
+def choose(path: str | None) -> str:
+    """Return the path of the configuration file: path, else $AIRTAP_CONFIG, else the default."""
+    return os.path.abspath(path or os.environ.get("AIRTAP_CONFIG") or DEFAULT_PATH)
+
+
 def load(path: str | None) -> Config:
-    """Read the configuration file at path; None is $AIRTAP_CONFIG, else the default path.
+    """Read the configuration file that choose() says.
 
     Only at the default path it may be absent. Raises Problem config-unreadable or config-invalid,
     which name the file and the key.
     """
-    path = path or os.environ.get("AIRTAP_CONFIG")
-    chosen = path or DEFAULT_PATH
+    chosen = choose(path)
     try:
         with open(chosen, "rb") as file:
             content = file.read(_MAX_BYTES + 1)
     except OSError as exc:
-        if path is None and isinstance(exc, FileNotFoundError):
+        if chosen == DEFAULT_PATH and isinstance(exc, FileNotFoundError):
             return Config()
         raise Problem("config-unreadable", f"cannot read {chosen}: {reason(exc)}") from exc
     if len(content) > _MAX_BYTES:
         raise Problem("config-invalid", f"{chosen} is larger than {_MAX_BYTES} bytes")
     try:
-        return parse(tomllib.loads(content.decode()))
+        return replace(parse(tomllib.loads(content.decode())), path=chosen)
     except (ValueError, RecursionError) as exc:  # TOML, UTF-8, or a number of 5,000 digits
         raise Problem("config-invalid", f"{chosen} is not TOML: {exc}") from exc
     except Problem as problem:

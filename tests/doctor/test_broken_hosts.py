@@ -1,6 +1,7 @@
 """Hosts broken on purpose: the doctor names the cause, and what it says helps."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -120,6 +121,25 @@ def test_configuration_for_root_only(airtapd: Airtapd, doctor: Doctor) -> None:
     assert not doctor.bad(uid=GUEST_UID)
 
 
+@pytest.mark.parametrize("of_asker", [{}, {"AIRTAP_CONFIG": "/run/none.toml"}])
+def test_files_that_airtapd_was_started_with(airtapd: Airtapd, of_asker: dict[str, str]) -> None:
+    """They count, whatever is at the default paths or named where doctor runs."""
+    doctor = Doctor({**airtapd.env, **of_asker})
+    for uid in (0, GUEST_UID):
+        assert doctor.silent(uid=uid)
+        status = json.loads(airtapd.airtap("status", "--json", uid=uid).stdout)
+        assert (status["config"], status["acl"]) == (str(airtapd.config), str(airtapd.acl))
+    airtapd.acl.write_text("deny up0\n")
+    assert str(airtapd.acl) in doctor.only("acl-denied", "up0", uid=GUEST_UID)["evidence"]
+    airtapd.acl.write_text("allow all\n")
+    airtapd.config.write_text("[parents.up0\n")
+    assert doctor.only("config-invalid")["subject"] == str(airtapd.config)
+    airtapd.stop()
+    assert str(airtapd.config) not in {found["subject"] for found in doctor.findings()}
+    airtapd.config.write_text("")
+    airtapd.start()
+
+
 def test_socket_that_not_everybody_may_use(airtapd: Airtapd, doctor: Doctor) -> None:
     os.chmod(airtapd.socket, 0o600)
     refused = doctor.only("socket-refused", uid=GUEST_UID)
@@ -134,6 +154,8 @@ def test_airtapd_of_another_version(lan: Lan) -> None:
     other = Path("/run/other")
     shutil.copytree(sandbox.TREE / "src/airtap", other / "airtap")
     (other / "airtap/__init__.py").write_text('__version__ = "0.0.7"\n')
+    server = other / "airtap/daemon/server.py"
+    server.write_text(server.read_text().replace(", **counts", ""))  # tells no files
     daemon = Airtapd(config=MACNAT_ON)
     older = f"import sys; sys.path.insert(0, {str(other)!r})"
     start = f"{older}; from airtap.daemon.main import main; main()"
@@ -143,6 +165,7 @@ def test_airtapd_of_another_version(lan: Lan) -> None:
             doctor = Doctor.of(daemon)
             found = doctor.only("airtapd-version")
             assert "airtapd 0.0.7" in found["evidence"]
+            assert str(daemon.config) in {each["subject"] for each in doctor.findings()}
     finally:
         shutil.rmtree(other)
 

@@ -312,7 +312,9 @@ class Requests:
 
     async def status(self, request: Request, peer: Peer) -> Reply:
         stream = status.packets(self._links, self._broker, peer)
-        return Reply({"ok": True, "version": __version__}, stream=stream)
+        config = self._broker.config
+        counts = {"config": config.path, "acl": config.acl}
+        return Reply({"ok": True, "version": __version__, **counts}, stream=stream)
 
     async def trace(self, request: requests.TraceRequest, peer: Peer) -> Reply:
         stream = self._traces.packets(request.guest, peer)

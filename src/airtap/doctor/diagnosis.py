@@ -68,7 +68,7 @@ async def diagnose(name: str | None, uri: str | None) -> list[Finding]:
     return [
         *_each(contents.KERNEL, await _kernel(found, needs), needs),
         *_each(contents.DAEMON, asked, context.user),
-        *(_each(contents.ACL, context.user) if not asked.config_problem else []),
+        *(_each(contents.ACL, context.user) if asked.acl else []),
         *(_each(contents.NAMED, settings, there, len(found)) if target == Target() else []),
         *failed,
         *(finding for each in found for finding in _each(contents.UPLINK, each, context)),
@@ -85,8 +85,8 @@ def _each(checks: Iterable[Callable[..., Iterable[Finding]]], *facts: object) ->
 async def _context(
     asked: daemon.DaemonSnapshot, guests: Guests | None, unseen: list[str]
 ) -> Context:
-    who = await user.read(asked.config.acl)
-    if asked.config_problem:  # which ACL counts is not known
+    who = await user.read(asked.acl or asked.config.acl)
+    if asked.config_problem and not asked.acl:  # which ACL counts is not known
         who = replace(who, rules=asked.config_problem)
     return Context(
         daemon=asked,

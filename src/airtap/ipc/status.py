@@ -17,15 +17,18 @@ _MOST_PACKETS = 8192
 class StatusReply:
     """Uplinks with their guests, and lost devices, as docs/status.md has them.
 
-    version: airtapd's; "" if it does not tell.
+    version: airtapd's; config, acl: the files that count for it; "" if it does not tell.
     """
 
     uplinks: list[Json] = field(default_factory=list)
     lost: list[Json] = field(default_factory=list)
     version: str = ""
+    config: str = ""
+    acl: str = ""
 
     def to_json(self) -> Json:
-        return {"uplinks": self.uplinks, **({"lost": self.lost} if self.lost else {})}
+        more = {"lost": self.lost, "config": self.config, "acl": self.acl}
+        return {"uplinks": self.uplinks, **{name: value for name, value in more.items() if value}}
 
     def find(self, uplink: str, device: str) -> tuple[Json, Json]:
         """Find an uplink and a guest by their devices' names; {} stands for what is not there."""
@@ -46,6 +49,8 @@ def read_reply(receive: Callable[[], bytes]) -> StatusReply:
         elif "lost" in message:
             report.lost.append(message["lost"])
         else:
-            report.version = str(protocol.check(message).get("version", ""))
+            end = protocol.check(message)
+            for name in ("version", "config", "acl"):
+                setattr(report, name, str(end.get(name, "")))
             return report
     raise Problem("bad-message", "airtapd's answer has no end")

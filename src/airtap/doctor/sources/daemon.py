@@ -23,7 +23,8 @@ class DaemonSnapshot:
     refused: whether it is the socket's mode that keeps us out.
     mode: the socket's, None if there is none.
     systemd: whether that runs here.
-    config: what airtap.toml says, or its defaults where it is invalid (config_problem).
+    config: what airtap.toml says, or its defaults where it is invalid (config_problem). It is
+    airtapd's, or where that does not tell the one that commands here read (config_path).
     """
 
     path: str
@@ -37,19 +38,25 @@ class DaemonSnapshot:
     config: Config = field(default_factory=Config)
     config_problem: Problem | None = None
 
+    @property
+    def acl(self) -> str:
+        """The path of the ACL that counts; "" if that is not known."""
+        return self.status.acl or ("" if self.config_problem else self.config.acl)
+
 
 def read() -> DaemonSnapshot:
     """Ask airtapd, without starting one."""
-    path = client.socket_path()
-    settings, invalid = _config()
-    found = DaemonSnapshot(
-        path,
-        mode=_mode(path),
-        systemd=Path("/run/systemd/system").is_dir(),
-        config_path=os.environ.get("AIRTAP_CONFIG") or config.DEFAULT_PATH,
-        config=settings,
-        config_problem=invalid,
-    )
+    found = _answer(client.socket_path())
+    used = config.choose(found.status.config)
+    try:
+        return replace(found, config_path=used, config=config.load(used))
+    except Problem as problem:
+        return replace(found, config_path=used, config_problem=problem)
+
+
+def _answer(path: str) -> DaemonSnapshot:
+    systemd = Path("/run/systemd/system").is_dir()
+    found = DaemonSnapshot(path, mode=_mode(path), systemd=systemd)
     try:
         return replace(found, status=_ask(path))
     except (FileNotFoundError, ConnectionRefusedError) as exc:
@@ -73,10 +80,3 @@ def _mode(path: str) -> int | None:
         return stat.S_IMODE(os.stat(path).st_mode)
     except OSError:
         return None
-
-
-def _config() -> tuple[Config, Problem | None]:
-    try:
-        return config.load(None), None
-    except Problem as problem:
-        return Config(), problem
