@@ -270,6 +270,11 @@ class Lan(Running):
         self._end_server()
         self._serve(on_host=True)
 
+    def serve_by_mac(self) -> None:
+        """From now on the server leases the host's address to the uplink's MAC, whoever asks."""
+        self._end_server()
+        self._serve(f"--dhcp-host={self.near_mac},id:*,{self.subnet.ipv4}10")
+
     def frames(self) -> socket.socket:
         """Open a packet socket at the far end: for what arrives there, and to send from there.
 
@@ -342,8 +347,8 @@ class Lan(Running):
         prefix = sandbox.netns_exec_prefix(self.namespace)
         command(*prefix, "nft", "-f", str(rules))
 
-    def _serve(self, *, on_host: bool = False) -> None:
-        """Serve anew, at the far end or at the host's."""
+    def _serve(self, *options: str, on_host: bool = False) -> None:
+        """Serve anew, at the far end or at the host's. options: more of dnsmasq's."""
         prefix = [] if on_host else sandbox.netns_exec_prefix(self.namespace)
         link = self.uplink if on_host else self.far
         for name in ("log", "leases"):
@@ -351,7 +356,7 @@ class Lan(Running):
         complaints = self._directory / "dnsmasq.stderr"
         with complaints.open("wb") as stderr:
             server = subprocess.Popen(
-                sandbox.dying_with_us([*prefix, *self._dnsmasq(link)]),
+                sandbox.dying_with_us([*prefix, *self._dnsmasq(link), *options]),
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,

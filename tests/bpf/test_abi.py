@@ -54,7 +54,7 @@ MIRRORS = [
     (records._BEARER, "bearer", "last_seen address.address address.vlan address.family ifindex"),
     (records._PREFIX, "prefix", "address mask family"),
     (records._ROUTE, "route", "bits family address"),
-    (records._DHCP, "dhcp", "since unanswered in_uplinks_name settled choice"),
+    (records._DHCP, "dhcp", "since unanswered in_uplinks_name settled choice tried hosts_address"),
     (records._BEHIND, "behind", "mac.w alone"),
     (records._EVENT, "event", f"time {_KEY} ifindex other mac.w what reason"),
     (tracer._STATE, "tracing", "generation lost"),
@@ -73,7 +73,7 @@ HEADS = [
 # upgrade, with the loss of what it held, as are all beside it: not to be changed without need.
 PINNED = {
     "config": (4, 40),
-    "dhcp_state": (4, 24),
+    "dhcp_state": (4, 32),
     "transactions": (4, 16),
     "hosts": (20, 4),
     "on_links": (4, 1152),

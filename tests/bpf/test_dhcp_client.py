@@ -143,8 +143,12 @@ def not_theirs(rig: Rig) -> None:
     hosts = answer(NUMBER, UPLINK, HOST4)
     assert rig.run("from_uplink", hosts, 1).frame == hosts
     number = sent(rig, request())[BOOTP].xid
-    assert not rig.run("from_uplink", answer(number, UPLINK, HOST4), 1).passed
+    for count in (1, 2):
+        assert not rig.run("from_uplink", answer(number, UPLINK, HOST4), 1).passed
+        assert (state(rig).unanswered, state(rig).hosts_address) == (1, count)
     assert rig.run("from_uplink", hosts, 1).frame == hosts
+    rig.run("from_uplink", answer(number, UPLINK, "192.0.2.150"), 1)
+    assert (state(rig).unanswered, state(rig).hosts_address) == (0, 0)
     for address, passes in ((HOST4, False), ("192.0.2.150", True)):
         declined = request(("requested_addr", address))
         assert rig.run("to_uplink", declined, 1).passed is passes
@@ -181,10 +185,10 @@ def kept(rig: Rig) -> None:
     rig.run("from_uplink", answer(NUMBER, GUEST, "192.0.2.150"), 1)
     assert (state(rig).settled, state(rig).in_uplinks_name) == (1, 0)
     for _ in range(6):
-        state(rig, since=1, unanswered=9)
+        state(rig, since=1, tried=9)
         assert sent(rig, request())[BOOTP].chaddr[:6] == octets(GUEST)
     begin(rig, "auto")
-    state(rig, since=1, unanswered=2)
+    state(rig, since=1, tried=2)
     number = sent(rig, request())[BOOTP].xid
     rig.run("from_uplink", answer(number, UPLINK, "192.0.2.150"), 1)
     assert (state(rig).settled, state(rig).in_uplinks_name) == (1, 1)
@@ -202,7 +206,11 @@ MUTANTS = {
     "the former length": ("bpf_ntohs(was) + by);\n\treturn", "bpf_ntohs(was));\n\treturn"),
     "no room": ("WINDOW - counted))", "0))"),
     "the host's address declined": ("if (names_host(skb, l4 + OPTIONS, end))", "if (0)"),
-    "the host's address": ("\tif (is_host(&key))\n\t\treturn -1;", ""),
+    "the host's address": ("dhcp->hosts_address++;\n\t\treturn -1;", "dhcp->hosts_address++;"),
+    "it is not counted": ("dhcp->hosts_address++;", ";"),
+    "it counts for ever": ("dhcp->hosts_address = 0;", ""),
+    "requests uncounted": ("dhcp->unanswered++;", ""),
+    "unanswered for ever": ("dhcp->unanswered = 0;", ""),
     "the identifier stays": ("at = is_named ? find", "at = 0 ? find"),
     "every identifier goes": ("at = is_named ? find", "at = 1 ? find"),
     "the option behind it goes": ("at + 9, chunk.octets + 9, 1)", "at + 9, chunk.octets, 1)"),

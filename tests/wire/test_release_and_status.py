@@ -59,6 +59,7 @@ def test_status_of_a_guest(lan: Lan, airtapd: Airtapd) -> None:
             "kind": "macvtap",
             "macnat": False,
             "host_access": False,
+            "dhcp": None,
         }
         assert guest["mac"] == MAC
         assert guest["owner"]["uid"] == USER

@@ -148,11 +148,13 @@ struct bearer {
 
 /* How guests ask for leases. */
 struct dhcp {
-	__u64 since; /* when it was asked first without an answer */
-	__u32 unanswered; /* requests */
+	__u64 since; /* when it was asked first this way without an answer */
+	__u32 unanswered; /* requests, since the last answer */
 	__u32 in_uplinks_name; /* the next ones */
 	__u32 settled; /* by an answer, or by user space */
 	__u32 choice; /* user space's */
+	__u32 tried; /* requests this way, until it is settled */
+	__u32 hosts_address; /* answers with an address of the host's, since the last with another */
 };
 
 /* Of a guest's that asks for a lease in the uplink's name. */

@@ -38,16 +38,17 @@ static __always_inline bool ask(struct dhcp *dhcp)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
 
+	dhcp->unanswered++;
 	if (dhcp->settled)
 		return dhcp->in_uplinks_name;
-	if (!dhcp->unanswered)
+	if (!dhcp->tried)
 		dhcp->since = now;
-	if (dhcp->unanswered >= TRIES && now - dhcp->since >= TRIED_FOR) {
+	if (dhcp->tried >= TRIES && now - dhcp->since >= TRIED_FOR) {
 		dhcp->in_uplinks_name ^= 1;
-		dhcp->unanswered = 0;
+		dhcp->tried = 0;
 		dhcp->since = now;
 	}
-	dhcp->unanswered++;
+	dhcp->tried++;
 	return dhcp->in_uplinks_name;
 }
 
@@ -58,6 +59,7 @@ static __always_inline void settle(bool in_uplinks_name)
 	if (!dhcp)
 		return;
 	dhcp->unanswered = 0;
+	dhcp->hosts_address = 0;
 	if (dhcp->settled)
 		return;
 	dhcp->in_uplinks_name = in_uplinks_name;
@@ -232,8 +234,13 @@ static __noinline int give_back(struct __sk_buff *skb, __u32 l3, const struct bo
 	if (!transaction)
 		return 0;
 	set_ipv4(&key, m->yiaddr);
-	if (is_host(&key))
+	if (is_host(&key)) {
+		struct dhcp *dhcp = value_of(dhcp_state);
+
+		if (dhcp)
+			dhcp->hosts_address++;
 		return -1;
+	}
 	is_named = transaction->is_named;
 	set_client(&chunk, &transaction->client);
 	if (write_word(skb, l4, l4 + offsetof(struct bootp, xid), number, transaction->number) ||

@@ -15,6 +15,7 @@ from ..errors import Problem, reason
 from .attach import Programs
 from .bearers import BearerTable
 from .behind import BehindTable
+from .dhcp import DhcpTable
 from .host_access import HostAccessTable
 from .libbpf import BpfError, NoLibbpf
 from .map import Ring
@@ -23,7 +24,7 @@ from .owners import OwnerTable
 from .pins import load, remove_pins
 from .probed import ProbeTable
 from .records import UNKNOWN_MAC, unpack_event
-from .tables import AddressTable, DhcpTable, GuestTable, HostTable, Note, UplinkConfig
+from .tables import AddressTable, GuestTable, HostTable, Note, UplinkConfig
 from .tracer import Tracer
 
 

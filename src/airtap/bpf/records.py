@@ -29,7 +29,7 @@ _TABLE = struct.Struct("=8x8xQ5QQQQQ")
 _BEARER = struct.Struct("=Q16sHHI")
 _PREFIX = struct.Struct("=16s16sI")
 _ROUTE = struct.Struct("=II16s")
-_DHCP = struct.Struct("=QIIII")
+_DHCP = struct.Struct("=QIIIIII")
 _BEHIND = struct.Struct("=6s2xI")
 _EVENT = struct.Struct("=Q16sHHII6s2xBB2x")
 
@@ -104,10 +104,16 @@ class Bearer(NamedTuple):
         return cls(last_seen, _KEY.pack(*key), ifindex)
 
 
+# What DhcpTable.choose() takes; none at first.
+DHCP_CHOICES = ("", "auto", "keep", "uplink")
+
+
 class Dhcp(NamedTuple):
     """struct dhcp: how guests ask for leases.
 
-    choice: user space's; 0 for none yet.
+    unanswered: requests since the last answer.
+    choice: of DHCP_CHOICES.
+    hosts_address: answers with an address of the host's, since the last with another.
     """
 
     since: int = 0
@@ -115,6 +121,8 @@ class Dhcp(NamedTuple):
     in_uplinks_name: int = 0
     settled: int = 0
     choice: int = 0
+    tried: int = 0
+    hosts_address: int = 0
 
     def pack(self) -> bytes:
         return _DHCP.pack(*self)

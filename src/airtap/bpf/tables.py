@@ -28,7 +28,6 @@ from .records import (
     UNKNOWN_MAC,
     UNTAGGED,
     Configuration,
-    Dhcp,
     Entry,
     GuestCounters,
     Learned,
@@ -50,8 +49,6 @@ log = logging.getLogger(__name__)
 ALIVE_S = 300.0
 REFRESH_S = 1.0
 
-# What DhcpTable.choose() takes.
-_DHCP = ("auto", "keep", "uplink")
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h
 _NO_SLOT = IPV4_QUOTA + IPV6_QUOTA
 # Of PREFIXES. IPv6 has room for the networks of all addresses that router advertisements may give
@@ -113,40 +110,6 @@ class UplinkConfig:
     def _change(self, **changes: bytes | int) -> None:
         new = self._read()._replace(**changes)  # type: ignore[arg-type]
         self._table.update(pack_index(0), new.pack())
-
-
-class DhcpTable:
-    """How guests ask for leases: "dhcp_state". The programs write it too."""
-
-    def __init__(self, table: Map) -> None:
-        self._table = table
-
-    def choose(self, choice: str) -> None:
-        """Have requests keep their client ("keep"), name the "uplink" as it, or "auto".
-
-        That is whichever of the two is answered; what was found of it stays.
-        """
-        number = 1 + _DHCP.index(choice)
-        if self._read().choice != number:
-            settled = choice != "auto"
-            self._write(Dhcp(0, 0, int(choice == "uplink"), int(settled), number))
-
-    def restart(self) -> None:
-        """Where it is "auto", find out anew: that was on another network."""
-        choice = self._read().choice
-        if choice == 1 + _DHCP.index("auto"):
-            self._write(Dhcp(choice=choice))
-
-    def in_uplinks_name(self) -> bool:
-        """Tell whether the next request names the uplink as its client."""
-        return bool(self._read().in_uplinks_name)
-
-    def _read(self) -> Dhcp:
-        value = self._table.lookup(pack_index(0))
-        return Dhcp.unpack(value) if value else Dhcp()
-
-    def _write(self, state: Dhcp) -> None:
-        self._table.update(pack_index(0), state.pack())
 
 
 class Note:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 from .. import uplink
 from ..alias import Owner, guest_mac, may_manage
-from ..bpf.records import GuestCounters, Learned
+from ..bpf.records import DHCP_CHOICES, Dhcp, GuestCounters, Learned
 from ..errors import Problem
 from ..kernel.credentials import Peer
 from ..kernel.links import FAMILY, Link, Links
@@ -77,6 +77,16 @@ def _uplink(
         "kind": kinds.pop() if kinds else None,
         "macnat": active is not None and active.role.translate,
         "host_access": active is not None and active.has_host_access,
+        "dhcp": _dhcp(active.dhcp()) if active and active.role.translate else None,
+    }
+
+
+def _dhcp(state: Dhcp) -> dict[str, object]:
+    return {
+        "choice": DHCP_CHOICES[state.choice],
+        "as_uplink": bool(state.in_uplinks_name),
+        "unanswered": state.unanswered,
+        "hosts_address": state.hosts_address,
     }
 
 

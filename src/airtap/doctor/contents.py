@@ -6,7 +6,7 @@ what is not ok: "Yields ok; problem ID or ID, REMARK; warning ID." A test compar
 code.
 """
 
-from .checks import daemon, devices, firewall, host, kernel, libvirt, macnat, uplink, wifi
+from .checks import daemon, devices, dhcp, firewall, host, kernel, libvirt, macnat, uplink, wifi
 
 KERNEL = (kernel.kinds, kernel.clsact, kernel.programs, kernel.tun, kernel.vhost_net, kernel.dev)
 DAEMON = (daemon.configuration, daemon.answers, daemon.socket_mode, daemon.version, daemon.lost)
@@ -38,6 +38,7 @@ UPLINK = (
     devices.managed,
     devices.guests,
     devices.routers,
+    dhcp.leases,
 )
 HOOK = (libvirt.hook_file, libvirt.hook_active)
 LIBVIRT = (libvirt.answers, libvirt.networks, libvirt.cards, libvirt.clones)

@@ -13,7 +13,7 @@ from pyroute2 import AsyncIPRoute
 from ..alias import Owner, guest_mac
 from ..bpf.attach import Role, detach
 from ..bpf.macnat import Macnat
-from ..bpf.records import UNKNOWN_MAC, Event, GuestCounters, Learned
+from ..bpf.records import UNKNOWN_MAC, Dhcp, Event, GuestCounters, Learned
 from ..config import MODES, Parent
 from ..kernel.links import GROUP, IFF_ALLMULTI, IFF_RUNNING, Link, LinkNotFound, Links
 from .address_probe import AddressProbes
@@ -147,6 +147,10 @@ class UplinkState:
     def counters(self) -> dict[int, GuestCounters]:
         """Return each guest's counters, by ifindex. Raises BpfError."""
         return self._nat.guests.counters()
+
+    def dhcp(self) -> Dhcp:
+        """Return how guests ask for leases, and what has come of it. Raises BpfError."""
+        return self._nat.dhcp.state()
 
     async def set_up(self, link: Link, role: Role, mode: str, settings: Parent) -> None:
         """Put the programs for a role on the uplink, once they know all that they must know.

@@ -57,6 +57,14 @@ class TrialContext:
         left = "no frame left" if sent == 0 else f"{_frames(sent)} left"
         return f"{left} {self.trial.device}, {came}{await self._refused()}"
 
+    async def dhcp(self) -> aio.Json:
+        """What airtapd tells of guests' requests on the uplink; {} where it does not."""
+        try:
+            uplink, _ = await aio.status(self.host.name, self.trial.device)
+        except Problem:  # frames() names it
+            return {}
+        return uplink.get("dhcp") or {}
+
     async def _refused(self) -> str:
         try:
             _, guest = await aio.status(self.host.name, self.trial.device)

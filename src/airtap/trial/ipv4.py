@@ -11,16 +11,34 @@ async def get_lease(context: TrialContext) -> str:
     try:
         context.lease = await lease.get(context.guest, context.seconds, context.progress.waits)
     except NoLease as exc:
-        hint = gateway.one_mac_hint(context)
-        if context.mac_nat:
-            hint += ' If other frames pass, see dhcp in airtap.toml: DHCP snooping wants "uplink"'
-        raise Failed(f"{exc}; {await context.frames()}", hint) from exc
+        what, hint = await _why_no_lease(context, str(exc))
+        raise Failed(f"{what}; {await context.frames()}", hint) from exc
     answer = context.lease.answer
     await context.guest.take_address(answer.address, answer.network)
     if answer.routers:
         context.gateway4 = answer.routers[0]
         await context.guest.take_router(context.gateway4)
     return f"{answer.address}/{answer.network.prefixlen} from {answer.server}"
+
+
+async def _why_no_lease(context: TrialContext, seen: str) -> tuple[str, str]:
+    """Return what was seen, where airtapd knows better than the guest, and what to do."""
+    dhcp = await context.dhcp()
+    if dhcp.get("hosts_address"):
+        seen = "the DHCP server leases one address for each MAC, and offers guests the host's own"
+        return seen, (
+            "give guests static addresses, or have the server go by client identifiers (option 61);"
+            ' where the LAN takes requests that name a guest, set dhcp = "keep" in airtap.toml'
+        )
+    hint = gateway.one_mac_hint(context)
+    name = context.host.name
+    if dhcp.get("as_uplink"):
+        hint += f" If other frames pass, there is no DHCP server: requests that name {name} as"
+        hint += " their client, as DHCP snooping wants it, are not answered either"
+    elif dhcp:
+        hint += " If other frames pass, DHCP snooping may drop requests that name a guest: set"
+        hint += ' dhcp = "uplink" in airtap.toml'
+    return seen, hint
 
 
 async def resolve_gateway(context: TrialContext) -> str:
