@@ -1,11 +1,16 @@
-"""A host with a cable and a station in one LAN, and a bond, team or VLAN above them.
+"""A host with a cable and a station in one LAN, and a bond, team or VLAN above them; or two cables.
 
     sandbox (the host)                            network namespace "ap"
     cable0 <----------------------------------->  far-cable0 \\
       \\_ bond0  192.0.2.10, 2001:db8::10                   br-ap  192.0.2.1, 2001:db8::1   dnsmasq
     wlan1 - - - - - - - - - - - - - - - - - - ->  wlan0  /  hostapd
+
+    cable0 <----------------------------------->  far-cable0 \\
+      \\_ up0  192.0.2.10, 2001:db8::10                      lan0  192.0.2.1, 2001:db8::1   dnsmasq
+    cable1 <----------------------------------->  far-cable1 /
 """
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +18,7 @@ from socket import if_nametoindex
 
 from airtap.kernel.genetlink import Family
 from airtap.kernel.netlink import attribute
-from lab.lan import LAB, make_host, no_router_advertisements
+from lab.lan import LAB, Lan, make_host, no_router_advertisements, ready_at_once, wait_for
 from lab.sandbox import command
 from lab.wifi import AccessPoint, Station
 
@@ -26,8 +31,8 @@ _U32, _STRING = 3, 5
 
 
 @contextmanager
-def cable(lan: AccessPoint, near: str = CABLE) -> Iterator[None]:
-    """A cable between the host and the access point, which has a bridge."""
+def cable(lan: Lan, near: str = CABLE) -> Iterator[None]:
+    """A cable between the host and the LAN, whose far end is a bridge."""
     peer = ("peer", "name", _far(near), "netns", lan.namespace)
     command("ip", "link", "add", near, "type", "veth", *peer)
     try:
@@ -70,6 +75,48 @@ def above(lan: AccessPoint, link: str, *options: str, ports: tuple[str, ...]) ->
     finally:
         command("ip", "link", "delete", link)
         command("ip", "link", "set", STATION, "down")
+
+
+class TwoCables(Lan):
+    """A LAN into which the host has two cables, by one of which their bond sends."""
+
+    PORTS = "cable0", "cable1"
+
+    def fail_over(self) -> None:
+        """The cable in use is pulled out, and back once the bond sends by the other one."""
+        wait_for(self._whole, 5, "the bond to have both cables")
+        former = self._active()
+        self._far("link", "set", _far(former), "down")
+        wait_for(lambda: self._active() not in ("", former), 5, "the bond to fail over")
+        self._far("link", "set", _far(former), "up")
+
+    def _whole(self) -> bool:
+        states = [
+            Path(f"/sys/class/net/{port}/bonding_slave/mii_status").read_text()
+            for port in self.PORTS
+        ]
+        return set(states) == {"up\n"} and self._active() != ""
+
+    def _active(self) -> str:
+        return Path(f"/sys/class/net/{self.near}/bonding/active_slave").read_text().strip()
+
+    def _make_wire(self, undo: contextlib.ExitStack) -> None:
+        self._make_namespace(undo)
+        self._far("link", "add", self.far, "address", self.far_mac, "type", "bridge")
+        bond = ("type", "bond", "mode", "active-backup", "miimon", "50")
+        command("ip", "link", "add", self.near, "address", self.near_mac, *bond)
+        undo.callback(command, "ip", "link", "delete", self.near)
+        for port in self.PORTS:
+            undo.enter_context(cable(self, port))
+            join(port, self.near)
+        no_router_advertisements(self.near)
+        ready_at_once(self.near)
+        self._make_router()
+
+    def _plug(self, state: str) -> None:
+        super()._plug(state)
+        for port in self.PORTS:
+            self._far("link", "set", _far(port), state)
 
 
 def join(port: str, link: str) -> None:

@@ -252,7 +252,7 @@ class Lan(Running):
         The host has its addresses of that network at once. far_mac: of its router, None for the
         same.
         """
-        self._far("link", "set", self.far, "down")
+        self._plug("down")
         if far_mac:
             self._far("link", "set", self.far, "address", far_mac)
             self.far_mac = far_mac
@@ -319,7 +319,7 @@ class Lan(Running):
         with sandbox.inside(self.namespace):
             ready_at_once(self.far)
             ask_often(self.far)
-        self._far("link", "set", self.far, "up")
+        self._plug("up")
         self._far("address", "add", f"{ipv4}/24", "dev", self.far)
         self._far("address", "add", f"{ipv6}/64", "dev", self.far, "nodad")
         # Else its neighbour advertisements say that it is no router, and guests drop their route.
@@ -337,6 +337,10 @@ class Lan(Running):
         command("ip", "link", "set", self.uplink, "up")
         if self.host:
             make_host(self.uplink, self.subnet)
+
+    def _plug(self, state: str) -> None:
+        """Have the near end see the cable "up" or "down"."""
+        self._far("link", "set", self.far, state)
 
     def _far(self, *words: str) -> None:
         command("ip", "-n", self.namespace, *words)

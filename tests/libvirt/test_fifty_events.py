@@ -3,22 +3,14 @@
 from lab.airtap import Airtapd
 from lab.domains import GUEST_MAC, booted
 from lab.lan import Lan, wait_for
-from lab.laptop import Laptop
+from lab.laptop import Laptop, commuting
 from lab.libvirt import Libvirtd
 from lab.linux import leases
 from tests.libvirt.test_cards import guest_with
-from tests.libvirt.test_laptop import ELSEWHERE
 
 
 def test_fifty_events(lan: Lan, airtapd: Airtapd, libvirtd: Libvirtd) -> None:
-    subnets = [lan.subnet, ELSEWHERE]
-
-    def roam() -> Lan:
-        subnets.reverse()
-        lan.resettle(subnets[0])
-        return lan
-
-    laptop = Laptop(airtapd, "up0", lan, roam, lan.change_near_mac)
+    laptop = Laptop(airtapd, "up0", lan, commuting(lan), lan.change_near_mac)
     with guest_with(libvirtd, "network"):
         booted(lan, libvirtd)
         try:

@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 
 from airtap.ipc import protocol
-from lab.airtap import Airtapd, Function
+from lab.airtap import Airtapd
 from lab.domains import GUEST_MAC, booted
 from lab.lan import Lan, Subnet, wait_for
+from lab.laptop import ELSEWHERE
 from lab.libvirt import Libvirtd
 from lab.sandbox import command
+from lab.suspend import Suspend
 from lab.traffic import GUEST4, known, of_a, pump, status_of
 from lab.traffic import GUEST_MAC as PUMP_MAC
 from tests.libvirt.conftest import CONFIG
 from tests.libvirt.test_cards import cards, gone_and_back, guest_with, leased, reached
 
-ELSEWHERE = Subnet("198.51.100.", "2001:db8:e::")
 ELSEWHERE_MAC = "02:00:5e:00:53:02"
 # Within that a guest shall have a lease of the new network.
 PROMPTLY = 15
@@ -79,22 +80,16 @@ def test_a_guest_that_was_there_before_the_network(
 # There the clock may be set.
 @pytest.mark.parametrize("kernel", [pytest.param("um", marks=pytest.mark.machine("um"), id="um")])
 def test_a_long_sleep(lan: Lan, libvirtd: Libvirtd, tmp_path: Path, kernel: str) -> None:
-    """Guests ask again once the carrier is back: once, also if it is another network there.
-
-    The kernel tells of a clock that was set as of a sleep; how long that was says the test.
-    """
-    asleep = tmp_path / "asleep"
-    asleep.write_text("7")
+    """Guests ask again once the carrier is back: once, also if it is another network there."""
+    suspend = Suspend(tmp_path)
+    sleep = suspend.sleep
     told = f"network card {GUEST_MAC}: link down and up"
-    constants = {"kernel.suspend.asleep": Function(f"lambda: float(open({str(asleep)!r}).read())")}
     with (
-        Airtapd(config=CONFIG, socket=protocol.DEFAULT_SOCKET, constants=constants) as airtapd,
+        Airtapd(
+            config=CONFIG, socket=protocol.DEFAULT_SOCKET, constants=suspend.constants
+        ) as airtapd,
         guest_with(libvirtd, "network", linux=False),
     ):
-
-        def sleep(seconds: int) -> None:
-            asleep.write_text(str(float(asleep.read_text()) + seconds))
-            time.clock_settime(time.CLOCK_REALTIME, time.time() + 0.01)
 
         def renewed(times: int) -> None:
             wait_for(lambda: airtapd.log().count(told) >= times, 30, f"renewal {times}")

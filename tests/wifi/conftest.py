@@ -6,7 +6,7 @@ started once per module. How tests get into the machine: lab/outside.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -84,10 +84,18 @@ def more_config() -> str:
 
 
 @pytest.fixture(scope="module")
-def daemon(radios: Radios, kind: str, more_config: str) -> Iterator[Airtapd]:
+def constants() -> Mapping[str, object]:
+    """Of Airtapd."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def daemon(
+    radios: Radios, kind: str, more_config: str, constants: Mapping[str, object]
+) -> Iterator[Airtapd]:
     """An airtapd whose ACL allows everything; access points and stations come and go under it."""
     config = f'[parents.wlan1]\nkind = "{kind}"\n{more_config}'
-    with Airtapd(config=config, socket=protocol.DEFAULT_SOCKET) as daemon:
+    with Airtapd(config=config, socket=protocol.DEFAULT_SOCKET, constants=constants) as daemon:
         yield daemon
 
 

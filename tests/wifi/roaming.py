@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from lab.lan import Subnet, make_host, wait_for
+from lab.lan import make_host, wait_for
+from lab.laptop import ELSEWHERE
 from lab.sandbox import command
 from lab.wifi import AccessPoint, Station
 from tests.wifi.wireless import UPLINK
 
-ELSEWHERE = Subnet("198.51.100.", "2001:db8:e::")
 # A guest shall have a lease of the new network within so many seconds.
 PROMPTLY = 15
 

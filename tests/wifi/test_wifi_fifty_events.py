@@ -1,7 +1,7 @@
 # ruff: noqa: F811
 """Fifty things that happen to a laptop, in five parts, for a test in the machine has its limits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -9,6 +9,7 @@ from lab.airtap import Airtapd
 from lab.lan import Lan, wait_for
 from lab.laptop import Laptop
 from lab.sandbox import command
+from lab.suspend import Suspend
 from lab.wifi import AccessPoint, Station
 from tests.wifi.roaming import roam, settle
 from tests.wifi.test_wifi_roaming import nothing_leaks, other, station  # noqa: F401
@@ -20,11 +21,22 @@ KINDS = ("ipvtap",)  # macvtap's are those of tests/libvirt/test_fifty_events.py
 
 
 @pytest.fixture(scope="module")
+def suspend(tmp_path_factory: pytest.TempPathFactory) -> Suspend:
+    return Suspend(tmp_path_factory.mktemp("host"))
+
+
+@pytest.fixture(scope="module")
+def constants(suspend: Suspend) -> Mapping[str, object]:
+    return suspend.constants
+
+
+@pytest.fixture(scope="module")
 def laptop(
     lan: AccessPoint,
     other: AccessPoint,
     station: Station,
     daemon: Airtapd,
+    suspend: Suspend,
 ) -> Iterator[Laptop]:
     networks = [lan, other]
 
@@ -40,7 +52,7 @@ def laptop(
         station.wait_associated()
         settle(networks[0])
 
-    laptop = Laptop(daemon, UPLINK, lan, joins_another, change_mac)
+    laptop = Laptop(daemon, UPLINK, lan, joins_another, change_mac, suspend.sleep)
     try:
         yield laptop
     finally:
