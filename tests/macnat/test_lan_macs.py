@@ -14,6 +14,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
 from lab.airtap import Airtapd, run_helper
+from lab.kinds import BOTH_IN_MACHINE
 from lab.lan import FAR_MAC, Lan, wait_for
 from lab.one_mac import MACNAT_ON
 from lab.pump import PumpGuest
@@ -266,6 +267,19 @@ def test_a_station_is_known_when_its_mac_is_asked_for_again(
             wait_down(bob.device)
         with run_helper([f"--mac={NAS_MAC}", "--br=up0"], env=airtapd.env) as refused:
             assert f"{NAS_MAC} is the MAC address of a station of the LAN" in refused.stderr
+
+
+@BOTH_IN_MACHINE
+def test_nobodys_mac_is_a_stations_soon_after_boot(lan: Lan, airtapd: Airtapd) -> None:
+    """The clock by which stations are seen began a moment ago."""
+    assert time.monotonic() < 60
+    with pump(airtapd, ipv4=GUEST4) as guest:
+        assert guest.ping("192.0.2.1", timeout=5)
+        airtapd.kill()
+        airtapd.start()
+        with pump(airtapd, SIBLING_MAC, SIBLING4, name="sibling") as sibling:
+            assert guest.ping("192.0.2.1", timeout=5)
+            assert sibling.ping("192.0.2.1", timeout=5)
 
 
 def test_a_mac_that_is_taken_for_moments_only(lan: Lan, airtapd: Airtapd, alice: PumpGuest) -> None:

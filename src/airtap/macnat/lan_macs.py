@@ -131,7 +131,9 @@ class LanMacs:
     def _is_seen(self, mac: str) -> bool:
         """Tell whether a MAC came in of late, be it as an echo."""
         silence = _SILENT_S if self._table.address(mac)[0] else _SILENT_UNASKED_S
-        return self._table.last_seen(mac) > time.monotonic() - silence
+        last_seen = self._table.last_seen(mac)
+        # The clock begins with the host: soon after, never is not long ago.
+        return bool(last_seen) and last_seen > time.monotonic() - silence
 
     def _is_new(self, link: Link) -> bool:
         return self._table.mac(link.index) != link.mac
