@@ -168,9 +168,10 @@ class Laptop:
     def all_is_well(self) -> None:
         """Every guest, once its link was down and it has asked for a lease, reaches the router.
 
-        So does the LAN the address that moves, at the next one.
+        There is one with a MAC that is new, and two between whom an address moves.
         """
         assert self.airtapd.alive
+        self.guest_changes_its_mac()
         for guest in self.running.values():
             self._is_well(guest)
         self.virtual_address_moves()
