@@ -460,6 +460,7 @@ def corpus() -> list[list[Step]]:
             ("behind", {"192.0.2.0/24": ROUTER}),
             ("hear", packet(ROUTER), None),
         ],
+        [("hear", packet(ROUTER, to="ff:ff:ff:ff:ff:ff"), None)],
     ]
     played = cycle(by_hand)  # with each of the settings
     floods += [next(played) for _ in range(3 * len(by_hand))]
@@ -479,9 +480,9 @@ def renewal() -> bytes:
     return raw(Ether(src=GUEST_MACS[0], dst=ROUTER) / ip / message)
 
 
-def packet(source: str) -> bytes:
+def packet(source: str, to: str = PARENT) -> bytes:
     """For an address that nobody is known to have, at the uplink's MAC."""
-    return raw(Ether(src=source, dst=PARENT) / IP(src="192.0.2.101", dst="192.0.2.103") / UDP())
+    return raw(Ether(src=source, dst=to) / IP(src="192.0.2.101", dst="192.0.2.103") / UDP())
 
 
 def echo() -> bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 from lab.airtap import Airtapd
 from lab.doctor import Doctor
 from lab.host_access import meet, reaches, rp_filter
-from lab.lan import HOST4, HOST6, ROUTER4, ROUTER6
+from lab.lan import HOST4, HOST6, ROUTER4, ROUTER6, wait_for
 from lab.traffic import (
     GUEST4,
     GUEST6,
@@ -57,5 +57,7 @@ def test_the_doctor(airtapd: Airtapd, tmp_path: Path) -> None:
         assert "wifi-station: takes one MAC only" in str(findings)
     mute = tmp_path / "airtap.toml"
     mute.write_text(f'[parents.{UPLINK}]\nmacnat = "off"\n')
+    wait_for(lambda: not airtapd.guests(), 10, "the guest's device to go")
+    airtapd.stop()  # its own file would count
     doctor = Doctor({**airtapd.env, "AIRTAP_CONFIG": str(mute)})
     assert 'macnat = "auto"' in doctor.bad(UPLINK)["macnat-off-station"]["remedy"]

@@ -49,7 +49,7 @@ def test_without_mac_nat(airtapd: Airtapd, station: Station) -> None:
     with configured(airtapd, 'macnat = "off"'):
         tried = run_try(airtapd, UPLINK, seconds=SHORT_S)
     assert tried.status == 1
-    for kind, what in (("macvtap", "with its own MAC only"), ("ipvtap", "the lease, of the host")):
+    for kind, what in (("macvtap", "takes one MAC only"), ("ipvtap", "the lease, of the host")):
         assert tried.but_passed(kind) == {"macnat": "failed"}
         step = tried.steps(kind)["macnat"]
         assert what in step["detail"]
