@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from lab.airtap import Airtapd
@@ -13,7 +9,7 @@ from lab.lan import wait_for
 from lab.sandbox import command
 from lab.trial import STEPS, deaf, drop_at_lan, firewall, run_try
 from lab.wifi import AccessPoint, Station
-from tests.wifi.wireless import UPLINK
+from tests.wifi.wireless import UPLINK, configured
 
 KINDS = ("macvtap",)  # of airtap.toml; a trial is of both
 # On a machine of usual speed: for a step that waits in vain.
@@ -77,27 +73,6 @@ def test_firewall_of_the_host(airtapd: Airtapd) -> None:
     step = tried.steps("ipvtap")["guest_to_host4"]
     assert "the host answers ARP for 192.0.2.10, but no ping" in step["detail"]
     assert "nft list ruleset" in step["hint"]
-
-
-@contextmanager
-def configured(airtapd: Airtapd, line: str) -> Iterator[None]:
-    """airtapd with one more line for its uplink."""
-    before = airtapd.config.read_text()
-    airtapd.config.write_text(before + line + "\n")
-    _reload(airtapd)
-    try:
-        yield
-    finally:
-        airtapd.config.write_text(before)
-        _reload(airtapd)
-
-
-def _reload(airtapd: Airtapd) -> None:
-    heard = airtapd.log().count("configuration is read again")
-    os.kill(airtapd.pid, signal.SIGHUP)
-    wait_for(
-        lambda: airtapd.log().count("configuration is read again") > heard, 10, "the configuration"
-    )
 
 
 def test_off_the_air(airtapd: Airtapd, station: Station) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -43,3 +45,24 @@ def lease(airtapd: Airtapd, guest: PumpGuest) -> str:
 
     wait_for(configured, 15, "an IPv6 address by SLAAC, and airtapd to know it")
     return address
+
+
+@contextmanager
+def configured(airtapd: Airtapd, line: str) -> Iterator[None]:
+    """airtapd with one more line for its uplink."""
+    before = airtapd.config.read_text()
+    airtapd.config.write_text(before + line + "\n")
+    _reload(airtapd)
+    try:
+        yield
+    finally:
+        airtapd.config.write_text(before)
+        _reload(airtapd)
+
+
+def _reload(airtapd: Airtapd) -> None:
+    heard = airtapd.log().count("configuration is read again")
+    os.kill(airtapd.pid, signal.SIGHUP)
+    wait_for(
+        lambda: airtapd.log().count("configuration is read again") > heard, 10, "the configuration"
+    )
