@@ -74,7 +74,7 @@ HEADS = [
 PINNED = {
     "config": (4, 40),
     "dhcp_state": (4, 32),
-    "transactions": (4, 16),
+    "transactions": (4, 20),
     "hosts": (20, 4),
     "on_links": (4, 1152),
     "routes": (24, 4),

@@ -59,7 +59,6 @@ def begin(rig: Rig, choice: str = "uplink") -> int:
     rig.macnat.hosts.set_addresses({IPv4Address(HOST4)}, set())
     for ifindex, mac in zip(rig.devices, (GUEST, SIBLING), strict=False):
         rig.macnat.guests.add(ifindex, mac)
-        rig.macnat.bearers.add(ifindex, mac)
     rig.macnat.dhcp.choose(choice)
     rig.macnat.dhcp.restart()
     return rig.devices[0]
@@ -149,6 +148,11 @@ def not_theirs(rig: Rig) -> None:
     assert rig.run("from_uplink", hosts, 1).frame == hosts
     rig.run("from_uplink", answer(number, UPLINK, "192.0.2.150"), 1)
     assert (state(rig).unanswered, state(rig).hosts_address) == (0, 0)
+    begin(rig, "auto")
+    sent(rig, request())  # under the host's number, in its own name
+    hosts = answer(NUMBER, UPLINK, "192.0.2.152")
+    assert rig.run("from_uplink", hosts, 1).frame == hosts
+    begin(rig)
     for address, passes in ((HOST4, False), ("192.0.2.150", True)):
         declined = request(("requested_addr", address))
         assert rig.run("to_uplink", declined, 1).passed is passes
@@ -216,7 +220,11 @@ MUTANTS = {
     "the option behind it goes": ("at + 9, chunk.octets + 9, 1)", "at + 9, chunk.octets, 1)"),
     "at once": (" && now - dhcp->since >= TRIED_FOR", ""),
     "never the other way": ("dhcp->in_uplinks_name ^= 1;", ""),
-    "any client's answer": ("if (bpf_map_lookup_elem(&bearers, &client))\n\t\tsettle", "settle"),
+    "any client's answer": (" && same(m.chaddr, transaction->client.w))", ")"),
+    "the host's answer to a number of a guest's": (
+        "!transaction || transaction->is_own)",
+        "!transaction)",
+    ),
     "never settled": ("dhcp->settled = 1;", ""),
     "settled for the other": ("\tsettle(true);", "\tsettle(false);"),
     "broadcasts unheard": ("if (!(to_us || is_group((__u16 *)eth->h_dest)) ||", "if (!to_us ||"),

@@ -153,7 +153,7 @@ def test_every_key_of_the_configuration(section: str, keys: dict[str, object]) -
     assert set(described) == set(keys)
     for key, default in keys.items():
         assert described[key].endswith(f"Default: {json.dumps(default)}")
-    tables = {field.name for field in dataclasses.fields(config.Config)} - {"acl"}
+    tables = {field.name for field in dataclasses.fields(config.Config)} - {"acl", "path"}
     assert tables == {"parents", "aliases", "limits"}
 
 

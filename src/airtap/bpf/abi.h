@@ -157,11 +157,13 @@ struct dhcp {
 	__u32 hosts_address; /* answers with an address of the host's, since the last with another */
 };
 
-/* Of a guest's that asks for a lease in the uplink's name. */
+/* Of a guest's that asks for a lease in the uplink's name; or in its own, while it is not known which
+ * way is answered. */
 struct transaction {
 	struct mac client;
 	__be32 number; /* that it has given it */
 	__u32 is_named; /* by us: it has no client identifier itself */
+	__u32 is_own; /* in its own name */
 };
 
 enum what { LEARNED, MOVED, EVICTED, REFUSED, SUPPRESSED, MAC_LEARNED, PROBED, MAC_SEEN, ARRIVED };

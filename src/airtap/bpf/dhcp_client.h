@@ -218,6 +218,21 @@ static __noinline int ask_as_uplink(struct __sk_buff *skb, __u32 l3, __u32 l4,
 	return write_chunk(skb, l3, l4, last, &chunk);
 }
 
+/* Note the message at l4, which stays a guest's own, so that its answer is known. */
+static __noinline int note_own(struct __sk_buff *skb, __u32 l4)
+{
+	struct transaction transaction = { .is_own = 1 };
+	struct bootp m;
+	__be32 number;
+
+	if (bpf_skb_load_bytes(skb, l4, &m, UP_TO(chaddr)))
+		return 0;
+	__builtin_memcpy(transaction.client.w, m.chaddr, ETH_ALEN);
+	number = m.xid;
+	bpf_map_update_elem(&transactions, &number, &transaction, BPF_NOEXIST);
+	return 0;
+}
+
 /* What has come in is a DHCP server's answer to the guest that asked in the uplink's name: it becomes
  * that guest's. Not the answer that gives it the host's address, as a server does that knows clients
  * by MAC alone. */
@@ -231,7 +246,7 @@ static __noinline int give_back(struct __sk_buff *skb, __u32 l3, const struct bo
 	bool is_named;
 
 	transaction = bpf_map_lookup_elem(&transactions, &number);
-	if (!transaction)
+	if (!transaction || transaction->is_own)
 		return 0;
 	set_ipv4(&key, m->yiaddr);
 	if (is_host(&key)) {
@@ -259,16 +274,18 @@ static __noinline int give_back(struct __sk_buff *skb, __u32 l3, const struct bo
 static __noinline int hear_answer(struct __sk_buff *skb, __u32 l3, const struct mac *parent)
 {
 	__u32 l4 = l3 + sizeof(struct iphdr);
-	struct mac client = {};
+	struct transaction *transaction;
 	struct bootp m;
+	__be32 number;
 
 	if (bpf_skb_load_bytes(skb, l4, &m, UP_TO(chaddr)) || m.udp.dest != bpf_htons(BOOTPC) ||
 	    m.op != BOOTREPLY)
 		return 0;
 	if (same(m.chaddr, parent->w))
 		return give_back(skb, l3, &m);
-	__builtin_memcpy(client.w, m.chaddr, ETH_ALEN);
-	if (bpf_map_lookup_elem(&bearers, &client))
+	number = m.xid;
+	transaction = bpf_map_lookup_elem(&transactions, &number);
+	if (transaction && transaction->is_own && same(m.chaddr, transaction->client.w))
 		settle(false);
 	return 0;
 }
@@ -306,7 +323,9 @@ static __noinline int egress_dhcp(struct __sk_buff *skb, __u32 l3, const struct 
 	     bpf_l4_csum_replace(skb, l4 + offsetof(struct udphdr, check), m.flags, flags,
 				 sizeof(flags) | BPF_F_MARK_MANGLED_0)))
 		return -1;
-	if (!ask(dhcp) || ip.frag_off & bpf_htons(0x3fff))
+	if (ip.frag_off & bpf_htons(0x3fff))
 		return 0;
-	return ask_as_uplink(skb, l3, l4, parent);
+	if (ask(dhcp))
+		return ask_as_uplink(skb, l3, l4, parent);
+	return dhcp->settled ? 0 : note_own(skb, l4);
 }
