@@ -18,6 +18,7 @@ from lab.doctor import Doctor
 from lab.host_access import reaches
 from lab.kinds import BOTH_KINDS
 from lab.lan import HOST4, HOST6, ROUTER4, ROUTER6, Lan, wait_for
+from lab.links import guest_devices
 from lab.one_mac import MACNAT_ON
 from lab.routing_guest import BEHIND4, BEHIND6, machine_behind
 from lab.sandbox import command
@@ -69,6 +70,7 @@ def route_by_the_guest(lan: Lan, airtapd: Airtapd) -> None:
             assert reaches(BEHIND4) and reaches(BEHIND6)
             assert neighbour(None, OWN[0]) == GUEST_MAC
         assert ping.lost <= 2
+    wait_for(lambda: not guest_devices(), 10, "the guest's device to go")
     with led_to_the_guest(), pump(airtapd, GUEST_MAC, *OWN):  # it is started anew
         for address in OWN:
             wait_for(partial(reaches, address), 20, f"the host to reach {address} again")
