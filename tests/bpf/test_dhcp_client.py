@@ -12,7 +12,6 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
 from airtap.bpf.records import Dhcp, pack_index
-from tests.bpf.mutants import judged
 from tests.bpf.rig import Rig
 
 GUEST, SIBLING, UPLINK, SERVER = (f"02:00:00:00:00:{n:02x}" for n in (0xA, 0xB, 1, 2))
@@ -234,11 +233,6 @@ MUTANTS = {
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_dhcp_in_the_uplinks_name(loaded: Rig, check: Callable[[Rig], None]) -> None:
     check(loaded)
-
-
-@pytest.fixture(scope="module")
-def noticed(ifindexes: list[int]) -> dict[str, Future[bool]]:
-    return judged(MUTANTS, check_all, ifindexes)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -16,7 +16,6 @@ from tests.bpf.handing import (
     to_host,
     unmarked,
 )
-from tests.bpf.mutants import judged
 from tests.bpf.rig import Rig
 from tests.bpf.withholding import answers, configuring, ethertypes, probes
 
@@ -277,11 +276,6 @@ def test_what_goes_where(loaded: Rig, check: Callable[[Rig], None]) -> None:
         check(loaded)
     finally:
         loaded.macnat.tracer.stop()
-
-
-@pytest.fixture(scope="module")
-def noticed(ifindexes: list[int]) -> dict[str, Future[bool]]:
-    return judged(MUTANTS, check_all, ifindexes)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -22,7 +22,6 @@ from airtap.bpf.trace_record import (
     record,
 )
 from airtap.trace.correlate import ARRIVED, EVICTED, LEARNED, REFUSED
-from tests.bpf.mutants import judged
 from tests.bpf.rig import Rig
 
 UPLINK, ROUTER = "02:00:00:00:00:01", "02:00:00:00:00:03"
@@ -281,11 +280,6 @@ def test_what_is_told(loaded: Rig, check: Callable[[Rig], None]) -> None:
         check(loaded)
     finally:
         loaded.macnat.tracer.stop()
-
-
-@pytest.fixture(scope="module")
-def noticed(ifindexes: list[int]) -> dict[str, Future[bool]]:
-    return judged(MUTANTS, check_all, ifindexes)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

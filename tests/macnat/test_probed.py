@@ -65,6 +65,28 @@ def test_asked_until_it_answers(
         assert known(airtapd, ROGUE_MAC) == {address}
 
 
+@BOTH_KINDS
+@pytest.mark.parametrize("address", [ROGUE4, ROGUE6])
+def test_asked_several_times_before_another_has_it(
+    lan: Lan, airtapd: Airtapd, address: str
+) -> None:
+    """Of whom a question is lost, or two, the address is not lost."""
+    with raw_guest(airtapd) as newcomer, raw_guest(airtapd, SIBLING_MAC) as holder:
+        holder.claim(address)
+        for _ in range(3):
+            newcomer.claim(address)
+            for _unanswered in range(2):
+                await_question(holder, address)
+            holder.claim(address)
+        assert known(airtapd, SIBLING_MAC) == {address}
+
+        def is_lost() -> bool:
+            newcomer.claim(address)
+            return known(airtapd, SIBLING_MAC) == set()
+
+        wait_for(is_lost, 10, "a guest that is silent to have lost it", interval=0.5)
+
+
 def test_asked_by_the_next_daemon(lan: Lan, airtapd: Airtapd) -> None:
     with raw_guest(airtapd) as guest:
         guest.send(question(ROGUE6))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from ..kernel.addresses import Address, Prefix
 from .map import Map
 from .records import UNKNOWN_MAC, pack_behind, pack_route, unpack_behind
-from .tables import UplinkConfig
+from .settings import UplinkConfig
 
 # What is shorter is for all the rest, and keeps no address from other guests: see elsewhere.py.
 _LEAST_ALONE = {4: 8, 6: 16}

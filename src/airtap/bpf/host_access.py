@@ -15,6 +15,7 @@ class HostAccessTable:
         self._listeners = listeners
         self._gateway = gateway
         self._gateway_mac = ""
+        self._gateway_ifindex = -1  # whose an earlier daemon has told of, if any
 
     def all(self) -> dict[str, int]:
         """Return the guests that the host may reach: MAC to ifindex."""
@@ -47,7 +48,9 @@ class HostAccessTable:
 
     def _update_gateway(self) -> int:
         ifindex = self.lookup(self._gateway_mac) if self._gateway_mac else 0
-        self._gateway.update(pack_index(0), pack_index(ifindex))
+        if ifindex != self._gateway_ifindex:
+            self._gateway.update(pack_index(0), pack_index(ifindex))
+            self._gateway_ifindex = ifindex
         return ifindex
 
     def update_listeners(self) -> None:

@@ -24,7 +24,8 @@ from .owners import OwnerTable
 from .pins import load, remove_pins
 from .probed import ProbeTable
 from .records import UNKNOWN_MAC, unpack_event
-from .tables import AddressTable, GuestTable, HostTable, Note, UplinkConfig
+from .settings import Note, UplinkConfig
+from .tables import AddressTable, GuestTable, HostTable
 from .tracer import Tracer
 
 

@@ -17,7 +17,7 @@ from ..ipc.requests import AttachRequest, ReleaseRequest
 from ..kernel.credentials import Peer, requester, with_rights_of
 from ..kernel.links import GROUP, Link, LinkNotFound, Links
 from ..macnat.reconciler import Reconciler
-from ..macnat.uplink import UplinkCallbacks
+from ..macnat.roaming import UplinkCallbacks
 from ..names import device_name, mac_address
 from .dispatcher import Dispatcher
 from .libvirt_hooks import LibvirtHooks

@@ -10,13 +10,16 @@ import time
 from functools import partial
 
 from ..bpf.macnat import Macnat
-from ..bpf.tables import REFRESH_S
+from ..bpf.records import Learned
+from ..bpf.settings import REFRESH_S
 from ..kernel.addresses import Address
 from ..packet.neighbour import probe
 
 log = logging.getLogger(__name__)
 
-_ANSWER_S = 1.0
+# How often a guest is asked before its address is free, and how long each time: a question may be
+# lost, above all in a queue that another floods, and where all are slow so is this clock.
+_QUESTIONS, _ANSWER_S = 4, 0.25
 # An address that was not seen in use for so long is probed, by and by; and forgotten after three
 # times as much, in which several probes got no answer: a guest may be paused, or busy.
 IDLE_S = 60.0
@@ -46,7 +49,7 @@ class AddressProbes:
     def probe(
         self, address: Address, vlan: int, patience: float, newcomer: int | None = None
     ) -> None:
-        """Probe the guest that has an address; forget the address if no answer comes in a second.
+        """Probe the guest that has an address; forget the address if it stays silent for a second.
 
         patience is for how many seconds it must not have been seen in use before that. Only that
         guest hears the probe. The answer needs no reader: from_guest notes that the address is in
@@ -54,12 +57,8 @@ class AddressProbes:
         free: it may have announced it already (keepalived, Pacemaker), and say no more.
         """
         held = self._nat.addresses.find(address, vlan)
-        if held is None or (address, vlan) in self._open:
-            return
-        self._send(held.ifindex, address, vlan, held.mac)
-        self._open[address, vlan] = self._loop.call_later(
-            _ANSWER_S, self._decide, address, vlan, time.monotonic() - patience, newcomer
-        )
+        if held is not None and (address, vlan) not in self._open:
+            self._ask(held, _QUESTIONS - 1, time.monotonic() - patience, newcomer)
 
     def probe_later(self, ifindex: int, address: Address, vlan: int) -> None:
         """Probe a guest that has just probed for an address itself: did it come to have it?
@@ -148,12 +147,22 @@ class AddressProbes:
         frame = probe(address, vlan, self._nat.config.parent_mac(), mac)
         self._nat.programs.inject(ifindex, frame)
 
-    def _decide(self, address: Address, vlan: int, since: float, newcomer: int | None) -> None:
+    def _ask(self, held: Learned, left: int, since: float, newcomer: int | None) -> None:
+        address, vlan = held.address, held.vlan
+        self._send(held.ifindex, address, vlan, held.mac)
+        decide = partial(self._decide, address, vlan, left, since, newcomer)
+        self._open[address, vlan] = self._loop.call_later(_ANSWER_S, decide)
+
+    def _decide(
+        self, address: Address, vlan: int, left: int, since: float, newcomer: int | None
+    ) -> None:
         del self._open[address, vlan]
         held = self._nat.addresses.find(address, vlan)
         if held is None or held.last_seen >= since:
             return
-        if held.last_seen < since - REFRESH_S:
+        if left:
+            self._ask(held, left - 1, since, newcomer)
+        elif held.last_seen < since - REFRESH_S:
             self._nat.addresses.forget(address, vlan)
             log.info("%s: %s is free: its guest does not answer", self._uplink, address)
             if newcomer is not None:

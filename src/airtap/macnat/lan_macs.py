@@ -195,11 +195,13 @@ class LanMacs:
         return f"its MAC address has changed {_RESTLESS} times in {_RESTLESS_S:g} s"
 
 
-async def gateway_with(uplink: int, mac: str) -> str:
+async def gateway_with(uplink: int, mac: str, allowed: str) -> str:
     """Tell in words which gateway behind a device (ifindex) has a MAC; "" for none.
 
-    Raises OSError.
+    allowed is the MAC of a guest that may be one. Raises OSError.
     """
+    if mac == allowed:
+        return ""
     addresses = {address for address, known in neighbour_macs(uplink).items() if known == mac}
     gateways = (await host_addresses(uplink)).gateways if addresses else set()
     return next((_of_gateway(mac, address) for address in addresses & gateways), "")

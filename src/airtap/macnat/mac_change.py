@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from ..alias import Owner
 from ..bpf.records import Event
-from ..bpf.tables import REFRESH_S, GuestTable
+from ..bpf.settings import REFRESH_S
+from ..bpf.tables import GuestTable
 from ..errors import Problem
 from ..kernel.links import GROUP, Link, LinkError, LinkNotFound, Links
 from ..names import mac_address

@@ -36,7 +36,8 @@ from . import policy
 from .binding_cache import BindingCache
 from .host_view import HostView
 from .lan_macs import gateway_with
-from .uplink import UplinkCallbacks, UplinkState, detach_all
+from .roaming import UplinkCallbacks
+from .uplink import UplinkState, detach_all
 from .workqueue import EVERYTHING, Devices, WorkQueue
 
 log = logging.getLogger(__name__)
@@ -185,11 +186,9 @@ class Reconciler:
 
         Raises OSError.
         """
-        current = self._uplinks.get(uplink)
-        if found := current and current.lan_macs.user(mac):
+        if (current := self._uplinks.get(uplink)) and (found := current.lan_macs.user(mac)):
             return found
-        is_allowed = mac == self._config().parent(self._name(uplink)).gateway
-        return "" if is_allowed else await gateway_with(uplink, mac)
+        return await gateway_with(uplink, mac, self._config().parent(self._name(uplink)).gateway)
 
     async def _reconcile_devices(self, devices: Devices) -> float:
         async with self._changing:

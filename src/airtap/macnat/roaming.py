@@ -42,6 +42,22 @@ class Change(StrEnum):
 
 
 @dataclass(frozen=True)
+class UplinkCallbacks:
+    """Who is told of uplinks that move, go and come back.
+
+    on_moved is called with the name of an uplink whose guests are to ask for new leases, and with
+    what to call once they have been seen to. on_lost is called with the name of an uplink that is
+    gone. on_seen is called with each device that has changed while is_awaiting says that one is
+    expected back.
+    """
+
+    on_moved: Callable[[str, Callable[[], None]], None]
+    on_lost: Callable[[str], None]
+    on_seen: Callable[[Link], None]
+    is_awaiting: Callable[[], bool]
+
+
+@dataclass(frozen=True)
 class Attachment:
     """What was last known of an uplink's network.
 

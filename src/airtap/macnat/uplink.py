@@ -5,7 +5,7 @@ import logging
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from pyroute2 import AsyncIPRoute
@@ -31,22 +31,6 @@ from .waking import Waking
 from .workqueue import Devices
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class UplinkCallbacks:
-    """Who is told of uplinks that move, go and come back.
-
-    on_moved is called with the name of an uplink whose guests are to ask for new leases, and with
-    what to call once they have been seen to. on_lost is called with the name of an uplink that is
-    gone. on_seen is called with each device that has changed while is_awaiting says that one is
-    expected back.
-    """
-
-    on_moved: Callable[[str, Callable[[], None]], None]
-    on_lost: Callable[[str], None]
-    on_seen: Callable[[Link], None]
-    is_awaiting: Callable[[], bool]
 
 
 class UplinkState:
@@ -133,7 +117,8 @@ class UplinkState:
         """Tell in words who has a MAC; "" for nobody known."""
         if name := self.link.name if mac == self.link.mac else self.bearer(mac):
             return f"{mac} is the MAC address of {name}"
-        return self.lan_macs.user(mac) or await gateway_with(self.link.index, mac)
+        user, gateway = self.lan_macs.user(mac), self.lan_macs.gateway
+        return user or await gateway_with(self.link.index, mac, gateway)
 
     def note_mac(self, index: int, mac: str) -> None:
         """Note a MAC that a device bears for the moment, if it is a child."""
