@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lab.airtap import Airtapd
 from lab.pump import PumpGuest
+from lab.roots import LAPTOP, root
 from lab.traffic import pump, running
 
 _DHCLIENT_SCRIPT = """#!/bin/sh
@@ -30,6 +31,43 @@ chown systemd-network:systemd-network /run/systemd/netif &&
 printf '[Match]\\nName=eth0\\n[Network]\\nDHCP=ipv4\\n[DHCPv4]\\nRequestBroadcast=%s\\n' "$1" \
     >/run/systemd/network/eth0.network &&
 exec /lib/systemd/systemd-networkd
+"""
+
+# Its eth0 is an Ethernet card behind the tap, as taps are another kind of device to it. It wants a
+# bus of its own. Where /sys is read-only it asks no udev, as in a container.
+_NETWORK_MANAGER = """
+set -e
+mac=$(cat /sys/class/net/eth0/address)
+ip link set eth0 down && ip link set eth0 name card address 02:00:00:00:00:01
+ip link add eth0 address "$mac" type veth peer name wire
+ip link add between type bridge
+for device in card wire between; do
+    ip link set "$device" addrgenmode none && ip link set "$device" up
+done
+ip link set card master between && ip link set wire master between
+mount -t tmpfs tmpfs /mnt && cd /mnt && mkdir upper work root
+mount -t overlay overlay -o lowerdir="$1",upperdir=upper,workdir=work root && cd root
+for place in proc sys dev; do mount --rbind "/$place" "$place"; done
+mount -o remount,ro,bind sys && mount -t tmpfs tmpfs run && mkdir run/dbus
+rm usr/share/dbus-1/system-services/*dispatcher*
+printf '[main]\nno-auto-default=*\n' >etc/NetworkManager/conf.d/lab.conf
+cat >etc/NetworkManager/system-connections/lan.nmconnection <<END
+[connection]
+id=lan
+type=ethernet
+interface-name=eth0
+[ipv4]
+method=auto
+$2
+[ipv6]
+method=disabled
+END
+chmod 600 etc/NetworkManager/system-connections/*
+chroot . dbus-daemon --system --nofork --nopidfile & bus=$!
+until [ -S run/dbus/system_bus_socket ]; do sleep 0.05; done
+chroot . NetworkManager --debug & manager=$!
+trap 'kill $manager $bus' TERM
+wait
 """
 
 
@@ -56,9 +94,14 @@ def networkd(directory: Path, broadcast: bool) -> list[str]:
     return shell(_NETWORKD, "yes" if broadcast else "no")
 
 
+def network_manager(directory: Path, broadcast: bool) -> list[str]:
+    """It knows no broadcast flag."""
+    return shell(_NETWORK_MANAGER, str(root(LAPTOP)))
+
+
 MACS = {
     f"52:54:00:00:01:{number:02x}": client
-    for number, client in enumerate((dhclient, dhcpcd, networkd))
+    for number, client in enumerate((dhclient, dhcpcd, networkd, network_manager))
 }
 
 
@@ -76,8 +119,11 @@ def each_client(
             card = pump(airtapd, mac or own, told=not mac, name=client.__name__, uplink=uplink)
             guest = stack.enter_context(card)
             argv = client(directory, broadcast)
-            if mac and client is dhclient:  # alone, it has no identifier but the MAC
+            # These two have no identifier but the MAC.
+            if mac and client is dhclient:
                 argv.insert(1, "-i")
+            if mac and client is network_manager:
+                argv.append("dhcp-client-id=stable")
             guests[guest] = stack.enter_context(running(guest, argv))
         yield guests
 

@@ -27,7 +27,14 @@ LAPTOP = "laptop"
 
 _THERE = ("systemd-sysv", "udev", "kmod", "dbus", "iproute2", "man-db", "apparmor", "procps")
 _CACHED = ("python3", "libbpf1", "python3-libvirt", "python3-lxml")
-_OF_A_LAPTOP = ("libvirt-daemon-system", "qemu-system-x86", "ipxe-qemu", "virtinst", "make")
+_OF_A_LAPTOP = (
+    "libvirt-daemon-system",
+    "qemu-system-x86",
+    "ipxe-qemu",
+    "virtinst",
+    "make",
+    "network-manager",
+)
 _APT = "apt-get -qq --yes"
 _WHEELS = "var/cache/wheels"
 

@@ -1,7 +1,6 @@
 """Guests get leases of their own: whatever carries them, whoever serves, whichever client they run.
 
-What is there is the product of the columns below, each with all the clients at once. NetworkManager
-is not among them: where it is installed, it takes the host's own network over.
+What is there is the product of the columns below, each with all the clients at once.
 """
 
 from collections.abc import Iterator, Sequence
