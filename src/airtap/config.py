@@ -55,6 +55,7 @@ class Limits:
 class Config:
     """A whole airtap.toml.
 
+    qmp_sockets: patterns of the paths where guests' QEMUs listen for QMP ([qmp]).
     path: where it was read.
     """
 
@@ -62,6 +63,7 @@ class Config:
     parents: Mapping[str, Parent] = field(default_factory=dict)
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     limits: Limits = Limits()
+    qmp_sockets: tuple[str, ...] = ("/run/user/*/qemu/*.qmp",)
     path: str = field(default=DEFAULT_PATH, compare=False)
 
     def parent(self, name: str) -> Parent:
@@ -113,7 +115,7 @@ def load(path: str | None) -> Config:
 
 def parse(document: Mapping[str, Any]) -> Config:
     """Make a Config of a parsed TOML document. Raises Problem config-invalid."""
-    _known(document, "", {"acl", "parents", "aliases", "limits"})
+    _known(document, "", {"acl", "parents", "aliases", "limits", "qmp"})
     acl = _string(document, "acl", "acl", Config.acl)
     if not os.path.isabs(acl) or "\0" in acl:
         raise _invalid(f"acl = {acl!r} is not an absolute path")
@@ -136,7 +138,8 @@ def parse(document: Mapping[str, Any]) -> Config:
     defaults = vars(Limits())
     _known(limits, "limits.", set(defaults))
     counts = {key: _count(limits, key, default) for key, default in defaults.items()}
-    return Config(acl, parents, aliases, Limits(**counts))
+    sockets = _patterns(_table(document.get("qmp", {}), "qmp"))
+    return Config(acl, parents, aliases, Limits(**counts), sockets)
 
 
 def _parent(table: Mapping[str, Any], name: str) -> Parent:
@@ -194,6 +197,17 @@ def _targets(value: object, where: str) -> tuple[str, ...]:
         if target in targets[:number]:
             raise _invalid(f"{where} names {target!r} twice")
     return targets
+
+
+def _patterns(table: Mapping[str, Any]) -> tuple[str, ...]:
+    _known(table, "qmp.", {"sockets"})
+    patterns = table.get("sockets", list(Config.qmp_sockets))
+    if not isinstance(patterns, list) or len(patterns) > _MAX_TARGETS:
+        raise _invalid("qmp.sockets is no list of paths", f"{_MAX_TARGETS} are the most")
+    for path in patterns:
+        if not isinstance(path, str) or not os.path.isabs(path) or "\0" in path:
+            raise _invalid(f"qmp.sockets: {_shown(path)} is not an absolute path")
+    return tuple(patterns)
 
 
 def _known(table: Mapping[str, Any], where: str, keys: set[str]) -> None:

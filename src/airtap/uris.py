@@ -7,13 +7,23 @@ from .errors import Problem
 
 SYSTEM = "qemu:///system"
 SESSION = "qemu:///session"
-# Of the system's daemon: one for all drivers, or QEMU's own.
-_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
+# In its run directory: of the daemon for all drivers, or of QEMU's own.
+_SOCKETS = ("libvirt/libvirt-sock", "libvirt/virtqemud-sock")
 
 
 def system_listens() -> bool:
     """Whether the system's libvirt runs, or starts when somebody connects to it."""
-    return any(map(os.path.exists, _SOCKETS))
+    return _listens("/run")
+
+
+def session_listens(uid: int) -> bool:
+    """Whether the libvirt of a user's session runs."""
+    own = os.environ.get("XDG_RUNTIME_DIR") if uid == os.getuid() else None
+    return _listens(own or f"/run/user/{uid}")
+
+
+def _listens(directory: str) -> bool:
+    return any(os.path.exists(os.path.join(directory, path)) for path in _SOCKETS)
 
 
 def is_session(uri: str) -> bool:

@@ -57,6 +57,6 @@ def test_every_command_names_a_function() -> None:
     """That main() imports when the command runs."""
     runs = [each.get_default("run") for each in commands(parser.build())]
     found = [run for run in runs if run]
-    assert len(found) == 15
+    assert len(found) == 16
     for module, function in found:
         assert callable(getattr(import_module(f"airtap.cli.commands.{module}"), function))

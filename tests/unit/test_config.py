@@ -40,6 +40,7 @@ def test_defaults(tmp_path: Path) -> None:
         assert found.parent("eth0") == Parent("auto", "bridge", "auto", True)
         assert found.limits == Limits(devices_per_user=32, devices=512)
         assert found.candidates("br0") == ("br0",)
+        assert found.qmp_sockets == ("/run/user/*/qemu/*.qmp",)
 
 
 def test_every_key(tmp_path: Path) -> None:
@@ -204,6 +205,11 @@ def test_limits(tmp_path: Path, key: str, count: int) -> None:
         ("limits = 3", "limits = 3"),
         ("[limits]\ndevices = '3'", "limits.devices"),
         ("[limits]\ndevices = 3.0", "limits.devices"),
+        ("[qmp]\nsocket = []", "unknown key qmp.socket"),
+        ("[qmp]\nsockets = '/run/x'", "qmp.sockets is no list"),
+        ("[qmp]\nsockets = ['qemu/*.qmp']", "qmp.sockets: 'qemu/*.qmp' is not an absolute path"),
+        ("[qmp]\nsockets = [3]", "qmp.sockets: 3 is not"),
+        (f"[qmp]\nsockets = {['/x'] * 17}", "qmp.sockets is no list"),
         ("[limits]\ndevices = true", "limits.devices"),
         ("[limits]\ndevices = -1", "limits.devices"),
         ("[limits]\ndevices = 65536", "limits.devices"),

@@ -102,7 +102,7 @@ def test_a_busy_guest_fits_into_80_columns() -> None:
         "  airtap0    -                  1023 B     1.5 KiB  never      alice",
         "             qemu-system-x86, pid 4321",
         "             its uplink is on another network now, where it was not heard yet:",
-        "             have it ask for a new lease",
+        "             have it ask for a new lease; try airtap renew --user 1000",
     ]
 
 

@@ -4,6 +4,9 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
 
 from ..uris import SYSTEM
 
@@ -31,6 +34,19 @@ def warn(text: str) -> None:
 def notice(text: str) -> None:
     """Tell what is not as one may expect."""
     warn(f"note: {text}")
+
+
+@contextmanager
+def ending() -> Iterator[Event]:
+    """An event that SIGTERM, SIGHUP and Ctrl-C set meanwhile, instead of ending us halfway."""
+    ended = Event()
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in numbers}
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def end_orderly(*signals: int) -> None:

@@ -63,7 +63,7 @@ def build() -> argparse.ArgumentParser:
     parser.set_defaults(needs_daemon=False, needs_root=False)
     for add in (
         *(_add_status, _add_trace, _add_doctor, _add_try),
-        *(add_network, add_domain, _add_parent, _add_release),
+        *(add_network, add_domain, _add_parent, _add_renew, _add_release),
     ):
         add(commands)
     return parser
@@ -180,6 +180,20 @@ def _add_parent(commands: Any) -> None:
     parser.add_argument("device", metavar="DEV", help="the station, or an alias in airtap.toml")
     parser.add_argument("mode", choices=("on", "off"))
     parser.set_defaults(run=("parent", "switch_4addr"))
+
+
+def _add_renew(commands: Any) -> None:
+    parser = commands.add_parser(
+        "renew",
+        help="have a user's running guests ask for new leases",
+        description="Take the links of your running guests' network cards down for a second, and"
+        " up again: their operating systems then ask for new leases. Those of qemu:///session are"
+        " told by libvirt, others by their QEMU, if it listens for QMP where airtap.toml says."
+        " For guests of the system's libvirt there is airtap domain renew.",
+    )
+    parser.add_argument("--parent", metavar="DEV", help="only those on this uplink")
+    parser.add_argument("--user", metavar="USER", help="those of a user: a name or uid, for root")
+    parser.set_defaults(run=("renew", "run"))
 
 
 def _add_release(commands: Any) -> None:

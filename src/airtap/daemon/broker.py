@@ -5,6 +5,7 @@ attach() is where to start reading.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 
 from pyroute2 import AsyncIPRoute
@@ -40,7 +41,7 @@ class Broker:
             return self.config
 
         callbacks = UplinkCallbacks(
-            on_moved=dispatcher.renew,
+            on_moved=self._moved,
             on_lost=dispatcher.uplink_lost,
             on_seen=dispatcher.uplink_seen,
             is_awaiting=dispatcher.is_awaiting,
@@ -52,6 +53,9 @@ class Broker:
         self.registry = Registry(links, on_forgotten=self.learning.stop)
         self._devices = GuestDevices(current, links, self.registry, self.mac_nat, self.learning)
         self.hooks = LibvirtHooks(current, links, self.registry, self.mac_nat, self._devices)
+
+    def _moved(self, uplink: str, then: Callable[[], None]) -> None:
+        self._dispatcher.renew(uplink, self.registry.users_on(uplink), then)
 
     async def recover(self) -> None:
         """Take over from an earlier daemon, whatever ended it. Raises Problem, OSError."""

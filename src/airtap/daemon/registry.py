@@ -156,6 +156,11 @@ class Registry:
         for index in self._by_index.keys() - tap.device_indexes() - self._removing:
             self._lose(index)
 
+    def users_on(self, parent: str) -> set[int]:
+        """Return the uids of those who have guests on an uplink that are not libvirt's."""
+        guests = self._by_index.values()
+        return {one.owner.uid for one in guests if one.parent == parent and not one.owner.uuid}
+
     def lost_devices(self) -> list[LostDevice]:
         """Devices that vanished under guests which run on without a network, oldest first.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import Problem
+from ..errors import Problem, reason
 from .libc import last_error, libc
 from .threads import in_thread
 
@@ -27,6 +27,7 @@ for _set_id in (libc.setfsuid, libc.setfsgid):
     _set_id.argtypes = [ctypes.c_uint32]
     _set_id.restype = ctypes.c_uint32
 _NO_ID = 2**32 - 1
+_NOBODY = 65534
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,31 @@ async def with_rights_of(peer: Peer, function: Callable[[], T]) -> T:
         return function()
 
     return await asyncio.wrap_future(in_thread(run, "peer-rights"))
+
+
+def become(uid: int) -> None:
+    """Take on a user's rights for good, and the environment in which their session is found.
+
+    Of their groups that of /run/user/UID is kept, or none. Who changes users without execve(2) is
+    traced by nobody but root from then on (kernel/cred.c: commit_creds). Raises Problem needs-root.
+    """
+    if uid == os.getuid():
+        return
+    directory = f"/run/user/{uid}"
+    try:
+        status = os.stat(directory)
+        gid = status.st_gid if status.st_uid == uid else _NOBODY
+    except OSError:
+        gid = _NOBODY
+    try:
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    except OSError as exc:
+        raise Problem("needs-root", f"cannot become user {uid}: {reason(exc)}") from exc
+    for name in [name for name in os.environ if name.startswith(("XDG_", "LIBVIRT_"))]:
+        del os.environ[name]
+    os.environ |= {"HOME": directory, "XDG_RUNTIME_DIR": directory}
 
 
 def _take_rights(peer: Peer) -> None:

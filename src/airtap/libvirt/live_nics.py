@@ -4,6 +4,7 @@ Which device a NIC has stands in its guest's live XML; whether that device is th
 it stands, says the kernel.
 """
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from .. import uplink
 from ..config import MODES
 from ..errors import Problem
 from ..kernel.links import Link
+from ..uris import is_session
 from .connection import binding, problems
 from .connectivity import devices
 from .domains import look_up
@@ -152,10 +154,10 @@ def renew(nics: list[LiveNic], ended: Event) -> list[Problem | None]:
 
     def flap(nic: LiveNic) -> None:
         try:
-            _update(nic, linked_down(nic.xml))
+            _set_link(nic, up=False)
             ended.wait(_DOWN_S)
         finally:
-            _update(nic, nic.xml)
+            _set_link(nic, up=True)
 
     def one(number: int) -> None:
         done[number] = attempt(flap, nics[number], ended)
@@ -173,15 +175,29 @@ def linked_down(xml: str) -> str:
     return serialize(root)
 
 
-def _update(nic: LiveNic, xml: str) -> None:
-    """Give a NIC the link state that it has in XML which is otherwise its own."""
+def _set_link(nic: LiveNic, *, up: bool) -> None:
     with unless_ended(nic.guest):
         try:
             with problems(f"set the link of {nic}"):
-                nic.guest.updateDeviceFlags(xml, binding().VIR_DOMAIN_AFFECT_LIVE)
+                if is_session(nic.guest.connect().getURI()):
+                    _set_link_by_qmp(nic, up)
+                else:
+                    xml = nic.xml if up else linked_down(nic.xml)
+                    nic.guest.updateDeviceFlags(xml, binding().VIR_DOMAIN_AFFECT_LIVE)
         except Problem as problem:
             hint = f"if it is down now: virsh domif-setlink {nic.domain} {nic.mac} up"
             raise Problem(problem.code, problem.message, hint) from problem
+
+
+def _set_link_by_qmp(nic: LiveNic, up: bool) -> None:
+    """Set a NIC's link past libvirt: of a session's network, libvirt 9.0 would first have the
+    device join its bridge anew, which only the helper may (qemu_hotplug.c: qemuDomainChangeNet)."""
+    import libvirt_qemu
+
+    command = {"execute": "set_link", "arguments": {"name": nic.alias, "up": up}}
+    answer = json.loads(libvirt_qemu.qemuMonitorCommand(nic.guest, json.dumps(command), 0))
+    if "error" in answer:
+        raise Problem("libvirt-error", f"cannot set the link of {nic}: {answer['error']}")
 
 
 # What is done to NICs can fail, for one and not for others.

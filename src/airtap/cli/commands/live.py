@@ -3,7 +3,6 @@
 import argparse
 import fcntl
 import os
-import signal
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from ...libvirt.nic import LiveNic, Nic, nics
 from ...libvirt.reader import scan_domain
 from ...names import device_name
 from ...uris import expect_local
-from ..common import echo, libvirt_mode, uri, warn
+from ..common import echo, ending, libvirt_mode, uri, warn
 from .nic import chosen_interface
 
 # How long to wait for another airtap that replaces NICs.
@@ -30,7 +29,7 @@ _BUSY_S = 60.0
 
 def renew(arguments: argparse.Namespace) -> None:
     parent = _device(arguments.parent, config.load(None))
-    with _here(arguments) as connection, _ending() as ended:
+    with _here(arguments) as connection, ending() as ended:
         found = live_nics.renewable(connection, parent)
         if arguments.domain is not None:
             uuid = live_nics.find(connection, arguments.domain).UUIDString()
@@ -38,24 +37,24 @@ def renew(arguments: argparse.Namespace) -> None:
         if not found:
             echo(f"no running guest has a network card on {parent or 'a macvtap or ipvtap'}")
         failed = live_nics.renew(found, ended)
-    _report(zip(found, failed, strict=True), "link down and up, so that it asks for a new lease")
+    report(zip(found, failed, strict=True), "link down and up, so that it asks for a new lease")
 
 
 def replug(arguments: argparse.Namespace) -> None:
     settings = config.load(None)
     parent = _device(arguments.parent, settings)
-    with _here(arguments) as connection, _ending() as ended, _alone(ended):
+    with _here(arguments) as connection, ending() as ended, _alone(ended):
         found = hotplug.lost(connection, parent, settings, ended)
         if not found:
             echo("no running guest has lost a network card" + (f" on {parent}" if parent else ""))
         replacement = hotplug.Replacement(settings, arguments.timeout, ended, warn)
         failed = replacement.carry_out(found)
-    _report(zip([entry.nic for entry in found], failed, strict=True), "plugged in again")
+    report(zip([entry.nic for entry in found], failed, strict=True), "plugged in again")
 
 
 def move(arguments: argparse.Namespace) -> None:
     settings = config.load(None)
-    with _here(arguments) as connection, _ending() as ended, _alone(ended):
+    with _here(arguments) as connection, ending() as ended, _alone(ended):
         nic = _chosen(connection, arguments)
         wanted, said = _next_start(nic, arguments, settings)
         if wanted:  # a template that does not do is found before anything is moved
@@ -145,19 +144,6 @@ def _here(arguments: argparse.Namespace) -> Iterator[Any]:
 
 
 @contextmanager
-def _ending() -> Iterator[Event]:
-    """An event that SIGTERM, SIGHUP and Ctrl-C set meanwhile, instead of ending us halfway."""
-    ended = Event()
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: ended.set()) for number in numbers}
-    try:
-        yield ended
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
 def _alone(ended: Event) -> Iterator[None]:
     """Be root's only airtap that replaces NICs: airtapd runs it too. Raises Problem busy.
 
@@ -193,7 +179,7 @@ def _await_lock(lock: int, ended: Event) -> None:
                 raise Problem("busy", what, "try again when it has ended") from exc
 
 
-def _report(done: Iterable[tuple[LiveNic, Problem | None]], what: str) -> None:
+def report(done: Iterable[tuple[LiveNic, Problem | None]], what: str) -> None:
     """Say of each NIC what was done to it, or why not. Raises the last Problem, at the end.
 
     A guest that has ended meanwhile is no failure.

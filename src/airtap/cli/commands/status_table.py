@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from shlex import quote
 from textwrap import wrap
 from typing import Any
 
@@ -116,15 +117,16 @@ def _more(guest: Json, uplink: Json, view: View, width: int) -> Iterator[str]:
     for text in _refused(guest.get("refused") or {}, uplink["macnat"]):
         yield view.paint(_YELLOW, text)
     if guest["stranded"]:
-        yield from (view.paint(_YELLOW, text) for text in _STRANDED)
+        yield from (view.paint(_YELLOW, text) for text in _stranded(guest["owner"]))
     if why := guest.get("mac_in_use"):
         yield from (view.paint(_YELLOW, text) for text in ("kept off the LAN:", printable(why)))
 
 
-_STRANDED = (
-    "its uplink is on another network now, where it was not heard yet:",
-    "have it ask for a new lease",
-)
+def _stranded(owner: Json) -> Iterator[str]:
+    yield "its uplink is on another network now, where it was not heard yet:"
+    domain, uid = owner["domain"], owner["uid"]
+    command = f"airtap domain renew {quote(domain)}" if domain else f"airtap renew --user {uid}"
+    yield printable(f"have it ask for a new lease; try {command}")
 
 
 def _process(owner: Json, view: View) -> str:

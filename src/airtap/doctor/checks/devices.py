@@ -232,7 +232,7 @@ def _kept_off(guest: dict[str, object]) -> Iterator[Finding]:
 
 def _stranded(guest: dict[str, object]) -> Iterator[Finding]:
     domain = _domain(guest)
-    lease = "have the guest ask for a new lease, or in QEMU's monitor: set_link n0 off, and on"
+    lease = "airtap renew, as its user, says what there is to do"
     if guest.get("stranded"):
         yield warning(
             "guest-stranded",
