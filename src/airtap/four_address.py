@@ -58,7 +58,7 @@ async def switch(name: str, on: bool, config: Config, say: Say) -> str:
                 return f"{link.name}: 4-address mode is {mode} already"
             if not on:
                 _expect_no_bridge(links, link)
-            elif nl80211.station_ssid(link.index) is None:
+            elif not any(nl80211.station_bss(link.index)):
                 raise Problem(
                     "not-associated",
                     f"{link.name} is not on any network, so whether its access point takes"

@@ -11,7 +11,7 @@ from socket import if_nametoindex
 
 import pytest
 
-from airtap.kernel.nl80211 import station_ssid
+from airtap.kernel.nl80211 import station_bss
 from lab.airtap import Airtapd
 from lab.kinds import BOTH_IN_MACHINE
 from lab.lan import HOST4, Lan, no_router_advertisements, wait_for
@@ -80,7 +80,7 @@ def test_a_guest_is_on_the_lan(lan: Cell, airtapd: Airtapd, mode: str, device_ki
         assert uplink["macnat"] == (not own_mac)
         ipv4 = guest.dhcp()
         if mode == "ibss":  # by which another network is known
-            assert station_ssid(if_nametoindex("wlan1")) == b"lab"
+            assert station_bss(if_nametoindex("wlan1"))[0] == b"lab"
         ipv6 = wait_for(lambda: guest.addresses(6), 15, "an IPv6 address by SLAAC")[0]
         for address, router in ((ipv4, "192.0.2.1"), (ipv6, "2001:db8::1")):
             assert guest.ping(router, timeout=10)

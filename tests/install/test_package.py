@@ -106,11 +106,14 @@ def test_libvirt_within_the_units_limits(suite: str, package: Path) -> None:
         # The unit as it is, but for the program.
         unit = system.run("systemctl", "cat", "airtapd.service").stdout
         unit = unit.replace("Type=notify", "Type=oneshot")
-        probe = unit.replace("=/usr/bin/airtapd", "=/usr/bin/airtap domain list")
-        system.run("tee", "/etc/systemd/system/probe.service", text=probe)
-        system.run("systemctl", "start", "probe.service")
+        for command_line in ("domain list", "renew --user 10001"):
+            probe = unit.replace("=/usr/bin/airtapd", f"=/usr/bin/airtap {command_line}")
+            system.run("tee", "/etc/systemd/system/probe.service", text=probe)
+            system.run("systemctl", "daemon-reload")
+            system.run("systemctl", "start", "probe.service")
         log = journal(system, "probe")
         assert MAC in log and "stored" in log
+        assert "user 10001 has no guest" in log
         # airtapd itself looks the guests over when it starts; a wrapper has the outcome logged.
         system.run("mv", "/usr/bin/airtap", "/usr/bin/airtap.real")
         system.run("tee", "/usr/bin/airtap", text=WRAPPER)

@@ -13,7 +13,7 @@ from .netlink import DUMP, Attributes, attribute, attributes, number
 # include/uapi/linux/nl80211.h: commands, attributes, and those inside NL80211_ATTR_BSS
 _GET_INTERFACE, _SET_INTERFACE, _GET_STATION, _GET_SCAN, _FRAME = 5, 6, 17, 32, 59
 _IFINDEX, _IFTYPE, _MAC, _BSS, _FRAME_OCTETS, _4ADDR = 3, 5, 6, 47, 51, 83
-_BSS_ELEMENTS, _BSS_STATUS = 6, 9
+_BSS_BSSID, _BSS_ELEMENTS, _BSS_STATUS = 1, 6, 9
 _BSS_JOINED = (1, 2)  # ASSOCIATED, IBSS_JOINED
 # enum nl80211_iftype
 _STATIONS = (2, 8)  # STATION, P2P_CLIENT
@@ -55,18 +55,19 @@ def is_wifi(name: str) -> bool:
     return Path(f"/sys/class/net/{name}/phy80211").exists()
 
 
-def station_ssid(index: int) -> bytes | None:
-    """The name of the network that a station is associated with, or in ad hoc; None for none.
+def station_bss(index: int) -> tuple[bytes, bytes]:
+    """The name of the network that a station is associated with, or in ad hoc, and its BSSID there.
 
-    From the scan results: kernels do not tell it of the interface where wpa_supplicant does the
-    authentication itself. Raises OSError, also where the device is no 802.11 one.
+    Both are b"" for none. From the scan results: kernels do not tell it of the interface where
+    wpa_supplicant does the authentication itself. Raises OSError, also where the device is no
+    802.11 one.
     """
     with Family("nl80211") as family:
         for result in family.request(_GET_SCAN, _of(index), DUMP):
             bss = attributes(result.get(_BSS, b""))
             if number(bss.get(_BSS_STATUS, b"")) in _BSS_JOINED:
-                return ssid(bss.get(_BSS_ELEMENTS, b""))
-    return None
+                return ssid(bss.get(_BSS_ELEMENTS, b"")), bss.get(_BSS_BSSID, b"")
+    return b"", b""
 
 
 def ssid(elements: bytes) -> bytes:

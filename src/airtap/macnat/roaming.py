@@ -266,19 +266,20 @@ class Roaming:
             self._dropped.add((ifindex, address, vlan))
 
 
-def network_name(link: Link) -> bytes:
-    """Return the SSID of a station's network; b"" for none, and for one that hides it. Blocks.
+def network_name(link: Link) -> tuple[bytes, bytes]:
+    """Return the SSID of a station's network, b"" for none and for one that hides it, and the MAC
+    of its access point there. Blocks.
 
     Of a bond, team or VLAN, that of the station by which it sends.
     """
     try:
         found = uplink.inspect(link)
         station = (found.station or link) if found.type.startswith("wifi") else None
-        name = nl80211.station_ssid(station.index) if station else None
+        name, bssid = nl80211.station_bss(station.index) if station else (b"", b"")
     except (Problem, OSError) as exc:
         log.warning("cannot ask for the network of %s: %s", link.name, exc)
-        name = None
-    return (name or b"").strip(b"\0")
+        name = bssid = b""
+    return name.strip(b"\0"), bssid
 
 
 def _families(subnets: Subnets) -> set[int]:

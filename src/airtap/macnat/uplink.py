@@ -60,7 +60,7 @@ class UplinkState:
         self._ipr = ipr
         self._is_on = False
         self._host = HostTables(nat, host, link.name)
-        self._way: tuple[int, int] | None = None
+        self._way: tuple[int, int, bytes] | None = None
         self._children: dict[int, str | None] = {}
         self.children: Mapping[int, str | None] = self._children
         self.tracer = nat.tracer
@@ -183,15 +183,17 @@ class UplinkState:
         They are on another network, where all that they have used is forgotten; on the first, as
         many would ask again in minutes only; and when the host has slept for long. Call
         roaming.settle() once they have been seen to. Unless the network is another, guests are
-        announced if the carrier was away, or a bond sends by another port: a station may have come
-        to an access point that knows none of them, and asks no station.
+        announced if the carrier was away, a bond sends by another port, or a station is at another
+        access point, which may know none of them and ask no station.
         """
-        way = self.link.carrier_ups, self.link.active_port
+        has_carrier, name, bssid = self.link.flags & IFF_RUNNING, b"", b""
+        if has_carrier:
+            name, bssid = await asyncio.to_thread(network_name, self.link)
+        way = self.link.carrier_ups, self.link.active_port, bssid
         before, self._way = self._way, way
-        if not self.link.flags & IFF_RUNNING:
+        if not has_carrier:
             self.roaming.without_carrier()
             return False
-        name = await asyncio.to_thread(network_name, self.link)
         asked = () if name else self.lan_macs.gateways
         routers = self._router_probe.routers(self.link, asked, self.roaming.routers)
         change = self.roaming.update(name, self._host.addresses.subnets, routers, self._children)
