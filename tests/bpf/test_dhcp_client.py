@@ -197,8 +197,27 @@ def kept(rig: Rig) -> None:
     assert (state(rig).settled, state(rig).in_uplinks_name) == (1, 1)
 
 
-CHECKS = (requests, others, answers, not_theirs, in_turn, kept)
+def offered(rig: Rig) -> None:
+    """Who is offered an address will soon be asked whether it has come to have it."""
+    for choice, client in (("keep", GUEST), ("uplink", UPLINK)):
+        one = begin(rig, choice)
+        rig.macnat.bearers.add(one, GUEST)
+        rig.macnat.probed.add_guest(one)
+        number = sent(rig, request())[BOOTP].xid
+        for address in (HOST4, "0.0.0.0", "192.0.2.150"):
+            came = answer(number, client, address)
+            rig.run("from_uplink", came[:12] + b"\x81\0\0\5" + came[12:], 1)
+        rig.run("from_uplink", answer(number, SIBLING, "192.0.2.151"), 1)
+        assert list(rig.macnat.probed.of(one)) == [(IPv4Address("192.0.2.150"), 5)]
+        assert not rig.macnat.probed.of(rig.devices[1])
+        rig.macnat.bearers.remove(one)
+
+
+CHECKS = (requests, others, answers, not_theirs, in_turn, kept, offered)
 MUTANTS = {
+    "an offer is not noted": ("c.ifindex = bearer->ifindex;", "return 0;"),
+    "nor in the uplink's name": ("\tnote_offer(&transaction->client, m->yiaddr, vlan);\n", ""),
+    "offers in other VLANs": ("c.key.vlan = vlan;", ""),
     "no identifier": ("transaction.is_named = !has_id;", "transaction.is_named = 1;"),
     "the guest's own number": ("number = bpf_get_prandom_u32();", "number = 0x34120000;"),
     "relays": ("if (!last || m.giaddr || m.hlen", "if (!last || m.hlen"),

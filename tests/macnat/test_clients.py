@@ -8,6 +8,7 @@ import pytest
 from lab.airtap import Airtapd
 from lab.dhcp_clients import each_client, leased
 from lab.dhcp_server import OFFERED, answering_unicast
+from lab.kinds import BOTH_KINDS
 from lab.lan import Lan, wait_for
 from lab.pump import PumpGuest
 from lab.traffic import known, pump
@@ -35,6 +36,18 @@ def test_server_that_ignores_the_broadcast_flag(lan: Lan, airtapd: Airtapd) -> N
         assert guest.dhcp(10) == OFFERED
         assert lan.ping(OFFERED)
         assert OFFERED in known(airtapd, guest.mac)
+
+
+@BOTH_KINDS
+def test_a_guest_that_does_not_speak(lan: Lan, airtapd: Airtapd) -> None:
+    """The LAN's router knows its address from before, at the uplink's MAC, and asks nobody."""
+    known_from_before = ("lladdr", lan.near_mac, "nud", "permanent", "dev", lan.far)
+    for number in range(100, 200):
+        lan.run("ip", "neighbour", "replace", f"192.0.2.{number}", *known_from_before)
+    with pump(airtapd) as guest:
+        address = guest.dhcp()
+        assert address not in known(airtapd, guest.mac)
+        wait_for(lambda: lan.ping(address), 10, "the guest to be known")
 
 
 def holds_its_lease(lan: Lan, airtapd: Airtapd, guest: PumpGuest) -> None:

@@ -233,10 +233,29 @@ static __noinline int note_own(struct __sk_buff *skb, __u32 l4)
 	return 0;
 }
 
+/*
+ * A guest that is offered an address may have it soon, and not speak: it counts as having asked itself
+ * whether that is free. Who on the LAN knows the address from before asks nobody for a while.
+ */
+static __noinline int note_offer(const struct mac *client, __be32 address, __u32 vlan)
+{
+	struct claim c = { .now = bpf_ktime_get_coarse_ns(), .mac = *client, .learn = true };
+	struct bearer *bearer = bpf_map_lookup_elem(&bearers, &c.mac);
+	struct table *table;
+
+	if (!bearer || !bearer->ifindex)
+		return 0;
+	c.ifindex = bearer->ifindex;
+	c.key.vlan = vlan;
+	set_ipv4(&c.key, address);
+	table = bpf_map_lookup_elem(&tables, &c.ifindex);
+	return table ? note_probe(&c, table) : 0;
+}
+
 /* What has come in is a DHCP server's answer to the guest that asked in the uplink's name: it becomes
  * that guest's. Not the answer that gives it the host's address, as a server does that knows clients
  * by MAC alone. */
-static __noinline int give_back(struct __sk_buff *skb, __u32 l3, const struct bootp *m)
+static __noinline int give_back(struct __sk_buff *skb, __u32 l3, const struct bootp *m, __u32 vlan)
 {
 	struct transaction *transaction;
 	struct chunk chunk;
@@ -262,6 +281,7 @@ static __noinline int give_back(struct __sk_buff *skb, __u32 l3, const struct bo
 	    write_chunk(skb, l3, l4, l4 + offsetof(struct bootp, chaddr), &chunk))
 		return -1;
 	settle(true);
+	note_offer(&transaction->client, m->yiaddr, vlan);
 	/* A client does not know an identifier that it has not sent (RFC 6842). */
 	at = is_named ? find_option(skb, l4 + OPTIONS, end, OPTION_CLIENT_ID) : 0;
 	__builtin_memset(&chunk, OPTION_PAD, sizeof(chunk));
@@ -270,11 +290,12 @@ static __noinline int give_back(struct __sk_buff *skb, __u32 l3, const struct bo
 	return write_chunk(skb, l3, l4, at, &chunk);
 }
 
-/* Look at what has come in: an answer to a guest tells which way to ask. */
-static __noinline int hear_answer(struct __sk_buff *skb, __u32 l3, const struct mac *parent)
+/* Look at what has come in: an answer to a guest tells which way to ask, and what it may soon have. */
+static __noinline int hear_answer(struct __sk_buff *skb, struct frame *f, const struct mac *parent)
 {
-	__u32 l4 = l3 + sizeof(struct iphdr);
+	__u32 l3 = f->l3, l4 = l3 + sizeof(struct iphdr);
 	struct transaction *transaction;
+	struct mac client;
 	struct bootp m;
 	__be32 number;
 
@@ -282,7 +303,9 @@ static __noinline int hear_answer(struct __sk_buff *skb, __u32 l3, const struct 
 	    m.op != BOOTREPLY)
 		return 0;
 	if (same(m.chaddr, parent->w))
-		return give_back(skb, l3, &m);
+		return give_back(skb, l3, &m, f->vlan);
+	__builtin_memcpy(client.w, m.chaddr, ETH_ALEN);
+	note_offer(&client, m.yiaddr, f->vlan);
 	number = m.xid;
 	transaction = bpf_map_lookup_elem(&transactions, &number);
 	if (transaction && transaction->is_own && same(m.chaddr, transaction->client.w))

@@ -156,7 +156,7 @@ static __always_inline int handle_from_uplink(struct __sk_buff *skb)
 			return PASS;
 		dhcp = may_be_dhcp_reply(ip, end);
 		destination = ip->daddr;
-		if (dhcp && hear_answer(skb, f.l3, &cfg->parent))
+		if (dhcp && hear_answer(skb, &f, &cfg->parent))
 			return DROP;
 		return to_us ? ingress_ipv4(skb, &f, cfg, destination, dhcp) : PASS;
 	}
