@@ -33,7 +33,7 @@ _OF_A_LAPTOP = (
     "ipxe-qemu",
     "virtinst",
     "make",
-    "network-manager",
+    *("network-manager", "wpasupplicant", "iwd", "ifupdown", "isc-dhcp-client", "rfkill", "iw"),
 )
 _APT = "apt-get -qq --yes"
 _WHEELS = "var/cache/wheels"

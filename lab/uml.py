@@ -19,7 +19,7 @@ from lab.kernels import STORE
 from lab.sandbox import command
 
 SUITE = "trixie-backports"
-RADIOS = 3
+RADIOS = 4
 
 _CONFIG = Path(__file__).with_suffix(".config")
 _STORE = STORE / "um"

@@ -91,14 +91,17 @@ class AccessPoint(Lan):
         passphrase: str | None = PASSPHRASE,
         subnet: Subnet = LAB,
         bridged: bool = False,
+        second: str | None = None,
         settings: Mapping[str, str | int] = {},
     ) -> None:
         """Describe the access point; nothing is on the air before start().
 
         passphrase: WPA2's; None for an open network. bridged: the router's addresses are on a
-        bridge with the radio as its port. settings: more of hostapd.conf, see VARIANTS.
+        bridge with the radio as its port. second: the link of another radio on that bridge, an
+        access point of the same network. settings: more of hostapd.conf, see VARIANTS.
         """
         self.radio = link
+        self.radios = [link, second] if second else [link]
         super().__init__(
             far="br-ap" if bridged else link, namespace=namespace, host=False, subnet=subnet
         )
@@ -106,7 +109,14 @@ class AccessPoint(Lan):
         self.ssid = ssid
         self.passphrase = passphrase
         self.settings = dict(settings)
-        self._hostapd = _Daemon("hostapd")
+        self._hostapds = {radio: _Daemon("hostapd") for radio in self.radios}
+
+    def on_the_air(self, radio: str, on: bool) -> None:
+        """Switch one of the radios off, or on again."""
+        if on:
+            self._begin(radio)
+        else:
+            self._hostapds[radio].end()
 
     def stations(self) -> set[str]:
         """Return the MACs of those that are associated."""
@@ -114,35 +124,34 @@ class AccessPoint(Lan):
         return set(re.findall(r"^Station ([0-9a-f:]{17})", dump, re.MULTILINE))
 
     def hostapd_log(self) -> str:
-        return self._hostapd.log()
+        return "".join(daemon.log() for daemon in self._hostapds.values())
 
     def _make_wire(self, undo: contextlib.ExitStack) -> None:
         self._make_namespace(undo)
-        phy = Radios.phy(self.radio)
         self.far_mac = Path(f"/sys/class/net/{self.radio}/address").read_text().strip()
-        command("iw", "phy", phy, "set", "netns", "name", self.namespace)
-        undo.callback(self.run, "iw", "phy", phy, "set", "netns", str(os.getpid()))
+        for radio in self.radios:
+            phy = Radios.phy(radio)
+            command("iw", "phy", phy, "set", "netns", "name", self.namespace)
+            undo.callback(self.run, "iw", "phy", phy, "set", "netns", str(os.getpid()))
         if self.bridged:
             self._far("link", "add", self.far, "address", self.far_mac, "type", "bridge")
-        self._configure(undo)
-        prefix = sandbox.netns_exec_prefix(self.namespace)
-        self._hostapd.start([*prefix, "hostapd", str(self._configuration)], undo)
-        wait_for(self._enabled, _ASSOCIATION_S, "the access point")
+        for radio in self.radios:
+            undo.callback(self._hostapds[radio].end)
+            self._begin(radio)
         self._make_router()
+
+    def _begin(self, radio: str) -> None:
+        configuration = self._configure(radio)
+        daemon, prefix = self._hostapds[radio], sandbox.netns_exec_prefix(self.namespace)
+        daemon.start([*prefix, "hostapd", str(configuration)])
+        wait_for(lambda: "AP-ENABLED" in daemon.log(), _ASSOCIATION_S, "the access point")
 
     def _make_host_side(self, undo: contextlib.ExitStack) -> None:
         """A station is on its own."""
 
-    def _enabled(self) -> bool:
-        return "AP-ENABLED" in self._hostapd.log()
-
-    @property
-    def _configuration(self) -> Path:
-        return self._directory / "hostapd.conf"
-
-    def _configure(self, undo: contextlib.ExitStack) -> None:
+    def _configure(self, radio: str) -> Path:
         settings: dict[str, str | int] = {
-            **{"interface": self.radio, "driver": "nl80211", "ssid": self.ssid},
+            **{"interface": radio, "driver": "nl80211", "ssid": self.ssid},
             **{"hw_mode": "g", "channel": 1},
         }
         if self.bridged:
@@ -151,7 +160,9 @@ class AccessPoint(Lan):
             settings |= {"wpa": 2, "wpa_key_mgmt": "WPA-PSK", "rsn_pairwise": "CCMP"}
             settings["wpa_passphrase"] = self.passphrase
         lines = (f"{key}={value}\n" for key, value in (settings | self.settings).items())
-        self._configuration.write_text("".join(lines))
+        configuration = self._directory / f"{radio}.conf"
+        configuration.write_text("".join(lines))
+        return configuration
 
 
 # What access points do and wires do not, as options of AccessPoint.
@@ -230,7 +241,8 @@ class Station(Running):
         networks = map(_network, self.access_points, reversed(range(len(self.access_points))))
         configuration.write_text(f"ctrl_interface={self._control}\n{''.join(networks)}")
         argv = ["wpa_supplicant", "-D", "nl80211", "-i", self.link, "-c", str(configuration)]
-        self._supplicant.start(argv, undo)
+        undo.callback(self._supplicant.end)
+        self._supplicant.start(argv)
 
 
 def _network(access_point: AccessPoint, priority: int) -> str:
@@ -250,18 +262,24 @@ class _Daemon:
     def __init__(self, name: str) -> None:
         self._name = name
         self._log = Path()
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, argv: Sequence[str], undo: contextlib.ExitStack) -> None:
+    def start(self, argv: Sequence[str]) -> None:
         descriptor, path = tempfile.mkstemp(prefix=f"{self._name}-", dir="/run")
         self._log = Path(path)
-        process = subprocess.Popen(
+        self._process = subprocess.Popen(
             sandbox.dying_with_us(argv),
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
             stderr=descriptor,
         )
         os.close(descriptor)
-        undo.callback(end_process, process)
+
+    def end(self) -> None:
+        """End it; ending twice is fine."""
+        if self._process:
+            end_process(self._process)
+            self._process = None
 
     def log(self) -> str:
         return self._log.read_text() if self._log.is_file() else ""
