@@ -146,6 +146,7 @@ def test_no_page_names_an_option_that_is_not_there() -> None:
         ("GENERAL", {"acl": config.Config.acl}),
         ("PARENTS", dataclasses.asdict(config.Parent())),
         ("LIMITS", dataclasses.asdict(config.Limits())),
+        ("QMP", {"sockets": config.Config.qmp_sockets}),
     ],
 )
 def test_every_key_of_the_configuration(section: str, keys: dict[str, object]) -> None:
@@ -154,7 +155,7 @@ def test_every_key_of_the_configuration(section: str, keys: dict[str, object]) -
     for key, default in keys.items():
         assert described[key].endswith(f"Default: {json.dumps(default)}")
     tables = {field.name for field in dataclasses.fields(config.Config)} - {"acl", "path"}
-    assert tables == {"parents", "aliases", "limits"}
+    assert tables == {"parents", "aliases", "limits", "qmp_sockets"}
 
 
 def test_every_value_of_the_configuration() -> None:

@@ -110,6 +110,7 @@ class _Commands:
         self._wanted: dict[tuple[str, ...], Callable[[], None]] = {}
         self._tries: dict[tuple[str, ...], int] = {}
         self._task: asyncio.Task[None] | None = None
+        self._process: asyncio.subprocess.Process | None = None
 
     async def close(self) -> None:
         if self._task:
@@ -148,8 +149,14 @@ class _Commands:
             asyncio.get_running_loop().call_later(_AGAIN_S[tried], again)
 
     async def _run(self, words: tuple[str, ...]) -> bool:
-        """Run one of the commands; return whether it succeeded."""
-        process = await asyncio.create_subprocess_exec(
+        """Run one of the commands; return whether it succeeded.
+
+        One that has become a user cannot be ended by us, and may be stopped by that user: there is
+        no next one while it is there.
+        """
+        if self._process and self._process.returncode is None:
+            return False
+        process = self._process = await asyncio.create_subprocess_exec(
             find_program("airtap"),
             *words,
             env={**os.environ, **self._environment},
@@ -174,8 +181,8 @@ class _Commands:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a command that still runs: it brings up what it has taken down."""
-    with suppress(ProcessLookupError):
+    """End a command that still runs, if we may: it brings up what it has taken down."""
+    with suppress(ProcessLookupError, PermissionError):
         if process.returncode is None:
             process.terminate()
             try:
