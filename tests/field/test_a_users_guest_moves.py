@@ -134,6 +134,15 @@ def test_of_whom_nobody_can_tell_it_is_said_how(lan: Lan, airtapd: Airtapd, runt
         assert f"try airtap renew --user {GUEST_UID}" in airtapd.airtap("status").stdout
 
 
+def test_no_such_user(lan: Lan, airtapd: Airtapd) -> None:
+    for user in ("nobody-at-all", "4294967295", "99999999999999"):
+        done = renew(airtapd, "--user", user)
+        assert (done.returncode, done.stderr) == (1, f"airtap: there is no user {user}\n")
+    done = renew(airtapd, "--user", "0", uid=GUEST_UID)
+    assert done.returncode == 1
+    assert "cannot become user 0: Operation not permitted" in done.stderr
+
+
 def test_only_the_users_own(lan: Lan, airtapd: Airtapd, runtime: Path) -> None:
     """Not a guest of another user's, whose QEMU listens there; nor what looks like a socket."""
     extra = listening(runtime, "theirs")

@@ -156,7 +156,8 @@ class Event:
     "refused" (dropped, see reason; at most 8 a second and guest); "suppressed" (more than 64
     changes in this second: those that follow are not reported, so read addresses() a second later);
     "mac-learned" (of an ipvtap's guest, not known before: mac is its own, and noted in guests());
-    "probed" (the guest has asked whether an address is free that nobody here is known to have);
+    "probed" (the guest has asked whether an address is free that nobody here is known to have, or
+    was offered one by a DHCP server);
     "mac-seen" (from_uplink, at most once a second: the LAN uses the MAC of the guest's device; the
     address is one that it used last, if any); "arrived" (the guest has sent RARP: QEMU says so that
     it is here now, restored or migrated).
