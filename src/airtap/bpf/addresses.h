@@ -271,3 +271,22 @@ static __noinline int note_probe(struct claim *c, struct table *table)
 	}
 	return PASS;
 }
+
+/*
+ * A guest that is offered an address may have it soon, and not speak: it counts as having asked itself
+ * whether that is free. Who on the LAN knows the address from before asks nobody for a while.
+ */
+static __noinline int note_offer(const struct mac *client, __be32 address, __u32 vlan)
+{
+	struct claim c = { .now = bpf_ktime_get_coarse_ns(), .mac = *client, .learn = true };
+	struct bearer *bearer = bpf_map_lookup_elem(&bearers, &c.mac);
+	struct table *table;
+
+	if (!bearer || !bearer->ifindex)
+		return 0;
+	c.ifindex = bearer->ifindex;
+	c.key.vlan = vlan;
+	set_ipv4(&c.key, address);
+	table = bpf_map_lookup_elem(&tables, &c.ifindex);
+	return table ? note_probe(&c, table) : 0;
+}
