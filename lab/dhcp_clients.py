@@ -42,7 +42,8 @@ ip link set eth0 down && ip link set eth0 name card address 02:00:00:00:00:01
 ip link add eth0 address "$mac" type veth peer name wire
 ip link add between type bridge
 for device in card wire between; do
-    ip link set "$device" addrgenmode none && ip link set "$device" up
+    echo 1 >"/proc/sys/net/ipv6/conf/$device/disable_ipv6"
+    ip link set "$device" arp off up  # else it answers for eth0's address
 done
 ip link set card master between && ip link set wire master between
 mount -t tmpfs tmpfs /mnt && cd /mnt && mkdir upper work root
