@@ -73,6 +73,9 @@ class Airtapd(Running):
         self._orphans: set[int] = set()
 
     def close(self) -> None:
+        if self.alive:  # what has just been closed may be held at its first look
+            with contextlib.suppress(TimeoutError):
+                wait_for(lambda: not _devices(), 1, "the devices of guests that have ended to go")
         self.stop()
 
     @property
@@ -329,6 +332,10 @@ def run_helper(
         data, fds, _flags, _address = socket.recv_fds(near, 16, 4)
     fd = fds[0] if fds else -1
     return Attached(done.returncode, done.stderr, fd, data)
+
+
+def _devices() -> list[str]:
+    return [name for name in sandbox.host_links() if name.startswith("airtap")]
 
 
 @contextlib.contextmanager
