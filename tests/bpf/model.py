@@ -435,7 +435,7 @@ class Model:
             return Fate(True, EVERYBODY + frame[6:])
         if self.mode == "vepa":
             return Fate(True, frame)
-        router = b"" if holder else self._router((target, view.vlan))
+        router = b"" if holder or broadcast else self._router((target, view.vlan))
         to = holder.ifindex if holder else self.bearers.get(router, ifindex)
         if to == ifindex or self.mode == "private":
             return Fate(False, frame)
