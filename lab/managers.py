@@ -244,9 +244,8 @@ class Ifupdown(Manager):
     def restart(self) -> None:
         self.system.run("ifdown", LINK, check=False)  # it may be down
         if self._on:
-            self._wait(
-                self._up, f"ifup of {self._on}"
-            )  # the former wpa_supplicant may still be there
+            # The former wpa_supplicant may still be there.
+            self._wait(self._up, f"ifup of {self._on}")
 
     def _up(self) -> bool:
         return self.system.run("ifup", f"{LINK}={self._on}", check=False).returncode == 0

@@ -1,9 +1,11 @@
 """Being another user for a while, as the kernel notes it and as it lets them."""
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 @contextmanager
@@ -25,6 +27,23 @@ def connected_as(uid: int, path: str) -> Iterator[socket.socket]:
             peer.connect(path)
         peer.settimeout(20)
         yield peer
+
+
+@contextmanager
+def runtime_of(uid: int) -> Iterator[Path]:
+    """A user's /run/user/UID, with a directory for QEMU's sockets."""
+    directory = Path("/run/user", str(uid))
+    (directory / "qemu").mkdir(parents=True)
+    for path in (directory, directory / "qemu"):
+        os.chown(path, uid, uid)
+        path.chmod(0o700)
+    yield directory
+    shutil.rmtree(directory)
+
+
+def listening(runtime: Path, name: str) -> tuple[str, str]:
+    """Options by which QEMU listens where airtapd looks."""
+    return "-qmp", f"unix:{runtime / 'qemu' / name}.qmp,server=on,wait=off"
 
 
 def _become(uid: int) -> None:

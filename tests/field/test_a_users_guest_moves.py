@@ -4,7 +4,6 @@ qemu:///session, has nobody who takes its cable out.
 """
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from lab.laptop import ELSEWHERE
 from lab.libvirt import Libvirtd
 from lab.linux import LinuxGuest
 from lab.traffic import status_of
+from lab.users import listening, runtime_of
 
 MAC, CARD_MAC, OTHER_MAC = (f"52:54:00:aa:00:{number:02x}" for number in (1, 2, 3))
 OTHER_UID = GUEST_UID + 1
@@ -30,27 +30,10 @@ NETDEV = f"tap,id=n0,helper={HELPER},br=up0"
 BY_HAND = "in QEMU's monitor type: set_link"
 
 
-@contextmanager
-def runtime_of(uid: int) -> Iterator[Path]:
-    """A user's /run/user/UID, with a directory for QEMU's sockets."""
-    directory = Path("/run/user", str(uid))
-    (directory / "qemu").mkdir(parents=True)
-    for path in (directory, directory / "qemu"):
-        os.chown(path, uid, uid)
-        path.chmod(0o700)
-    yield directory
-    shutil.rmtree(directory)
-
-
 @pytest.fixture
 def runtime() -> Iterator[Path]:
     with runtime_of(GUEST_UID) as directory:
         yield directory
-
-
-def listening(runtime: Path, name: str) -> tuple[str, str]:
-    """Options by which QEMU listens where airtapd looks."""
-    return "-qmp", f"unix:{runtime / 'qemu' / name}.qmp,server=on,wait=off"
 
 
 def told(airtapd: Airtapd) -> int:

@@ -6,13 +6,10 @@ where the laptop is within 15 s, or has kept it, and nobody manages its device.
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
-from pathlib import Path
 
 import pytest
 
@@ -23,13 +20,13 @@ from lab.linux import LinuxGuest
 from lab.managers import CABLE, LINK, MANAGERS, Manager, NetworkManager
 from lab.sandbox import command
 from lab.suspend import Suspend
+from lab.users import listening, runtime_of
 from lab.wifi import AccessPoint, Radios
 from tests.wifi.roaming import PROMPTLY, other_network
 
 KINDS = ("macvtap",)
 TEST_S = 900
 MAC = "52:54:00:aa:00:01"
-SOCKETS = Path(f"/run/user/{GUEST_UID}/qemu")
 
 
 @pytest.fixture(scope="module")
@@ -66,18 +63,16 @@ def constants(suspend: Suspend) -> Mapping[str, object]:
 
 @pytest.fixture(scope="module")
 def guest(manager: Manager, daemon: Airtapd) -> Iterator[LinuxGuest]:
-    SOCKETS.mkdir(parents=True)
-    for directory in (SOCKETS.parent, SOCKETS):
-        os.chown(directory, GUEST_UID, GUEST_UID)
-    extra = ("-qmp", f"unix:{SOCKETS}/web.qmp,server=on,wait=off")
     netdev = f"tap,id=n0,helper={HELPER},br={LINK}"
     began = time.monotonic()
-    with LinuxGuest(MAC, netdev, env=daemon.env, extra=extra) as guest:
+    with (
+        runtime_of(GUEST_UID) as runtime,
+        LinuxGuest(MAC, netdev, env=daemon.env, extra=listening(runtime, "web")) as guest,
+    ):
         guest.wait_leases(1, 20)
         print(f"booted after {time.monotonic() - began:.1f} s")
         yield guest
         print(guest.serial())
-    shutil.rmtree(SOCKETS.parent)
     print(daemon.log())
 
 

@@ -116,8 +116,11 @@ def become(uid: int) -> None:
     """Take on a user's rights for good, and the environment in which their session is found.
 
     Of their groups that of /run/user/UID is kept, or none. Who changes users without execve(2) is
-    traced by nobody but root from then on (kernel/cred.c: commit_creds). Raises Problem needs-root.
+    traced by nobody but root from then on (kernel/cred.c: commit_creds). Raises Problem needs-root,
+    no-user.
     """
+    if uid >= _NO_ID:  # to setresuid(2) it means: as it is
+        raise Problem("no-user", f"there is no user {uid}")
     if uid == os.getuid():
         return
     directory = f"/run/user/{uid}"

@@ -9,11 +9,11 @@ import json
 import os
 import re
 import socket
-import struct
 import time
 from typing import Any
 
 from ..errors import Problem, reason
+from ..kernel.credentials import peer_of
 
 # For all that is said on one connection.
 _ANSWERS_S = 5.0
@@ -61,8 +61,7 @@ class Monitor:
         self._execute("set_link", name=card, up=up)
 
     def _expect_own(self) -> None:
-        raw = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
-        _pid, uid, _gid = struct.unpack("iII", raw)
+        uid = peer_of(self._socket).uid
         if uid != os.geteuid():
             raise self._problem(f"it is user {uid}'s")
 

@@ -37,7 +37,7 @@ def renew(arguments: argparse.Namespace) -> None:
         if not found:
             echo(f"no running guest has a network card on {parent or 'a macvtap or ipvtap'}")
         failed = live_nics.renew(found, ended)
-    report(zip(found, failed, strict=True), "link down and up, so that it asks for a new lease")
+    _report(zip(found, failed, strict=True), "link down and up, so that it asks for a new lease")
 
 
 def replug(arguments: argparse.Namespace) -> None:
@@ -49,7 +49,7 @@ def replug(arguments: argparse.Namespace) -> None:
             echo("no running guest has lost a network card" + (f" on {parent}" if parent else ""))
         replacement = hotplug.Replacement(settings, arguments.timeout, ended, warn)
         failed = replacement.carry_out(found)
-    report(zip([entry.nic for entry in found], failed, strict=True), "plugged in again")
+    _report(zip([entry.nic for entry in found], failed, strict=True), "plugged in again")
 
 
 def move(arguments: argparse.Namespace) -> None:
@@ -179,7 +179,7 @@ def _await_lock(lock: int, ended: Event) -> None:
                 raise Problem("busy", what, "try again when it has ended") from exc
 
 
-def report(done: Iterable[tuple[LiveNic, Problem | None]], what: str) -> None:
+def _report(done: Iterable[tuple[LiveNic, Problem | None]], what: str) -> None:
     """Say of each NIC what was done to it, or why not. Raises the last Problem, at the end.
 
     A guest that has ended meanwhile is no failure.

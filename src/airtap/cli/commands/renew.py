@@ -23,7 +23,6 @@ from .status import fetch
 # How long links stay down: a guest has to notice.
 _DOWN_S = 1.0
 _MOST_SOCKETS = 256
-_NO_UID = 2**32 - 1  # to setresuid(2) it means: as it is
 _DONE = "link down and up, so that it asks for a new lease"
 _BY_HAND = "in QEMU's monitor type: set_link NAME off, and set_link NAME on (airtap.toml(5): [qmp])"
 
@@ -66,12 +65,12 @@ def _libvirt() -> tuple[Any, Any]:
 
 def _uid(user: str) -> int:
     """Return the number of a user who is named, or numbered. Raises Problem no-user."""
-    with suppress(KeyError):
-        if not (user.isascii() and user.isdecimal()):
-            return pwd.getpwnam(user).pw_uid
-        if int(user) < _NO_UID:
-            return int(user)
-    raise Problem("no-user", f"there is no user {user}")
+    if user.isascii() and user.isdecimal():
+        return int(user)
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise Problem("no-user", f"there is no user {user}") from None
 
 
 def _own_guests(parent: str | None) -> dict[str, str]:
